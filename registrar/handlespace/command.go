@@ -1,0 +1,180 @@
+package handlespace
+
+import (
+	"net/netip"
+	"time"
+
+	"rserpool/asap/param"
+)
+
+// Generation tells one life of an element from another: it grows with each
+// accepted registration, re-registration and deregistration of the same
+// (handle, identifier). Commands that remove an element name the generation
+// they mean, and do nothing to another one.
+type Generation struct {
+	// Stamp is max(previous + 1, the home registrar's clock in ms).
+	Stamp uint64
+	// Raiser is the registrar that raised it, by identifier and incarnation.
+	Raiser      param.RegistrarID
+	Incarnation uint64
+}
+
+// RemovalCause says why an element left the handlespace.
+type RemovalCause int
+
+// Removal causes. All but Deregistered and Administrative count as unattended
+// and are limited by Config.RemovalShare.
+const (
+	Deregistered   RemovalCause = iota + 1 // the element said so
+	Administrative                         // an administrator said so
+	Expired                                // registration life passed
+	Unreachable                            // did not answer a keep-alive
+	Reported                               // more unreachable reports than MaxBadPEReports
+)
+
+// Command changes the handlespace. Commands are plain data, applied by Apply in
+// one order at every registrar.
+type Command interface{ command() }
+
+// Register adds or replaces an element. Element is complete: home, policy, user
+// and ASAP transport as they shall be stored.
+type Register struct {
+	Handle  param.PoolHandle
+	Element param.PoolElement
+	// Raiser and Incarnation become part of the new generation.
+	Raiser      param.RegistrarID
+	Incarnation uint64
+	// Conflict, if not zero, is the generation of a stored element with the
+	// same identifier that the proposer knows to be another, living element
+	// (AMB-09). If that very generation is still stored, the registration is
+	// rejected with cause 0x4.
+	Conflict Generation
+	// Now is the proposer's clock; expiry counts from it.
+	Now time.Time
+}
+
+// Deregister removes an element by its own word.
+type Deregister struct {
+	Handle param.PoolHandle
+	ID     param.PEID
+	// From are the addresses the request came from: the element goes only if
+	// one of them is among those of its ASAP transport (AMB-28). Empty skips
+	// the check.
+	From []netip.Addr
+	Now  time.Time
+}
+
+// Remove removes an element that others found dead, or that an administrator
+// wants gone. Unattended causes are subject to the removal limit of the pool:
+// beyond it the element is marked suspect instead.
+type Remove struct {
+	Handle     param.PoolHandle
+	ID         param.PEID
+	Generation Generation // zero (administrators only): whatever is stored
+	Cause      RemovalCause
+	Now        time.Time
+}
+
+// Report counts an unreachable report. Each reporter counts once per element
+// generation.
+type Report struct {
+	Handle     param.PoolHandle
+	ID         param.PEID
+	Generation Generation
+	Reporter   string // who reported, stable per reporter (its address)
+	Now        time.Time
+}
+
+// Alive takes the suspect mark off an element that answered a keep-alive.
+type Alive struct {
+	Handle     param.PoolHandle
+	ID         param.PEID
+	Generation Generation
+	Now        time.Time
+}
+
+func (Register) command()   {}
+func (Deregister) command() {}
+func (Remove) command()     {}
+func (Report) command()     {}
+func (Alive) command()      {}
+
+// Event is what a command changed, or why it did not.
+type Event interface{ event() }
+
+// Registered: the element was stored. Previous is the replaced record, nil for
+// a new element.
+type Registered struct {
+	Handle      param.PoolHandle
+	Record      *Record
+	Previous    *Record
+	PoolCreated bool
+}
+
+// Rejected: a registration or deregistration was refused and nothing changed.
+type Rejected struct {
+	Handle param.PoolHandle
+	ID     param.PEID
+	Causes param.OperationError
+}
+
+// Removed: the element is gone; with it the pool, if PoolRemoved.
+type Removed struct {
+	Handle      param.PoolHandle
+	Record      *Record
+	Cause       RemovalCause
+	PoolRemoved bool
+}
+
+// Absent: a deregistration found nothing to remove. It is granted all the same
+// (ASAP-3.2-12), and peers are not told (ASAP-3.2-17).
+type Absent struct {
+	Handle param.PoolHandle
+	ID     param.PEID
+}
+
+// Suspected: the element would have been removed, but the pool lost too large a
+// share of its elements within a short time. It stays, marked, until it answers,
+// registers again, or an administrator removes it.
+type Suspected struct {
+	Handle param.PoolHandle
+	Record *Record
+	Cause  RemovalCause
+}
+
+// Recovered: the element is no longer suspect.
+type Recovered struct {
+	Handle param.PoolHandle
+	Record *Record
+}
+
+// Counted: an unreachable report was counted and the element stays.
+type Counted struct {
+	Handle  param.PoolHandle
+	Record  *Record
+	Reports int
+}
+
+func (Registered) event() {}
+func (Rejected) event()   {}
+func (Removed) event()    {}
+func (Absent) event()     {}
+func (Suspected) event()  {}
+func (Recovered) event()  {}
+func (Counted) event()    {}
+
+// Record is one stored element. Records are never changed once published: a
+// change stores a new one.
+type Record struct {
+	Handle     param.PoolHandle
+	Element    param.PoolElement
+	Generation Generation
+	Registered time.Time // first registration of this identifier
+	Refreshed  time.Time // latest (re-)registration
+	Expires    time.Time // zero: never
+	Suspect    bool
+	Cause      RemovalCause // why suspect
+	Reports    int          // unreachable reports since the latest registration
+	// encoded forms of the Pool Element parameter are kept beside it, see
+	// Space.AppendResolution.
+}
