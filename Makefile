@@ -1,0 +1,15 @@
+# Each target is one script, which can also be run alone.
+.PHONY: all build test lint demo lab bench fuzz requirements docs clean
+
+all: build
+
+build:        ; scripts/build.sh
+test:         ; scripts/test.sh
+lint:         ; scripts/lint.sh
+demo:         ; scripts/demo.sh
+lab:          ; scripts/lab.sh
+bench:        ; scripts/bench.sh
+fuzz:         ; scripts/fuzz.sh
+requirements: ; go run ./scripts/requirements -missing
+docs:         ; scripts/docs.sh
+clean:        ; rm -rf bin out
