@@ -32,7 +32,8 @@ const (
 type Message struct {
 	// Data is the message. One that was received lies in the buffer given
 	// to Receive and is valid until the next call; over TCP padding at the
-	// end of the message is included.
+	// end of the message is included. Over TCP the length field of one that
+	// is sent must be right; missing padding is added.
 	Data []byte
 	// PPID is the SCTP payload protocol identifier in host byte order. On
 	// networks without one, Receive reports 0 and Send ignores it.
@@ -61,7 +62,7 @@ type EventType int
 const (
 	PathUp   EventType = iota + 1 // a path to one of the peer's addresses works (again)
 	PathDown                      // a path to one of the peer's addresses failed; the association goes on
-	Up                            // the association was established or restarted by the peer
+	Up                            // the association was restarted by the peer; some networks also report its beginning
 	Down                          // the association is lost or was shut down; Receive and Send will fail
 )
 
