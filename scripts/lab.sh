@@ -1,0 +1,87 @@
+#!/bin/sh
+# Boots a User Mode Linux kernel, which has SCTP where the machine's own kernel
+# has none, over this machine's root file system and runs the lab's checks in
+# it. Usage:
+#
+#	scripts/lab.sh [-l] [GROUP...]
+#
+# Without groups it runs all but those that are marked as extra; -l lists them.
+# Logs, captures and results go to out/lab. LAB_TIMEOUT is the longest the whole
+# boot may take, in seconds (default 480, with the group bench 3600). LAB_MEM is the memory of
+# the guest (default 1536M).
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+out=$root/out/lab
+cd "$root"
+
+PATH=$PATH:/usr/sbin:/sbin
+missing=
+need() { # program package
+	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need linux.uml user-mode-linux
+need modprobe kmod
+need ip iproute2
+need tc iproute2
+need sctp_darn lksctp-tools
+need rspregistrar rsplib-registrar
+need rspserver rsplib-services
+need hsdump rsplib-tools
+need tshark tshark
+need tcpdump tcpdump
+need timeout coreutils
+need go golang
+# See scripts/lab/xstate.c.
+amx=$(grep -c -m 1 -w amx_tile /proc/cpuinfo || true)
+[ "$amx" = 0 ] || need cc gcc
+if [ -n "$missing" ]; then
+	echo "lab: missing packages:$(printf '%s\n' $missing | sort -u | tr '\n' ' ' | sed 's/^/ /')" >&2
+	echo "lab: on Debian: apt-get install$(printf '%s\n' $missing | sort -u | tr '\n' ' ' | sed 's/^/ /')" >&2
+	exit 2
+fi
+
+mkdir -p "$out/bin"
+preload=
+if [ "$amx" != 0 ]; then
+	preload=$out/xstate.so
+	cc -O2 -Wall -Wextra -shared -fPIC -o "$preload" scripts/lab/xstate.c
+fi
+export CGO_ENABLED=0
+go build -o "$out/bin/" ./scripts/lab/labrun ./scripts/lab/vectors
+if [ "${1-}" = -l ]; then
+	exec "$out/bin/labrun" -list
+fi
+"$out/bin/labrun" -list "$@" >/dev/null # unknown groups end here
+for program in "$root"/cmd/*/; do
+	[ -e "$program/main.go" ] && go build -o "$out/bin/" "./${program#"$root"/}"
+done
+[ -d "$root/scripts/loadgen" ] && go build -o "$out/bin/" ./scripts/loadgen
+[ -d asap/transport/sctp/x ] && go test -c -o "$out/bin/sctp.test" ./asap/transport/sctp
+
+# modprobe looks for modules below lib/modules; the package keeps them elsewhere.
+mkdir -p "$out/modules/lib"
+rm -f "$out/modules/lib/modules"
+ln -s /usr/lib/uml/modules "$out/modules/lib/modules"
+
+limit=480
+case " $* " in *" bench "*) limit=3600 ;; esac
+rm -rf "$out/log" && mkdir -p "$out/log"
+started=$(date +%s)
+# The guest's console is this script's output; its exit status doesn't come out.
+timeout -k 5 "${LAB_TIMEOUT:-$limit}" env ${preload:+LD_PRELOAD="$preload"} linux.uml mem="${LAB_MEM:-1536M}" \
+	rootfstype=hostfs rootflags=/ rw init="$root/scripts/lab/init.sh" \
+	con=null con0=fd:0,fd:1 quiet \
+	LAB_OUT="$out" LAB_GROUPS="$(printf '%s,' "$@")" </dev/null 2>"$out/log/kernel.log" |
+	tr -d '\r' | tee "$out/log/console.log" || true
+echo "lab: $(($(date +%s) - started)) s"
+
+if [ -s "$out/log/capture.pcap" ]; then
+	"$out/bin/vectors" -pcap "$out/log/capture.pcap" -out "$out/vectors"
+fi
+last=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$out/log/console.log" | tail -n 1 || true)
+case $last in
+"") echo "lab: the guest ended without its closing line; see $out/log" >&2 && exit 1 ;;
+*", 0 failed") exit 0 ;;
+*) echo "lab: see $out/log" >&2 && exit 1 ;;
+esac
