@@ -1,0 +1,215 @@
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"rserpool/asap/transport"
+)
+
+// writeBuffer is how much Send collects for one system call.
+const writeBuffer = 64 << 10
+
+// writeBuffers are shared by all connections, as few send at any one time.
+var writeBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, writeBuffer+transport.MaxMessage)
+	return &b
+}}
+
+type conn struct {
+	tcp           *net.TCPConn
+	local, remote []netip.AddrPort
+	events        *transport.EventQueue
+	down          sync.Once // the Down event
+	closing       sync.Once
+	closed        atomic.Bool
+	closeErr      error
+
+	// For the goroutine in Receive.
+	reads    *transport.Interrupter
+	in       frames
+	readErr  error
+	buffered atomic.Bool
+
+	writing chan struct{} // holds a token while somebody writes
+	writes  *transport.Interrupter
+}
+
+func newConn(tcp *net.TCPConn, opt transport.Options) *conn {
+	return &conn{
+		tcp:     tcp,
+		local:   []netip.AddrPort{addrPort(tcp.LocalAddr())},
+		remote:  []netip.AddrPort{addrPort(tcp.RemoteAddr())},
+		events:  transport.NewEventQueue(),
+		reads:   transport.NewInterrupter(tcp.SetReadDeadline),
+		in:      frames{limit: opt.MaxMessage},
+		writing: make(chan struct{}, 1),
+		writes:  transport.NewInterrupter(tcp.SetWriteDeadline),
+	}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+func (c *conn) Network() string                { return transport.TCP }
+func (c *conn) LocalAddrs() []netip.AddrPort   { return c.local }
+func (c *conn) RemoteAddrs() []netip.AddrPort  { return c.remote }
+func (c *conn) Events() <-chan transport.Event { return c.events.C() }
+func (c *conn) Buffered() bool                 { return c.buffered.Load() }
+
+func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
+	for {
+		if ctx.Err() != nil {
+			return transport.Message{}, context.Cause(ctx)
+		}
+		if c.closed.Load() {
+			return transport.Message{}, fmt.Errorf("receive: %w", net.ErrClosed)
+		}
+		if c.readErr != nil {
+			return transport.Message{}, c.readErr
+		}
+		n, err := c.in.ready()
+		if n > len(buf) {
+			err = fmt.Errorf("%w: %d octets, buffer of %d", transport.ErrTooLong, n, len(buf))
+		}
+		if err != nil {
+			return transport.Message{}, errors.Join(c.fail(err), c.Close())
+		}
+		if n > 0 {
+			c.in.take(buf, n)
+			next, err := c.in.ready()
+			c.buffered.Store(err == nil && next > 0)
+			return transport.Message{Data: buf[:n]}, nil
+		}
+		if err := c.reads.Arm(ctx); err != nil {
+			return transport.Message{}, err
+		}
+		err = c.in.fill(c.tcp)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !c.closed.Load() {
+			return transport.Message{}, c.fail(err)
+		}
+	}
+}
+
+// fail makes err the answer to this and all further calls of Receive.
+func (c *conn) fail(err error) error {
+	if err != io.EOF {
+		err = fmt.Errorf("receive from %s: %w", c.remote[0], err)
+	}
+	c.readErr = err
+	c.buffered.Store(false)
+	c.lost(err)
+	return err
+}
+
+// lost reports the end of the connection, unless it is our own doing.
+func (c *conn) lost(err error) {
+	if c.closed.Load() {
+		return
+	}
+	c.down.Do(func() { c.events.Put(transport.Event{Type: transport.Down, Err: err}) })
+}
+
+func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
+	for _, m := range msgs {
+		if err := checkFraming(m.Data); err != nil {
+			return err
+		}
+	}
+	select {
+	case c.writing <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.writing }()
+	if err := c.writes.Arm(ctx); err != nil {
+		return err
+	}
+	if len(msgs) == 1 && len(msgs[0].Data)%4 == 0 {
+		return c.write(ctx, msgs[0].Data)
+	}
+	pooled := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(pooled)
+	out := (*pooled)[:0]
+	for i, m := range msgs {
+		out = append(out, m.Data...)
+		out = append(out, make([]byte, padded(len(m.Data))-len(m.Data))...)
+		if len(out) < writeBuffer && i < len(msgs)-1 {
+			continue
+		}
+		if err := c.write(ctx, out); err != nil {
+			return err
+		}
+		out = out[:0]
+	}
+	return nil
+}
+
+// checkFraming refuses a message that the peer would cut at another place.
+func checkFraming(data []byte) error {
+	if len(data) < headerLen {
+		return fmt.Errorf("send: %w: %d octets", transport.ErrMalformed, len(data))
+	}
+	if n := messageLen(data); n < headerLen || n > len(data) || padded(n) != padded(len(data)) {
+		return fmt.Errorf("send: %w: length field %d on %d octets", transport.ErrMalformed, n, len(data))
+	}
+	return nil
+}
+
+// write writes the messages in b, or none of them, or closes the connection.
+func (c *conn) write(ctx context.Context, b []byte) error {
+	n, err := c.tcp.Write(b)
+	if err == nil {
+		return nil
+	}
+	cause := c.writes.Cause(ctx, err)
+	if interrupted := cause != err; interrupted && atBoundary(b, n) {
+		return cause
+	}
+	c.lost(cause)
+	return errors.Join(fmt.Errorf("send to %s: %w", c.remote[0], cause), c.Abort())
+}
+
+// atBoundary tells whether the first n octets of b are whole messages.
+func atBoundary(b []byte, n int) bool {
+	at := 0
+	for at < n {
+		at += padded(messageLen(b[at:]))
+	}
+	return at == n
+}
+
+func (c *conn) Close() error { return c.close(false) }
+func (c *conn) Abort() error { return c.close(true) }
+
+func (c *conn) close(abort bool) error {
+	c.closing.Do(func() {
+		c.closed.Store(true)
+		c.buffered.Store(false)
+		if abort {
+			c.closeErr = c.tcp.SetLinger(0)
+		} else {
+			// The kernel answers the close of a socket with unread
+			// octets by a reset, and that can overtake what we sent.
+			_ = c.tcp.CloseWrite() // fails when the peer has reset already
+			discardUnread(c.tcp)
+		}
+		c.closeErr = errors.Join(c.closeErr, c.tcp.Close())
+		c.reads.Release()
+		c.writes.Release()
+	})
+	return c.closeErr
+}

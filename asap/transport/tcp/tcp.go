@@ -1,0 +1,272 @@
+// Package tcp carries messages over TCP, one after the other, each as long as
+// its length field says and padded to four octets.
+//
+// The RFCs give TCP to pool users only and leave out how messages lie in the
+// stream; see AMB-02.
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"rserpool/asap/transport"
+)
+
+const (
+	// stagger is how long Dial waits for one address before it also tries
+	// the next (RFC 8305, section 5).
+	stagger = 250 * time.Millisecond
+	// acceptPause keeps a listener that is out of descriptors from spinning.
+	acceptPause = 50 * time.Millisecond
+	// portTries is how often Listen looks for a port that is free on several
+	// addresses.
+	portTries = 8
+)
+
+// keepAlive finds a peer that vanished without a word within a minute.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
+
+type network struct{}
+
+// New returns the TCP network of this machine.
+func New() transport.Network { return network{} }
+
+func (network) Name() string     { return transport.TCP }
+func (network) Available() error { return nil }
+
+func (network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
+	opt = opt.WithDefaults()
+	if len(remote) == 0 {
+		return nil, errors.New("dial: no remote address")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	type result struct {
+		tcp *net.TCPConn
+		err error
+	}
+	results := make(chan result)
+	started, pending := 0, 0
+	next := time.NewTimer(0)
+	var won *net.TCPConn
+	var errs []error
+	for won == nil && (started < len(remote) && ctx.Err() == nil || pending > 0) {
+		turn := next.C
+		if started == len(remote) || ctx.Err() != nil {
+			turn = nil
+		}
+		select {
+		case <-turn:
+			to := remote[started]
+			go func() {
+				tcp, err := dialOne(ctx, local, to, opt)
+				results <- result{tcp, err}
+			}()
+			started, pending = started+1, pending+1
+			next.Reset(stagger)
+		case r := <-results:
+			pending--
+			if won = r.tcp; r.err != nil {
+				errs = append(errs, r.err)
+				next.Reset(0)
+			}
+		}
+	}
+	ended := ctx.Err() != nil
+	cause := context.Cause(ctx)
+	cancel()
+	next.Stop()
+	for range pending {
+		if r := <-results; r.tcp != nil {
+			_ = r.tcp.Close() // too late, nothing was sent on it
+		}
+	}
+	if won != nil {
+		return newConn(won, opt), nil
+	}
+	if ended {
+		errs = append(errs, cause)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func dialOne(ctx context.Context, local []netip.AddrPort, remote netip.AddrPort, opt transport.Options) (*net.TCPConn, error) {
+	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	d := net.Dialer{KeepAliveConfig: keepAlive}
+	d.SetMultipathTCP(false)
+	if opt.ReusePort {
+		d.Control = reusePort
+	}
+	if len(local) > 0 {
+		from, ok := localFor(local, remote.Addr())
+		if !ok {
+			return nil, fmt.Errorf("dial %s: none of the local addresses %v is of its family", remote, local)
+		}
+		d.LocalAddr = net.TCPAddrFromAddrPort(from)
+	}
+	c, err := d.DialContext(ctx, "tcp", remote.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// localFor returns the first of the local addresses from which remote can be
+// reached.
+func localFor(local []netip.AddrPort, remote netip.Addr) (netip.AddrPort, bool) {
+	for _, l := range local {
+		addr := l.Addr().Unmap()
+		if addr == netip.IPv6Unspecified() && remote.Is4() {
+			addr = netip.IPv4Unspecified()
+		}
+		if addr.Is4() == remote.Is4() {
+			return netip.AddrPortFrom(addr, l.Port()), true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+func (network) Listen(ctx context.Context, local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
+	opt = opt.WithDefaults()
+	if len(local) == 0 {
+		return nil, errors.New("listen: no local address")
+	}
+	if slices.ContainsFunc(local, func(a netip.AddrPort) bool { return a.Addr() == netip.IPv6Unspecified() }) {
+		local = []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), local[0].Port())}
+	}
+	for try := 1; ; try++ {
+		sockets, err := listenAll(ctx, local, opt)
+		if err == nil {
+			return newListener(sockets, opt), nil
+		}
+		// The port that the first address got can be taken on another.
+		if local[0].Port() != 0 || len(local) == 1 || !errors.Is(err, syscall.EADDRINUSE) || try == portTries {
+			return nil, err
+		}
+	}
+}
+
+func listenAll(ctx context.Context, local []netip.AddrPort, opt transport.Options) ([]*net.TCPListener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
+	lc.SetMultipathTCP(false)
+	if opt.ReusePort {
+		lc.Control = reusePort
+	}
+	port := local[0].Port()
+	var sockets []*net.TCPListener
+	for _, a := range local {
+		addr := a.Addr().Unmap()
+		family, host := "tcp6", addr.String()
+		switch {
+		case addr == netip.IPv6Unspecified():
+			family, host = "tcp", "" // both, or what the machine has
+		case addr.Is4():
+			family = "tcp4"
+		}
+		l, err := lc.Listen(ctx, family, net.JoinHostPort(host, fmt.Sprint(port)))
+		if err != nil {
+			errs := []error{err}
+			for _, s := range sockets {
+				errs = append(errs, s.Close())
+			}
+			return nil, errors.Join(errs...)
+		}
+		sockets = append(sockets, l.(*net.TCPListener))
+		port = addrPort(l.Addr()).Port()
+	}
+	return sockets, nil
+}
+
+// listener hands out the connections of its sockets. Each socket has one
+// goroutine, which Close waits for.
+type listener struct {
+	sockets  []*net.TCPListener
+	addrs    []netip.AddrPort
+	opt      transport.Options
+	accepted chan accepted
+	closed   chan struct{}
+	closing  sync.Once
+	closeErr error
+	running  sync.WaitGroup
+}
+
+type accepted struct {
+	tcp *net.TCPConn
+	err error
+}
+
+func newListener(sockets []*net.TCPListener, opt transport.Options) *listener {
+	l := &listener{sockets: sockets, opt: opt, accepted: make(chan accepted), closed: make(chan struct{})}
+	for _, s := range sockets {
+		l.addrs = append(l.addrs, addrPort(s.Addr()))
+		l.running.Go(func() { l.run(s) })
+	}
+	return l
+}
+
+func (l *listener) run(s *net.TCPListener) {
+	for {
+		tcp, err := s.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		select {
+		case l.accepted <- accepted{tcp, err}:
+		case <-l.closed:
+			if err == nil {
+				_ = tcp.Close() // nobody will ever use it
+			}
+			return
+		}
+		if err != nil {
+			select {
+			case <-time.After(acceptPause):
+			case <-l.closed:
+			}
+		}
+	}
+}
+
+// Accept also returns temporary errors, such as too many open files; it can be
+// called again after them.
+func (l *listener) Accept(ctx context.Context) (transport.Conn, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case <-l.closed: // goes first
+		return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], net.ErrClosed)
+	default:
+	}
+	select {
+	case a := <-l.accepted:
+		if a.err != nil {
+			return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], a.err)
+		}
+		return newConn(a.tcp, l.opt), nil
+	case <-l.closed:
+		return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], net.ErrClosed)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (l *listener) Network() string         { return transport.TCP }
+func (l *listener) Addrs() []netip.AddrPort { return l.addrs }
+
+func (l *listener) Close() error {
+	l.closing.Do(func() {
+		close(l.closed)
+		for _, s := range l.sockets {
+			l.closeErr = errors.Join(l.closeErr, s.Close())
+		}
+		l.running.Wait()
+	})
+	return l.closeErr
+}
