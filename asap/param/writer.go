@@ -1,0 +1,114 @@
+package param
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ErrEncode is wrapped by the errors of all encoders: the value has no wire form.
+var ErrEncode = errors.New("cannot be encoded")
+
+// Writer appends a message, or a single parameter, to a caller's slice. Lengths
+// are filled in afterwards, padding is put before what follows it, so that no
+// length ever includes the padding at its end. The first error sticks and is
+// returned by Finish.
+type Writer struct {
+	buf  []byte
+	base int // where the message starts in buf
+	err  error
+}
+
+// NewMessage returns a Writer that appends a message with this header to dst.
+func NewMessage(dst []byte, typ, flags uint8) Writer {
+	return Writer{buf: append(dst, typ, flags, 0, 0), base: len(dst)}
+}
+
+// Len returns the length of the message so far, without padding at its end.
+func (w *Writer) Len() int { return len(w.buf) - w.base }
+
+// SetFlags replaces the flags that NewMessage got.
+func (w *Writer) SetFlags(flags uint8) { w.buf[w.base+1] = flags }
+
+// Err returns the first error.
+func (w *Writer) Err() error { return w.err }
+
+// Truncate takes back what was written since Len returned n.
+func (w *Writer) Truncate(n int) { w.buf = w.buf[:w.base+n] }
+
+// Finish fills in the message length and pads. In case of an error it returns the
+// slice as NewMessage got it.
+func (w *Writer) Finish() ([]byte, error) {
+	n := w.Len()
+	if n > MaxLength {
+		w.Fail("message of %d octets", n)
+	}
+	if w.err != nil {
+		return w.buf[:w.base], w.err
+	}
+	binary.BigEndian.PutUint16(w.buf[w.base+2:], uint16(n))
+	w.pad()
+	return w.buf, nil
+}
+
+// Fail records an error, unless there is one already.
+func (w *Writer) Fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf("%w: %s", ErrEncode, fmt.Sprintf(format, args...))
+	}
+}
+
+// Uint32 appends a fixed field.
+func (w *Writer) Uint32(v uint32) { w.buf = binary.BigEndian.AppendUint32(w.buf, v) }
+
+// Uint16 appends a fixed field.
+func (w *Writer) Uint16(v uint16) { w.buf = binary.BigEndian.AppendUint16(w.buf, v) }
+
+func (w *Writer) pad() {
+	for w.Len()%4 != 0 {
+		w.buf = append(w.buf, 0)
+	}
+}
+
+// begin starts a parameter or a cause and returns where it stands, for end.
+func (w *Writer) begin(code uint16) int {
+	w.pad()
+	at := len(w.buf)
+	w.Uint16(code)
+	w.Uint16(0)
+	return at
+}
+
+// end fills in the length of what begin started.
+func (w *Writer) end(at int) {
+	n := len(w.buf) - at
+	if n > MaxLength {
+		w.Fail("%s of %d octets", Type(binary.BigEndian.Uint16(w.buf[at:])), n)
+		return
+	}
+	binary.BigEndian.PutUint16(w.buf[at+2:], uint16(n))
+}
+
+// Encoded appends a parameter that is already encoded, with its padding or
+// without.
+func (w *Writer) Encoded(tlv []byte) {
+	if len(tlv) < headerLen {
+		w.Fail("encoded parameter of %d octets", len(tlv))
+		return
+	}
+	n := int(binary.BigEndian.Uint16(tlv[2:]))
+	if n < headerLen || n > len(tlv) {
+		w.Fail("encoded parameter of length %d in %d octets", n, len(tlv))
+		return
+	}
+	w.pad()
+	w.buf = append(w.buf, tlv[:n]...)
+}
+
+// Flag returns bit if set is true, for the flags of a message.
+func Flag(set bool, bit uint8) uint8 {
+	if set {
+		return bit
+	}
+	return 0
+}

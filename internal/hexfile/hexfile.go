@@ -1,0 +1,47 @@
+// Package hexfile reads test messages from text files: hexadecimal, one message
+// per line, spaces anywhere, lines that start with '#' are comments.
+package hexfile
+
+import (
+	"encoding/hex"
+	"os"
+	"strings"
+	"testing"
+)
+
+// Message is one message of a file.
+type Message struct {
+	Name string // the comment line directly above, without '#'
+	Data []byte
+}
+
+// Read returns the messages of a file. It fails the test if the file can't be
+// read or holds none.
+func Read(tb testing.TB, path string) []Message {
+	tb.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var out []Message
+	name := ""
+	for i, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if comment, ok := strings.CutPrefix(line, "#"); ok {
+			name = strings.TrimSpace(comment)
+			continue
+		}
+		if line == "" {
+			continue
+		}
+		b, err := hex.DecodeString(strings.ReplaceAll(line, " ", ""))
+		if err != nil {
+			tb.Fatalf("%s:%d: %v", path, i+1, err)
+		}
+		out = append(out, Message{Name: name, Data: b})
+	}
+	if len(out) == 0 {
+		tb.Fatalf("%s: no message", path)
+	}
+	return out
+}
