@@ -33,7 +33,8 @@ const (
 )
 
 // Command changes the handlespace. Commands are plain data, applied by Apply in
-// one order at every registrar.
+// one order at every registrar. What they refer to belongs to the handlespace
+// from then on and must not be changed.
 type Command interface{ command() }
 
 // Register adds or replaces an element. Element is complete: home, policy, user
@@ -49,6 +50,10 @@ type Register struct {
 	// (AMB-09). If that very generation is still stored, the registration is
 	// rejected with cause 0x4.
 	Conflict Generation
+	// Owner is who registers, stable per client (its address or authenticated
+	// identity). The pools that one owner created are limited by
+	// Config.MaxPoolsPerOwner; empty is not limited.
+	Owner string
 	// Now is the proposer's clock; expiry counts from it.
 	Now time.Time
 }
@@ -58,15 +63,16 @@ type Deregister struct {
 	Handle param.PoolHandle
 	ID     param.PEID
 	// From are the addresses the request came from: the element goes only if
-	// one of them is among those of its ASAP transport (AMB-28). Empty skips
-	// the check.
+	// one of them is among those of its ASAP transport (AMB-28), else the
+	// request is rejected with cause 0xa. Empty skips the check.
 	From []netip.Addr
 	Now  time.Time
 }
 
 // Remove removes an element that others found dead, or that an administrator
 // wants gone. Unattended causes are subject to the removal limit of the pool:
-// beyond it the element is marked suspect instead.
+// beyond it the element is marked suspect instead, and stays so: another
+// unattended removal of a suspect does nothing.
 type Remove struct {
 	Handle     param.PoolHandle
 	ID         param.PEID
@@ -76,7 +82,8 @@ type Remove struct {
 }
 
 // Report counts an unreachable report. Each reporter counts once per element
-// generation.
+// generation, and when there are more than Config.MaxBadPEReports the element is
+// removed, subject to the removal limit. Reports of a suspect do nothing.
 type Report struct {
 	Handle     param.PoolHandle
 	ID         param.PEID
@@ -85,7 +92,8 @@ type Report struct {
 	Now        time.Time
 }
 
-// Alive takes the suspect mark off an element that answered a keep-alive.
+// Alive takes the suspect mark off an element that answered a keep-alive. Its
+// reports stay counted (AMB-16).
 type Alive struct {
 	Handle     param.PoolHandle
 	ID         param.PEID
@@ -102,8 +110,8 @@ func (Alive) command()      {}
 // Event is what a command changed, or why it did not.
 type Event interface{ event() }
 
-// Registered: the element was stored. Previous is the replaced record, nil for
-// a new element.
+// Registered: the element was stored, and is not suspect. Previous is the
+// replaced record, nil for a new element.
 type Registered struct {
 	Handle      param.PoolHandle
 	Record      *Record
@@ -162,19 +170,3 @@ func (Absent) event()     {}
 func (Suspected) event()  {}
 func (Recovered) event()  {}
 func (Counted) event()    {}
-
-// Record is one stored element. Records are never changed once published: a
-// change stores a new one.
-type Record struct {
-	Handle     param.PoolHandle
-	Element    param.PoolElement
-	Generation Generation
-	Registered time.Time // first registration of this identifier
-	Refreshed  time.Time // latest (re-)registration
-	Expires    time.Time // zero: never
-	Suspect    bool
-	Cause      RemovalCause // why suspect
-	Reports    int          // unreachable reports since the latest registration
-	// encoded forms of the Pool Element parameter are kept beside it, see
-	// Space.AppendResolution.
-}

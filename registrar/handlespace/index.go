@@ -1,0 +1,215 @@
+package handlespace
+
+import (
+	"cmp"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/google/btree"
+
+	"rserpool/asap/param"
+)
+
+// index holds the orders over the elements of all pools, and the sums over them.
+type index struct {
+	mu        sync.Mutex
+	homes     *btree.BTreeG[homed]
+	deadlines *btree.BTreeG[deadline]
+	owned     map[param.RegistrarID]*Home
+	counts    Counts
+}
+
+// Home sums up the elements of one home registrar.
+type Home struct {
+	ID       param.RegistrarID
+	Elements int
+	checksum param.Checksum
+}
+
+// Checksum returns the PE checksum over the home's elements (RFC 5353, section
+// 3.6.2).
+func (h Home) Checksum() uint16 { return h.checksum.Sum() }
+
+// Counts are sums over the whole handlespace.
+type Counts struct {
+	Pools    int
+	Elements int
+	Suspects int // among Elements
+}
+
+type homed struct {
+	home   param.RegistrarID
+	key    Key
+	record *Record
+}
+
+func (a homed) less(b homed) bool {
+	return cmp.Or(cmp.Compare(a.home, b.home), a.key.Compare(b.key)) < 0
+}
+
+// deadline is the expiry of an element that is not suspect: suspects stay.
+type deadline struct {
+	home   param.RegistrarID
+	at     int64 // Unix time in ns
+	key    Key
+	record *Record
+}
+
+func (a deadline) less(b deadline) bool {
+	return cmp.Or(cmp.Compare(a.home, b.home), cmp.Compare(a.at, b.at), a.key.Compare(b.key)) < 0
+}
+
+func deadlineOf(r *Record) (deadline, bool) {
+	if r.Expires.IsZero() || r.Suspect {
+		return deadline{}, false
+	}
+	return deadline{r.Element.Home, r.Expires.UnixNano(), r.Key(), r}, true
+}
+
+func newIndex() index {
+	return index{
+		homes:     btree.NewG(32, homed.less),
+		deadlines: btree.NewG(32, deadline.less),
+		owned:     make(map[param.RegistrarID]*Home),
+	}
+}
+
+// replace takes one record out and puts another in; either may be nil. pools is
+// what the number of pools changes by.
+func (x *index) replace(old, new *Record, pools int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.counts.Pools += pools
+	if old != nil {
+		x.remove(old)
+	}
+	if new != nil {
+		x.add(new)
+	}
+}
+
+func (x *index) add(r *Record) {
+	x.homes.ReplaceOrInsert(homed{r.Element.Home, r.Key(), r})
+	if d, ok := deadlineOf(r); ok {
+		x.deadlines.ReplaceOrInsert(d)
+	}
+	h := x.owned[r.Element.Home]
+	if h == nil {
+		h = &Home{ID: r.Element.Home}
+		x.owned[h.ID] = h
+	}
+	h.Elements++
+	h.checksum.Add(r.Handle, r.Element.ID)
+	x.counts.Elements++
+	if r.Suspect {
+		x.counts.Suspects++
+	}
+}
+
+func (x *index) remove(r *Record) {
+	x.homes.Delete(homed{home: r.Element.Home, key: r.Key()})
+	if d, ok := deadlineOf(r); ok {
+		x.deadlines.Delete(d)
+	}
+	h := x.owned[r.Element.Home]
+	h.Elements--
+	h.checksum.Remove(r.Handle, r.Element.ID)
+	if h.Elements == 0 {
+		delete(x.owned, h.ID)
+	}
+	x.counts.Elements--
+	if r.Suspect {
+		x.counts.Suspects--
+	}
+}
+
+// Counts returns the sums over all pools.
+func (s *Space) Counts() Counts {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	return s.index.counts
+}
+
+// Home returns the sums over the elements of one home registrar.
+func (s *Space) Home(id param.RegistrarID) Home {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	if h := s.index.owned[id]; h != nil {
+		return *h
+	}
+	return Home{ID: id}
+}
+
+// Homes returns the sums of all registrars that are home to an element, in no
+// particular order.
+func (s *Space) Homes() []Home {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	homes := make([]Home, 0, len(s.index.owned))
+	for _, h := range s.index.owned {
+		homes = append(homes, *h)
+	}
+	return homes
+}
+
+// Owned appends to dst up to max elements of a home registrar in the order of
+// their keys, from the first behind after on; the zero Key begins.
+func (s *Space) Owned(dst []*Record, home param.RegistrarID, after Key, max int) []*Record {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	s.index.homes.AscendGreaterOrEqual(homed{home: home, key: after}, func(h homed) bool {
+		if h.home != home || max <= 0 {
+			return false
+		}
+		if h.key != after {
+			dst = append(dst, h.record)
+			max--
+		}
+		return true
+	})
+	return dst
+}
+
+// NextDeadline returns when the first registration of a home's elements runs out,
+// and false if none ever does. It may be in the past: until its removal has been
+// applied, an element is still there.
+func (s *Space) NextDeadline(home param.RegistrarID) (time.Time, bool) {
+	var at time.Time
+	found := false
+	s.dueFrom(home, func(r *Record) bool {
+		at, found = r.Expires, true
+		return false
+	})
+	return at, found
+}
+
+// Due appends to dst up to max commands that remove the elements of a home whose
+// registrations have run out by now, the longest overdue first. The caller
+// proposes them; only an element's home does so (AMB-76). The same elements are
+// due again until the removals have been applied.
+func (s *Space) Due(dst []Command, home param.RegistrarID, now time.Time, max int) []Command {
+	s.dueFrom(home, func(r *Record) bool {
+		if max <= 0 || r.Expires.After(now) {
+			return false
+		}
+		max--
+		dst = append(dst, Remove{
+			Handle:     r.Handle,
+			ID:         r.Element.ID,
+			Generation: r.Generation,
+			Cause:      Expired,
+			Now:        now,
+		})
+		return true
+	})
+	return dst
+}
+
+func (s *Space) dueFrom(home param.RegistrarID, visit func(*Record) bool) {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	s.index.deadlines.AscendGreaterOrEqual(deadline{home: home, at: math.MinInt64}, func(d deadline) bool {
+		return d.home == home && visit(d.record)
+	})
+}

@@ -1,0 +1,152 @@
+package handlespace
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/google/btree"
+
+	"rserpool/asap/param"
+	"rserpool/selection"
+)
+
+// pool is one pool. The writer reads its fields without the mutex, and takes it
+// to change elements, choosers and records; readers take it to read them.
+type pool struct {
+	handle  param.PoolHandle
+	policy  param.PolicyType
+	owner   string
+	created time.Time
+	limit   int // elements in a reply unless the request names a number
+	rand    *rand.Rand
+
+	mu       sync.Mutex
+	founder  param.PEID
+	user     param.Transport // the founder's, for its type and use
+	elements *btree.BTreeG[entry]
+	sound    selection.Chooser
+	suspects selection.Chooser // nil as long as there were none
+
+	// Writer only.
+	removals []int64 // unattended ones within the removal window, Unix ns
+}
+
+// element is a place in a pool that outlives re-registrations, and with them its
+// record.
+type element struct {
+	item   selection.Item // Value is the element
+	record *Record
+
+	reporters []string // writer only: who reported this generation
+}
+
+type entry struct {
+	id      param.PEID
+	element *element
+}
+
+func (a entry) less(b entry) bool { return a.id < b.id }
+
+func (p *pool) find(id param.PEID) *element {
+	e, _ := p.elements.Get(entry{id: id})
+	return e.element
+}
+
+// check compares a registration with what the first element fixed, and returns
+// one cause per difference (ASAP-3.1-27).
+func (p *pool) check(e *param.PoolElement) (causes param.OperationError) {
+	if e.Policy.Type != p.policy {
+		causes = append(causes, param.PolicyCause(param.CauseInconsistentPolicy, selection.Neutral(p.policy)))
+	}
+	if e.User.Type != p.user.Type {
+		causes = append(causes, param.TransportCause(param.CauseInconsistentTransport, p.user))
+	}
+	if e.User.Use != p.user.Use {
+		causes = append(causes, param.NewCause(param.CauseInconsistentControl))
+	}
+	return causes
+}
+
+// store makes r the record of e, which is new or in the pool. The mutex is held.
+func (p *pool) store(e *element, r *Record) {
+	moves := e.record == nil || e.record.Suspect != r.Suspect
+	if e.record != nil && moves {
+		p.chooser(e.record).Remove(&e.item)
+	}
+	if e.record == nil {
+		e.item.Value = e
+		p.elements.ReplaceOrInsert(entry{r.Element.ID, e})
+	}
+	renewed := e.record == nil || e.record.Generation != r.Generation
+	e.record = r
+	if moves || renewed {
+		e.item.Size = len(r.encoded)
+		p.chooser(r).Put(&e.item, r.Element.Policy)
+	}
+}
+
+// drop takes e out of the pool. The mutex is held.
+func (p *pool) drop(e *element) {
+	p.elements.Delete(entry{id: e.record.Element.ID})
+	p.chooser(e.record).Remove(&e.item)
+}
+
+// chooser returns where an element with the record r belongs. Suspects have a
+// chooser of their own, used when the pool has no others.
+func (p *pool) chooser(r *Record) selection.Chooser {
+	if !r.Suspect {
+		return p.sound
+	}
+	if p.suspects == nil {
+		p.suspects = selection.NewChooser(p.policy, p.rand)
+	}
+	return p.suspects
+}
+
+// removable counts an unattended removal, unless it exceeds the removal limit.
+func (p *pool) removable(c *Config, now time.Time) bool {
+	start := now.Add(-c.RemovalWindow).UnixNano()
+	old := 0
+	for old < len(p.removals) && p.removals[old] <= start {
+		old++
+	}
+	p.removals = p.removals[old:]
+	size := p.elements.Len() + len(p.removals)
+	if len(p.removals) >= max(c.RemovalFloor, int(c.RemovalShare*float64(size))) {
+		return false
+	}
+	p.removals = append(p.removals, now.UnixNano())
+	return true
+}
+
+// PoolInfo describes a pool.
+type PoolInfo struct {
+	Handle param.PoolHandle
+	Policy param.PolicyType
+	// Transport and Use are those of the pool's user transports.
+	Transport param.Type
+	Use       param.TransportUse
+	Created   time.Time
+	Owner     string // whose registration created the pool, see Register.Owner
+	Elements  int
+	Suspects  int // among Elements
+}
+
+func (p *pool) info() PoolInfo {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	info := PoolInfo{
+		Handle:    p.handle,
+		Policy:    p.policy,
+		Transport: p.user.Type,
+		Use:       p.user.Use,
+		Created:   p.created,
+		Owner:     p.owner,
+		Elements:  p.elements.Len(),
+	}
+	if p.suspects != nil {
+		info.Suspects = p.suspects.Len()
+	}
+	return info
+}

@@ -1,0 +1,70 @@
+package selection
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"rserpool/asap/param"
+)
+
+// Unlimited as the count or the room of a choice sets no bound.
+const Unlimited = math.MaxInt
+
+// Item is one element as a Chooser holds it. It belongs to one Chooser at a
+// time, from the first Put to Remove, and must not be copied while it does.
+type Item struct {
+	// Value is the caller's.
+	Value any
+	// Size is what the element takes of the room of a choice, in octets.
+	Size int
+
+	held   bool
+	next   *Item  // ring
+	prev   *Item  // ring
+	slot   int    // shuffle, lottery
+	weight uint64 // lottery, wheel
+	phase  uint32 // wheel
+	lap    uint64 // wheel
+	num    uint64 // wheel
+	key    uint64 // ordered
+	seq    uint64 // ordered, wheel
+	served uint64 // ordered: the degradation counter (RFC 5356, section 5.2.2)
+	policy param.Policy
+}
+
+// Chooser holds the elements of one pool and chooses those of a reply.
+type Chooser interface {
+	// Put adds the element, or changes the policy values of one that it has;
+	// either counts as a registration, which starts the degradation counter
+	// again. An element that registers again keeps its turn among its equals.
+	Put(it *Item, policy param.Policy)
+	// Remove takes the element out. It does nothing for one that is not in.
+	Remove(it *Item)
+	// Len returns the number of elements.
+	Len() int
+	// Choose appends the next reply to dst: at most n distinct elements in
+	// the order of the policy, as many as fit into room together. Elements in
+	// the reply count as used, those that did not fit do not. Without memory
+	// for dst to grow it allocates nothing.
+	Choose(dst []*Item, n, room int) []*Item
+}
+
+// NewChooser returns an empty Chooser for a pool of the given policy type. Types
+// without a policy of their own are served by Round Robin (AMB-55). r is used by
+// the random policies only and may be nil for others.
+func NewChooser(t param.PolicyType, r *rand.Rand) Chooser {
+	if d, ok := Lookup(t); ok {
+		return d.newChooser(r)
+	}
+	return newRing(r)
+}
+
+// weightOf returns the weight that a policy parameter gives, 1 if its type has
+// none (AMB-38).
+func weightOf(p param.Policy) uint64 {
+	switch p.Type {
+	case param.WeightedRoundRobin, param.WeightedRandom:
+		return uint64(p.Weight)
+	}
+	return 1
+}

@@ -1,0 +1,125 @@
+package selection
+
+import (
+	"math"
+	"math/bits"
+	"math/rand/v2"
+
+	"github.com/google/btree"
+
+	"rserpool/asap/param"
+)
+
+// ordered is the policies that list elements by a key: Priority (RFC 5356,
+// section 4.5), Least Used (5.1), Least Used with Degradation (5.2) and Priority
+// Least Used (5.3). Elements of equal keys take turns as Round Robin has them:
+// whichever of them a reply names first is the last of them in the next reply.
+type ordered struct {
+	key    func(p param.Policy, served uint64) uint64
+	counts bool // the key grows with each use
+	tree   *btree.BTreeG[rank]
+	seq    uint64
+}
+
+// rank is an element's place: by key, then by who waits longest.
+type rank struct {
+	key, seq uint64
+	it       *Item
+}
+
+func (a rank) less(b rank) bool {
+	if a.key != b.key {
+		return a.key < b.key
+	}
+	return a.seq < b.seq
+}
+
+func newOrdered(key func(param.Policy, uint64) uint64, counts bool) func(*rand.Rand) Chooser {
+	return func(*rand.Rand) Chooser {
+		return &ordered{key: key, counts: counts, tree: newTree(rank.less)}
+	}
+}
+
+// Keys, smallest first. Loads are 32 bits wide, so a sum of two cannot overflow;
+// a counter times a degradation stops at the largest number.
+
+func byPriority(p param.Policy, _ uint64) uint64 { return uint64(math.MaxUint32 - p.Priority) }
+
+func byLoad(p param.Policy, _ uint64) uint64 { return uint64(p.Load) }
+
+func byDegradedLoad(p param.Policy, served uint64) uint64 {
+	hi, added := bits.Mul64(served, uint64(p.Degradation))
+	sum, carry := bits.Add64(uint64(p.Load), added, 0)
+	if hi|carry != 0 {
+		return math.MaxUint64
+	}
+	return sum
+}
+
+func byNextLoad(p param.Policy, _ uint64) uint64 { return uint64(p.Load) + uint64(p.Degradation) }
+
+func (c *ordered) Len() int { return c.tree.Len() }
+
+func (c *ordered) Put(it *Item, policy param.Policy) {
+	if it.held {
+		c.tree.Delete(rank{it.key, it.seq, it})
+	} else {
+		it.held = true
+		c.seq++
+		it.seq = c.seq
+	}
+	it.policy, it.served = policy, 0
+	it.key = c.key(policy, 0)
+	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
+}
+
+func (c *ordered) Remove(it *Item) {
+	if it.held {
+		it.held = false
+		c.tree.Delete(rank{it.key, it.seq, it})
+	}
+}
+
+func (c *ordered) Choose(dst []*Item, n, room int) []*Item {
+	start := len(dst)
+	var next *Item // the first that is not in the reply
+	c.tree.Ascend(func(r rank) bool {
+		if len(dst)-start >= n || r.it.Size > room {
+			next = r.it
+			return false
+		}
+		dst = append(dst, r.it)
+		room -= r.it.Size
+		return true
+	})
+	reply := dst[start:]
+	var previous uint64
+	for i, it := range reply {
+		following := next
+		if i+1 < len(reply) {
+			following = reply[i+1]
+		}
+		key, seq := it.key, it.seq
+		first := i == 0 || previous != key
+		previous = key
+		if first && following != nil && following.key == key {
+			c.seq++
+			it.seq = c.seq
+		}
+		if c.counts && it.served < math.MaxUint64 {
+			it.served++
+			it.key = c.key(it.policy, it.served)
+		}
+		if it.key != key || it.seq != seq {
+			c.tree.Delete(rank{key, seq, it})
+			c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
+		}
+	}
+	return dst
+}
+
+// newTree returns an empty tree. Pools are many and mostly small: the tree keeps
+// hardly any spare nodes and shares none, as that would be a lock in common.
+func newTree[T any](less btree.LessFunc[T]) *btree.BTreeG[T] {
+	return btree.NewWithFreeListG(16, less, btree.NewFreeListG[T](2))
+}
