@@ -106,9 +106,9 @@ type Element struct {
 	User       Transport  `json:"user_transport"`
 	ASAP       *Transport `json:"asap_transport,omitempty"`
 	Policy     Policy     `json:"policy"`
-	Life       float64    `json:"life"` // seconds, -1 without end
-	Registered time.Time  `json:"registered"`
-	Refreshed  time.Time  `json:"refreshed"`
+	Life       float64    `json:"life"`                // seconds, -1 without end
+	Registered time.Time  `json:"registered,omitzero"` // zero: not known
+	Refreshed  time.Time  `json:"refreshed,omitzero"`
 	Expires    *time.Time `json:"expires,omitempty"` // absent without end
 	Reports    int        `json:"unreachable_reports"`
 }
