@@ -1,0 +1,102 @@
+package pooluser
+
+import (
+	"container/list"
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"rserpool/asap"
+	"rserpool/asap/hunt"
+	"rserpool/asap/param"
+	"rserpool/selection"
+)
+
+// maxAsked bounds the elements of a pool that are remembered as selected.
+const maxAsked = 4096
+
+// entry is what is known of one pool; the resolver's lock guards it.
+type entry struct {
+	pool  param.PoolHandle
+	place *list.Element
+
+	known    bool // there is a positive answer:
+	policy   param.PolicyType
+	elements []param.PoolElement
+	filled   time.Time
+	home     hunt.Link // where it came from
+	updates  bool      // its sender will send changes
+	user     *selection.User
+
+	refusal   error     // the negative answer, when known is false
+	notBefore time.Time // no new request for a stale or negative entry before
+
+	flight *flight
+	// asked are the elements selected and not reported since.
+	asked map[param.PEID]bool
+}
+
+func (e *entry) answer(now time.Time, stale time.Duration) Answer {
+	age := now.Sub(e.filled)
+	return Answer{
+		Pool: e.pool, Policy: e.policy, Elements: e.elements,
+		Age: age, Stale: stale > 0 && age >= stale, Updates: e.updates,
+	}
+}
+
+func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, now time.Time, r *rand.Rand) {
+	e.known, e.refusal, e.notBefore = true, nil, time.Time{}
+	e.policy = response.Policy.Type
+	if e.policy == 0 {
+		e.policy = param.RoundRobin // ASAP-2.2.6-03
+	}
+	e.elements, e.filled, e.home, e.updates = response.Elements, now, home, response.AcceptUpdates
+	e.restart(r)
+}
+
+// restart begins selecting anew, with no element marked as failed.
+func (e *entry) restart(r *rand.Rand) { e.user = selection.NewUser(e.policy, e.elements, r) }
+
+func (e *entry) forget() {
+	e.known, e.elements, e.user = false, nil, nil
+}
+
+func (e *entry) next() (param.PoolElement, bool) {
+	element, ok := e.user.Next()
+	if ok {
+		if len(e.asked) >= maxAsked {
+			clear(e.asked) // costs reports of sessions that fail later
+		}
+		e.asked[element.ID] = true
+	}
+	return element, ok
+}
+
+// fail marks the element as failed and tells whether that is to be reported.
+func (e *entry) fail(id param.PEID) bool {
+	if !e.asked[id] {
+		return false
+	}
+	delete(e.asked, id)
+	if e.user != nil {
+		e.user.Failed(id)
+	}
+	return true
+}
+
+// flight is one request on its way; done is closed when the rest is set.
+type flight struct {
+	started time.Time
+	done    chan struct{}
+	answer  Answer
+	err     error
+}
+
+func (f *flight) wait(ctx context.Context) (Answer, error) {
+	select {
+	case <-f.done:
+		return f.answer, f.err
+	case <-ctx.Done():
+		return Answer{}, context.Cause(ctx)
+	}
+}

@@ -1,0 +1,142 @@
+// Package pooluser is the pool user's side of RSerPool: it resolves pool handles
+// through a registrar, keeps the answers, selects elements by their pool's
+// policy, connects to them and goes on to the next when one fails (RFC 5352,
+// sections 3.3, 3.5 and 6; RFC 5356).
+package pooluser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap/hunt"
+	"rserpool/asap/transport"
+)
+
+// Config describes a Resolver. Networks and either Registrars or Announcers are
+// required; a zero field otherwise means its default.
+type Config struct {
+	// Registrars are the static registrars; a name with several addresses
+	// stands for one registrar per address.
+	Registrars []transport.Endpoint
+	// Announcers bring in registrars' announcements. The caller closes them
+	// after Stop.
+	Announcers []transport.Announcer
+	// Networks are the networks to reach registrars and SCTP elements by.
+	Networks *transport.Networks
+	// Options are the options of sockets to registrars and SCTP elements.
+	Options transport.Options
+	// Hunt sets the timers towards registrars. Default hunt.Default(), with
+	// RSPLib and T1 0 hunt.RSPLib().
+	Hunt hunt.Config
+
+	// Stale is how long an answer is used without asking again:
+	// stale_cache_value. Longer saves messages, shorter sees changes sooner.
+	// Default 30 s (AMB-17). Negative: no cache, each resolution asks.
+	Stale time.Duration
+	// StaleWait is how long a resolution waits for a new answer when the one
+	// at hand is older than twice Stale and a registrar is connected; then it
+	// uses the old one. Younger ones are used at once and renewed beside it.
+	// Default 500 ms.
+	StaleWait time.Duration
+	// Negative is how long 'unknown pool' and other refusals are remembered.
+	// Default 1 s.
+	Negative time.Duration
+	// Grace is how long after a change of the registrar 'unknown pool' does
+	// not replace an answer from the former one: a registrar that has just
+	// started learns of its elements only when they register again. Default
+	// 5 s; negative: none.
+	Grace time.Duration
+	// MaxPools bounds the pools in the cache; the one unused for longest
+	// goes. Default 1024.
+	MaxPools int
+	// Subscribe asks registrars to send changes of the pools in the cache
+	// unasked (the S bit). Default off, and impossible with RSPLib.
+	Subscribe bool
+
+	// MaxTries bounds the elements that one Dial tries. Default 8.
+	MaxTries int
+	// DialTimeout bounds each try. Default 5 s.
+	DialTimeout time.Duration
+	// RetryPause is the pause in Dial before elements that have all failed
+	// are tried again; a random half of it is left out. Default 250 ms.
+	RetryPause time.Duration
+	// DialStream connects to TCP elements. Default: net.Dialer.
+	DialStream func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// RSPLib makes it get on with rsplib's registrars: their timers, pool
+	// handles of at most 32 octets, their Handle Resolution option, no
+	// subscriptions.
+	RSPLib bool
+	// Rand is the random source of policies and pauses; it is used by one
+	// goroutine at a time. Default: seeded at random.
+	Rand *rand.Rand
+	// Log gets the log lines. Default: none.
+	Log logrus.FieldLogger
+}
+
+// rsplibHandleMax is the longest pool handle that rsplib survives.
+const rsplibHandleMax = 32
+
+func (cfg Config) withDefaults() Config {
+	for _, f := range []struct {
+		field *time.Duration
+		def   time.Duration
+	}{
+		{&cfg.Stale, 30 * time.Second}, {&cfg.StaleWait, 500 * time.Millisecond}, {&cfg.Negative, time.Second},
+		{&cfg.Grace, 5 * time.Second}, {&cfg.DialTimeout, 5 * time.Second}, {&cfg.RetryPause, 250 * time.Millisecond},
+	} {
+		if *f.field == 0 {
+			*f.field = f.def
+		}
+	}
+	if cfg.MaxPools == 0 {
+		cfg.MaxPools = 1024
+	}
+	if cfg.MaxTries == 0 {
+		cfg.MaxTries = 8
+	}
+	if cfg.DialStream == nil {
+		cfg.DialStream = new(net.Dialer).DialContext
+	}
+	if cfg.RSPLib && cfg.Hunt.T1 == 0 {
+		cfg.Hunt = hunt.RSPLib()
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	return cfg
+}
+
+// Validate names everything that is wrong with the configuration.
+func (cfg Config) Validate() error {
+	var errs []error
+	if cfg.Networks == nil {
+		errs = append(errs, errors.New("no networks"))
+	}
+	if len(cfg.Registrars)+len(cfg.Announcers) == 0 {
+		errs = append(errs, errors.New("neither registrars nor announcements: no registrar can be found"))
+	}
+	for _, f := range []struct {
+		name string
+		bad  bool
+		v    any
+	}{
+		{"StaleWait", cfg.StaleWait < 0, cfg.StaleWait}, {"Negative", cfg.Negative < 0, cfg.Negative},
+		{"DialTimeout", cfg.DialTimeout < 0, cfg.DialTimeout}, {"RetryPause", cfg.RetryPause < 0, cfg.RetryPause},
+		{"MaxPools", cfg.MaxPools < 0, cfg.MaxPools}, {"MaxTries", cfg.MaxTries < 0, cfg.MaxTries},
+	} {
+		if f.bad {
+			errs = append(errs, fmt.Errorf("%s is %v, must not be negative", f.name, f.v))
+		}
+	}
+	if cfg.RSPLib && cfg.Subscribe {
+		errs = append(errs, errors.New("Subscribe: rsplib's registrars send no updates"))
+	}
+	return errors.Join(append(errs, cfg.Hunt.Validate())...)
+}

@@ -1,0 +1,254 @@
+package pooluser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+)
+
+// ErrTransport: the element's transport is none that the call can use.
+var ErrTransport = errors.New("transport not usable here")
+
+// Attempt is one element that Dial tried in vain.
+type Attempt struct {
+	Element param.PoolElement
+	Err     error
+}
+
+// DialError lists what Dial tried. It wraps Err and the errors of all attempts.
+type DialError struct {
+	Pool     param.PoolHandle
+	Attempts []Attempt
+	// Err is why Dial stopped: an error of Resolve, ctx's cause, or nil when
+	// Config.MaxTries elements were tried.
+	Err error
+}
+
+// Error names each element tried and why it failed.
+func (e *DialError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pool %q: ", e.Pool)
+	if e.Err != nil {
+		b.WriteString(e.Err.Error())
+	} else {
+		b.WriteString("no element answers")
+	}
+	for i, a := range e.Attempts {
+		sep := "; "
+		if i == 0 {
+			sep = "; tried "
+		}
+		fmt.Fprintf(&b, "%s%v (%v): %v", sep, a.Element.ID, a.Element.User.AddrPorts(), a.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns Err and the attempts' errors.
+func (e *DialError) Unwrap() []error {
+	var errs []error
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	for _, a := range e.Attempts {
+		errs = append(errs, a.Err)
+	}
+	return errs
+}
+
+// Conn is a byte stream to an element of a pool.
+type Conn struct {
+	net.Conn
+	// Element is the element at the other end.
+	Element param.PoolElement
+
+	pool     param.PoolHandle
+	resolver *Resolver
+}
+
+// Failed tells that the element does not answer any more. It closes the
+// connection, reports the element and makes the next Dial avoid it; once per
+// connection that is, however often it is called.
+func (c *Conn) Failed(ctx context.Context) error {
+	_, err := c.resolver.Report(ctx, c.pool, c.Element.ID)
+	return errors.Join(err, ignoreClosed(c.Close()))
+}
+
+// MessageConn carries messages to an SCTP element of a pool. Receive leaves out
+// what belongs to the control channel (PPID 11).
+type MessageConn struct {
+	transport.Conn
+	// Element is the element at the other end.
+	Element param.PoolElement
+
+	pool     param.PoolHandle
+	resolver *Resolver
+}
+
+// Receive waits for the next user message.
+func (c *MessageConn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
+	return receiveData(ctx, c.Conn, buf)
+}
+
+// Failed does what Conn.Failed does.
+func (c *MessageConn) Failed(ctx context.Context) error {
+	_, err := c.resolver.Report(ctx, c.pool, c.Element.ID)
+	return errors.Join(err, ignoreClosed(c.Abort()))
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Dial connects to an element of the pool, selected by the pool's policy, and
+// tries the next when one does not answer: a byte stream by TCP, or by SCTP with
+// PPID ppid on everything sent, as the pool's elements have it. Elements that
+// failed are reported to the registrar. The error is a *DialError.
+func (r *Resolver) Dial(ctx context.Context, pool param.PoolHandle, ppid uint32) (*Conn, error) {
+	var conn net.Conn
+	element, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
+		conn, err = r.dialStream(ctx, e.User, ppid)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
+}
+
+// DialMessage is Dial for pools of SCTP elements whose protocol lives on message
+// boundaries.
+func (r *Resolver) DialMessage(ctx context.Context, pool param.PoolHandle) (*MessageConn, error) {
+	var conn transport.Conn
+	element, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
+		conn, err = r.dialMessages(ctx, e.User)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &MessageConn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
+}
+
+func (r *Resolver) dialStream(ctx context.Context, to param.Transport, ppid uint32) (net.Conn, error) {
+	switch to.Type {
+	case param.TypeTCPTransport:
+		var errs []error
+		for _, a := range to.AddrPorts() {
+			conn, err := r.cfg.DialStream(ctx, "tcp", a.String())
+			if err == nil {
+				return conn, nil
+			}
+			errs = append(errs, err)
+		}
+		return nil, errors.Join(errs...)
+	case param.TypeSCTPTransport:
+		conn, err := r.dialMessages(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		return newStream(conn, ppid), nil
+	}
+	return nil, fmt.Errorf("%w: %v is no byte stream", ErrTransport, to.Type)
+}
+
+func (r *Resolver) dialMessages(ctx context.Context, to param.Transport) (transport.Conn, error) {
+	if to.Type != param.TypeSCTPTransport {
+		return nil, fmt.Errorf("%w: %v does not carry messages", ErrTransport, to.Type)
+	}
+	network, err := r.cfg.Networks.Get(transport.SCTP)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
+	}
+	return network.Dial(ctx, nil, usable(to.AddrPorts()), r.cfg.Options)
+}
+
+// usable returns the addresses that can be dialled, all if there are none.
+func usable(addrs []netip.AddrPort) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, a := range addrs {
+		if ip := a.Addr(); !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() {
+			out = append(out, a)
+		}
+	}
+	if out == nil {
+		return addrs
+	}
+	return out
+}
+
+// connect tries elements until one works.
+func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(context.Context, param.PoolElement) error) (param.PoolElement, error) {
+	failure := &DialError{Pool: pool}
+	tried := map[param.PEID]bool{}
+	for len(failure.Attempts) < r.cfg.MaxTries {
+		element, err := r.Select(ctx, pool)
+		if err != nil {
+			failure.Err = err
+			return param.PoolElement{}, failure
+		}
+		if tried[element.ID] {
+			// The registrar still lists those that have failed.
+			clear(tried)
+			if err := r.pause(ctx); err != nil {
+				failure.Err = err
+				return param.PoolElement{}, failure
+			}
+		}
+		tried[element.ID] = true
+		tryCtx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
+		err = try(tryCtx, element)
+		cancel()
+		if err == nil {
+			return element, nil
+		}
+		failure.Attempts = append(failure.Attempts, Attempt{Element: element, Err: err})
+		if ctx.Err() != nil {
+			failure.Err = context.Cause(ctx) // says nothing about the element
+			return param.PoolElement{}, failure
+		}
+		if ownFault(err) {
+			failure.Err = err
+			return param.PoolElement{}, failure
+		}
+		if _, err := r.Report(ctx, pool, element.ID); err != nil {
+			failure.Err = err
+			return param.PoolElement{}, failure
+		}
+	}
+	return param.PoolElement{}, failure
+}
+
+// ownFault tells whether a connection failed for a reason on this machine.
+func ownFault(err error) bool {
+	for _, own := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, ErrTransport, transport.ErrUnsupported} {
+		if errors.Is(err, own) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Resolver) pause(ctx context.Context) error {
+	r.mu.Lock()
+	d := r.cfg.RetryPause/2 + time.Duration(r.cfg.Rand.Int64N(int64(r.cfg.RetryPause/2)+1))
+	r.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

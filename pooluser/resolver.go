@@ -1,0 +1,442 @@
+package pooluser
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"rserpool/asap"
+	"rserpool/asap/hunt"
+	"rserpool/asap/hunt/huntnet"
+	"rserpool/asap/param"
+)
+
+// Errors of resolutions. They come wrapped; so do hunt.ErrNoRegistrar,
+// hunt.ErrTimeout and huntnet.ErrStopped. Test with errors.Is.
+var (
+	// ErrUnknownPool: the registrar says that there is no such pool.
+	ErrUnknownPool = errors.New("unknown pool")
+	// ErrHandle: the pool handle can't be sent.
+	ErrHandle = errors.New("bad pool handle")
+	// ErrTooManyPools: every entry of the cache waits for an answer.
+	ErrTooManyPools = errors.New("too many pools at a time")
+)
+
+// RefusedError is a negative answer from a registrar. For cause 0x9 it wraps
+// ErrUnknownPool.
+type RefusedError struct {
+	Pool   param.PoolHandle
+	Causes param.OperationError
+}
+
+// Error names the pool and the causes.
+func (e *RefusedError) Error() string {
+	if errors.Is(e, ErrUnknownPool) {
+		return fmt.Sprintf("%v %q", ErrUnknownPool, e.Pool)
+	}
+	return fmt.Sprintf("resolution of pool %q refused: %v", e.Pool, e.Causes)
+}
+
+// Unwrap returns ErrUnknownPool where that is the cause.
+func (e *RefusedError) Unwrap() error {
+	for _, c := range e.Causes {
+		if c.Code == param.CauseUnknownPoolHandle {
+			return ErrUnknownPool
+		}
+	}
+	return nil
+}
+
+// Answer is what is known of a pool.
+type Answer struct {
+	Pool param.PoolHandle
+	// Policy is the pool's policy.
+	Policy param.PolicyType
+	// Elements are in the registrar's order. The slice is shared: don't
+	// change it.
+	Elements []param.PoolElement
+	// Age is the time since the registrar's answer.
+	Age time.Duration
+	// Stale tells that the answer is older than Config.Stale: a new one is
+	// on its way, or no registrar gives one.
+	Stale bool
+	// Updates tells that the registrar sends changes by itself.
+	Updates bool
+}
+
+// Stats counts since the start.
+type Stats struct {
+	Requests uint64 // handle resolutions sent for, re-sends not counted
+	Hits     uint64 // resolutions answered from the cache at once
+	Updates  uint64 // answers that came unasked
+	Reports  uint64 // ENDPOINT_UNREACHABLE sent
+	Evicted  uint64 // pools dropped from a full cache
+}
+
+// Resolver resolves pool handles and connects to pools. Its methods may be
+// called concurrently. Besides the goroutines of its huntnet.Client it has one
+// per pool that waits for a registrar's answer; Stop ends and awaits all.
+type Resolver struct {
+	cfg    Config
+	client *huntnet.Client
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup
+
+	mu      sync.Mutex // guards all below, and cfg.Rand
+	stopped bool
+	pools   map[param.PoolHandle]*entry
+	unused  *list.List // of *entry, the one used last at the front
+	homeAt  time.Time  // when the present home was found
+	stats   Stats
+}
+
+// New returns a resolver that is not running yet.
+func New(cfg Config) (*Resolver, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("pool user: %w", err)
+	}
+	r := &Resolver{cfg: cfg.withDefaults(), pools: map[param.PoolHandle]*entry{}, unused: list.New()}
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	client, err := huntnet.New(huntnet.Config{
+		Registrars: r.cfg.Registrars, Announcers: r.cfg.Announcers, Networks: r.cfg.Networks,
+		Options: r.cfg.Options, Hunt: r.cfg.Hunt, Log: r.cfg.Log,
+		Handler: r.unasked, OnHome: r.homeChanged,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pool user: %w", err)
+	}
+	r.client = client
+	return r, nil
+}
+
+// Start begins the search for a registrar and returns at once.
+func (r *Resolver) Start() { r.client.Start() }
+
+// Stop ends everything but the connections made by Dial; calls that wait return
+// huntnet.ErrStopped.
+func (r *Resolver) Stop() {
+	r.mu.Lock()
+	r.stopped = true
+	r.mu.Unlock()
+	r.client.Stop()
+	r.cancel(huntnet.ErrStopped)
+	r.work.Wait()
+}
+
+// Home returns the registrar in use, and false while there is none.
+func (r *Resolver) Home() (huntnet.Peer, bool) { return r.client.Home() }
+
+// Stats returns the counters.
+func (r *Resolver) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stats
+}
+
+// Resolve returns what is known of the pool: from the cache where it has an
+// answer, else from the registrar. A stale answer is returned as it is and
+// renewed beside it; while no registrar can be reached the last answer goes on
+// being used. Callers that wait for the same pool share one request.
+//
+// Errors: RefusedError, also wrapping ErrUnknownPool; hunt.ErrNoRegistrar;
+// hunt.ErrTimeout; ErrHandle; ErrTooManyPools; huntnet.ErrStopped; ctx's cause.
+func (r *Resolver) Resolve(ctx context.Context, pool param.PoolHandle) (Answer, error) {
+	r.mu.Lock()
+	e, err := r.entry(pool)
+	if err != nil {
+		r.mu.Unlock()
+		return Answer{}, err
+	}
+	now := time.Now()
+	if r.cfg.Stale > 0 {
+		switch age := now.Sub(e.filled); {
+		case e.known && age < r.cfg.Stale:
+			r.stats.Hits++
+			defer r.mu.Unlock()
+			return e.answer(now, r.cfg.Stale), nil
+		case e.known:
+			f := e.flight
+			if f == nil && !now.Before(e.notBefore) {
+				f = r.ask(e, now)
+			}
+			answer := e.answer(now, r.cfg.Stale)
+			r.mu.Unlock()
+			return r.renewed(ctx, f, answer, now)
+		case e.refusal != nil && now.Before(e.notBefore):
+			defer r.mu.Unlock()
+			return Answer{}, e.refusal
+		}
+	}
+	f := e.flight
+	if f == nil {
+		f = r.ask(e, now)
+	}
+	r.mu.Unlock()
+	return r.wait(ctx, f)
+}
+
+// wait waits for the answer to f. When ctx ends it tells whether for want of a
+// registrar.
+func (r *Resolver) wait(ctx context.Context, f *flight) (Answer, error) {
+	answer, err := f.wait(ctx)
+	if err != nil && ctx.Err() != nil {
+		if _, connected := r.client.Home(); !connected {
+			return Answer{}, fmt.Errorf("%w: %w", hunt.ErrNoRegistrar, err)
+		}
+	}
+	return answer, err
+}
+
+// renewed waits for the answer to f where the stale one is too old to be used at
+// once; f is nil where the registrar was asked in vain just now.
+func (r *Resolver) renewed(ctx context.Context, f *flight, stale Answer, now time.Time) (Answer, error) {
+	if f == nil || stale.Age < 2*r.cfg.Stale {
+		return stale, nil
+	}
+	if _, connected := r.client.Home(); !connected {
+		return stale, nil
+	}
+	wait, cancel := context.WithDeadline(ctx, f.started.Add(r.cfg.StaleWait))
+	defer cancel()
+	answer, err := f.wait(wait)
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.Is(err, ErrUnknownPool):
+		return Answer{}, err
+	}
+	return stale, nil
+}
+
+// Renew asks the registrar for the pool, whatever the cache says, and returns
+// the new answer: the cache-populate call of RFC 5352, section 6.3.
+func (r *Resolver) Renew(ctx context.Context, pool param.PoolHandle) (Answer, error) {
+	r.mu.Lock()
+	e, err := r.entry(pool)
+	if err != nil {
+		r.mu.Unlock()
+		return Answer{}, err
+	}
+	f := e.flight
+	if f == nil {
+		f = r.ask(e, time.Now())
+	}
+	r.mu.Unlock()
+	return r.wait(ctx, f)
+}
+
+// Purge forgets the pool: the cache-purge call of RFC 5352, section 6.4.
+func (r *Resolver) Purge(pool param.PoolHandle) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.pools[pool]; e != nil {
+		r.drop(e)
+	}
+}
+
+// entry returns the pool's entry, a new one where there is none.
+func (r *Resolver) entry(pool param.PoolHandle) (*entry, error) {
+	if r.stopped {
+		return nil, huntnet.ErrStopped
+	}
+	if e := r.pools[pool]; e != nil {
+		r.unused.MoveToFront(e.place)
+		return e, nil
+	}
+	switch {
+	case pool == "":
+		return nil, fmt.Errorf("%w: it is empty", ErrHandle)
+	case r.cfg.RSPLib && len(pool) > rsplibHandleMax:
+		return nil, fmt.Errorf("%w: %d octets, with rsplib at most %d", ErrHandle, len(pool), rsplibHandleMax)
+	}
+	if len(r.pools) >= r.cfg.MaxPools && !r.evict() {
+		return nil, fmt.Errorf("%w: %d", ErrTooManyPools, len(r.pools))
+	}
+	e := &entry{pool: pool, asked: map[param.PEID]bool{}}
+	e.place = r.unused.PushFront(e)
+	r.pools[pool] = e
+	return e, nil
+}
+
+// evict drops the entry unused for longest that waits for nothing.
+func (r *Resolver) evict() bool {
+	for place := r.unused.Back(); place != nil; place = place.Prev() {
+		if e := place.Value.(*entry); e.flight == nil {
+			r.drop(e)
+			r.stats.Evicted++
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Resolver) drop(e *entry) {
+	delete(r.pools, e.pool)
+	r.unused.Remove(e.place)
+}
+
+// ask sends a handle resolution and settles the entry when the answer is there.
+func (r *Resolver) ask(e *entry, now time.Time) *flight {
+	f := &flight{started: now, done: make(chan struct{})}
+	e.flight = f
+	r.stats.Requests++
+	request := &asap.HandleResolution{Handle: e.pool, SendUpdates: r.cfg.Subscribe}
+	if r.cfg.RSPLib && r.cfg.Stale < 0 {
+		request.Items = 1 // as rsplib's users: the registrar alone selects
+	}
+	r.work.Go(func() {
+		reply, err := r.client.Do(r.ctx, request)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e.flight = nil
+		f.answer, f.err = r.settle(e, reply, err, time.Now())
+		close(f.done)
+	})
+	return f
+}
+
+// settle puts the outcome of a request into the entry.
+func (r *Resolver) settle(e *entry, reply asap.Message, err error, now time.Time) (Answer, error) {
+	response, ok := reply.(*asap.HandleResolutionResponse)
+	switch refused, isError := reply.(*asap.Error); {
+	case err != nil:
+		e.notBefore = now.Add(r.cfg.Negative)
+		return Answer{}, err
+	case isError:
+		return Answer{}, r.refused(e, refused.Causes, now)
+	case !ok:
+		return Answer{}, fmt.Errorf("resolution of pool %q answered by %T", e.pool, reply)
+	case response.Error != nil:
+		return Answer{}, r.refused(e, response.Error, now)
+	case len(response.Elements) == 0:
+		return Answer{}, r.refused(e, param.OperationError{{Code: param.CauseUnknownPoolHandle}}, now)
+	}
+	r.fill(e, response, now)
+	return e.answer(now, r.cfg.Stale), nil
+}
+
+// fill replaces what the entry knows.
+func (r *Resolver) fill(e *entry, response *asap.HandleResolutionResponse, now time.Time) {
+	home, _ := r.client.Home()
+	e.fill(response, home.Link, now, r.cfg.Rand)
+}
+
+// refused takes in a negative answer.
+func (r *Resolver) refused(e *entry, causes param.OperationError, now time.Time) error {
+	refusal := &RefusedError{Pool: e.pool, Causes: causes}
+	e.notBefore = now.Add(r.cfg.Negative)
+	e.updates = false
+	home, _ := r.client.Home()
+	newHome := home.Link != e.home && now.Sub(r.homeAt) < r.cfg.Grace
+	if e.known && (newHome || !errors.Is(refusal, ErrUnknownPool)) {
+		return refusal // the last answer stands
+	}
+	e.forget()
+	e.refusal = refusal
+	return refusal
+}
+
+// unasked takes in what a registrar sends by itself: updates, and second answers
+// to requests that were sent again, which serve as updates (AMB-11).
+func (r *Resolver) unasked(in huntnet.Inbound) {
+	response, ok := in.Message.(*asap.HandleResolutionResponse)
+	if !ok {
+		return // keep-alives are for elements (AMB-70)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.pools[response.Handle]
+	if e == nil {
+		return
+	}
+	r.stats.Updates++
+	// The outcome is in the entry; nobody waits for it.
+	_, _ = r.settle(e, response, nil, time.Now())
+}
+
+// homeChanged subscribes again at a new home (ASAP-2.2.5-03).
+func (r *Resolver) homeChanged(e huntnet.HomeEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !e.Found || r.stopped {
+		return
+	}
+	now := time.Now()
+	r.homeAt = now
+	if !r.cfg.Subscribe {
+		return
+	}
+	for _, e := range r.pools {
+		if e.known && e.flight == nil {
+			r.ask(e, now)
+		}
+	}
+}
+
+// Report tells the registrar that an element of the pool could not be reached,
+// with ENDPOINT_UNREACHABLE, and avoids it until there is a new answer. It does
+// so once for each time that the element was selected (Select, Dial), so once
+// per failure, and never for one that was not (RFC 5352, section 3.5). It
+// reports whether a report was made.
+func (r *Resolver) Report(ctx context.Context, pool param.PoolHandle, id param.PEID) (bool, error) {
+	r.mu.Lock()
+	e := r.pools[pool]
+	if e == nil || !e.fail(id) {
+		r.mu.Unlock()
+		return false, nil
+	}
+	r.stats.Reports++
+	r.mu.Unlock()
+	if err := r.client.Send(ctx, &asap.EndpointUnreachable{Handle: pool, ID: id}); err != nil {
+		return false, fmt.Errorf("report element %v of pool %q: %w", id, pool, err)
+	}
+	return true, nil
+}
+
+// Select resolves the pool and selects one of its elements by the pool's policy.
+// When all have failed it asks the registrar again, and where that can't be
+// reached it begins anew with the elements it has. Errors are those of Resolve.
+func (r *Resolver) Select(ctx context.Context, pool param.PoolHandle) (param.PoolElement, error) {
+	if _, err := r.Resolve(ctx, pool); err != nil {
+		return param.PoolElement{}, err
+	}
+	if element, ok := r.next(pool); ok {
+		return element, nil
+	}
+	if _, err := r.Renew(ctx, pool); err != nil {
+		if !errors.Is(err, hunt.ErrNoRegistrar) && !errors.Is(err, hunt.ErrTimeout) || !r.restart(pool) {
+			return param.PoolElement{}, err
+		}
+	}
+	if element, ok := r.next(pool); ok {
+		return element, nil
+	}
+	return param.PoolElement{}, &RefusedError{Pool: pool, Causes: param.OperationError{{Code: param.CauseUnknownPoolHandle}}}
+}
+
+// next selects from the entry.
+func (r *Resolver) next(pool param.PoolHandle) (param.PoolElement, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.pools[pool]
+	if e == nil || !e.known {
+		return param.PoolElement{}, false
+	}
+	return e.next()
+}
+
+// restart takes back the marks of failure of the pool's elements.
+func (r *Resolver) restart(pool param.PoolHandle) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.pools[pool]
+	if e == nil || !e.known {
+		return false
+	}
+	e.restart(r.cfg.Rand)
+	return true
+}
