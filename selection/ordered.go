@@ -92,30 +92,36 @@ func (c *ordered) Choose(dst []*Item, n, room int) []*Item {
 		room -= r.it.Size
 		return true
 	})
-	reply := dst[start:]
-	var previous uint64
-	for i, it := range reply {
-		following := next
-		if i+1 < len(reply) {
-			following = reply[i+1]
+	for group := dst[start:]; len(group) > 0; {
+		key, equals := group[0].key, 1
+		for equals < len(group) && group[equals].key == key {
+			equals++
 		}
-		key, seq := it.key, it.seq
-		first := i == 0 || previous != key
-		previous = key
-		if first && following != nil && following.key == key {
-			c.seq++
-			it.seq = c.seq
+		shared := equals > 1 || next != nil && next.key == key
+		for _, it := range group[1:equals] {
+			c.use(it, false)
 		}
-		if c.counts && it.served < math.MaxUint64 {
-			it.served++
-			it.key = c.key(it.policy, it.served)
-		}
-		if it.key != key || it.seq != seq {
-			c.tree.Delete(rank{key, seq, it})
-			c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
-		}
+		c.use(group[0], shared)
+		group = group[equals:]
 	}
 	return dst
+}
+
+// use notes that an element was handed out. It gets behind those of its key when
+// its turn is over, and in any case when its key changes.
+func (c *ordered) use(it *Item, turn bool) {
+	key := it.key
+	if c.counts {
+		it.served++
+		key = c.key(it.policy, it.served)
+	}
+	if key == it.key && !turn {
+		return
+	}
+	c.tree.Delete(rank{it.key, it.seq, it})
+	c.seq++
+	it.key, it.seq = key, c.seq
+	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
 }
 
 // newTree returns an empty tree. Pools are many and mostly small: the tree keeps

@@ -1,0 +1,351 @@
+package selection
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"rserpool/asap/param"
+)
+
+// A model does what a policy says in the plainest way, over a slice. check tells
+// whether a reply is right and notes it as handed out.
+type model interface {
+	put(it *Item, p param.Policy)
+	remove(it *Item)
+	check(reply []*Item, n, room int) error
+}
+
+// fit returns how much of the order given is a reply.
+func fit(order []*Item, n, room int) []*Item {
+	for i, it := range order {
+		if i >= n || it.Size > room {
+			return order[:i]
+		}
+		room -= it.Size
+	}
+	return order
+}
+
+func compare(got, want []*Item) error {
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("got %v, want %v", values(got), values(want))
+	}
+	return nil
+}
+
+func values(items []*Item) (v []any) {
+	for _, it := range items {
+		v = append(v, it.Value)
+	}
+	return v
+}
+
+// ringModel has the head at index 0.
+type ringModel struct{ items []*Item }
+
+func (m *ringModel) put(it *Item, _ param.Policy) {
+	if !slices.Contains(m.items, it) {
+		m.items = append(m.items, it)
+	}
+}
+
+func (m *ringModel) remove(it *Item) {
+	m.items = slices.DeleteFunc(m.items, func(x *Item) bool { return x == it })
+}
+
+func (m *ringModel) check(reply []*Item, n, room int) error {
+	err := compare(reply, fit(m.items, n, room))
+	if len(reply) > 0 {
+		m.items = append(slices.Clone(m.items[1:]), m.items[0])
+	}
+	return err
+}
+
+// wheelModel writes down all points of all elements on the circle, and walks.
+type wheelModel struct {
+	joined uint64
+	phase  map[*Item]uint32
+	weight map[*Item]int64
+	head   map[bool]*big.Rat // of the track with weights, and of that without
+}
+
+func newWheelModel() *wheelModel {
+	start := big.NewRat(headFirst, 1<<32)
+	return &wheelModel{phase: map[*Item]uint32{}, weight: map[*Item]int64{}, head: map[bool]*big.Rat{true: start, false: start}}
+}
+
+func (m *wheelModel) put(it *Item, p param.Policy) {
+	if _, ok := m.phase[it]; !ok {
+		m.phase[it] = uint32(phaseFirst + m.joined*phaseStep)
+		m.joined++
+	}
+	m.weight[it] = int64(weightOf(p))
+}
+
+func (m *wheelModel) remove(it *Item) { delete(m.phase, it); delete(m.weight, it) }
+
+func (m *wheelModel) check(reply []*Item, n, room int) error {
+	type occurrence struct {
+		at *big.Rat
+		it *Item
+	}
+	var list []occurrence
+	weighted := false
+	for _, w := range m.weight {
+		weighted = weighted || w > 0
+	}
+	for it, w := range m.weight {
+		if weighted != (w > 0) {
+			continue
+		}
+		w = max(w, 1)
+		for j := range w {
+			at := big.NewRat(j<<32+int64(m.phase[it]), w<<32)
+			if at.Cmp(m.head[weighted]) <= 0 {
+				at.Add(at, big.NewRat(1, 1)) // behind the head: a turn later
+			}
+			list = append(list, occurrence{at, it})
+		}
+	}
+	slices.SortFunc(list, func(a, b occurrence) int { return a.at.Cmp(b.at) })
+	var walk []*Item
+	for _, o := range list {
+		if !slices.Contains(walk, o.it) {
+			walk = append(walk, o.it)
+		}
+	}
+	err := compare(reply, fit(walk, n, room))
+	if len(reply) > 0 {
+		head := list[0].at
+		if one := big.NewRat(1, 1); head.Cmp(one) >= 0 {
+			head.Sub(head, one)
+		}
+		m.head[weighted] = head
+	}
+	return err
+}
+
+// drawModel accepts what a draw may give: the right number of distinct elements,
+// those of weight 0 last. The chances are the statistical tests' business.
+type drawModel struct {
+	weight func(param.Policy) uint64
+	items  map[*Item]uint64
+}
+
+func (m *drawModel) put(it *Item, p param.Policy) { m.items[it] = m.weight(p) }
+func (m *drawModel) remove(it *Item)              { delete(m.items, it) }
+
+func (m *drawModel) check(reply []*Item, n, room int) error {
+	seen := map[*Item]bool{}
+	idle := false
+	for _, it := range reply {
+		w, ok := m.items[it]
+		if !ok || seen[it] || w > 0 && idle {
+			return fmt.Errorf("%v is wrong in %v", it.Value, values(reply))
+		}
+		seen[it] = true
+		idle = w == 0
+		room -= it.Size
+	}
+	if room < 0 {
+		return fmt.Errorf("%v takes %d too much", values(reply), -room)
+	}
+	largest := 0 // of those that could have come next
+	for it, w := range m.items {
+		if !seen[it] {
+			largest = max(largest, it.Size)
+			if w > 0 && idle {
+				return fmt.Errorf("%v is missing in %v", it.Value, values(reply))
+			}
+		}
+	}
+	if len(reply) < min(n, len(m.items)) && largest <= room {
+		return fmt.Errorf("%d of %d elements, although all would fit", len(reply), min(n, len(m.items)))
+	}
+	return nil
+}
+
+// sane checks that the partial sums are those of the weights.
+func (c *lottery) sane() error {
+	if len(c.sums) != len(c.items) {
+		return fmt.Errorf("%d sums for %d items", len(c.sums), len(c.items))
+	}
+	total := uint64(0)
+	for i, it := range c.items {
+		if it.slot != i || it.weight == 0 {
+			return fmt.Errorf("item %d has slot %d and weight %d", i, it.slot, it.weight)
+		}
+		total += it.weight
+		covered := uint64(0)
+		for j := i + 1 - (i+1)&-(i+1); j <= i; j++ {
+			covered += c.items[j].weight
+		}
+		if c.sums[i] != covered {
+			return fmt.Errorf("sum %d is %d, want %d", i, c.sums[i], covered)
+		}
+	}
+	if total != c.total {
+		return fmt.Errorf("total is %d, want %d", c.total, total)
+	}
+	return nil
+}
+
+// orderModel sorts anew for each reply.
+type orderModel struct {
+	key    func(param.Policy, uint64) uint64
+	counts bool
+	seq    int
+	items  map[*Item]*orderState
+}
+
+type orderState struct {
+	policy param.Policy
+	served uint64
+	seq    int
+}
+
+func (m *orderModel) put(it *Item, p param.Policy) {
+	if m.items[it] == nil {
+		m.seq++
+		m.items[it] = &orderState{seq: m.seq}
+	}
+	m.items[it].policy, m.items[it].served = p, 0
+}
+
+func (m *orderModel) remove(it *Item) { delete(m.items, it) }
+
+func (m *orderModel) check(reply []*Item, n, room int) error {
+	var order []*Item
+	key := map[*Item]uint64{}
+	for it, s := range m.items {
+		order = append(order, it)
+		key[it] = m.key(s.policy, s.served)
+	}
+	slices.SortFunc(order, func(a, b *Item) int {
+		return cmp.Or(cmp.Compare(key[a], key[b]), cmp.Compare(m.items[a].seq, m.items[b].seq))
+	})
+	want := fit(order, n, room)
+	for k, it := range want {
+		s := m.items[it]
+		first := k == 0 || key[order[k-1]] != key[it]
+		if !first {
+			if m.counts {
+				s.served++
+			}
+			if m.key(s.policy, s.served) != key[it] {
+				m.seq++
+				s.seq = m.seq
+			}
+		}
+		last := k+1 == len(want) || key[order[k+1]] != key[it]
+		if !last {
+			continue
+		}
+		// The first of these equals is used as the last of them.
+		head := order[slices.IndexFunc(order, func(x *Item) bool { return key[x] == key[it] })]
+		s = m.items[head]
+		if m.counts {
+			s.served++
+		}
+		shared := k+1 < len(order) && key[order[k+1]] == key[it] || head != it
+		if shared || m.key(s.policy, s.served) != key[head] {
+			m.seq++
+			s.seq = m.seq
+		}
+	}
+	return compare(reply, want)
+}
+
+func newModel(t param.PolicyType) model {
+	order := func(key func(param.Policy, uint64) uint64) model {
+		return &orderModel{key: key, counts: t == param.LeastUsedDegradation, items: map[*Item]*orderState{}}
+	}
+	draw := func(weight func(param.Policy) uint64) model {
+		return &drawModel{weight: weight, items: map[*Item]uint64{}}
+	}
+	switch t {
+	case param.RoundRobin:
+		return &ringModel{}
+	case param.WeightedRoundRobin:
+		return newWheelModel()
+	case param.Random:
+		return draw(func(param.Policy) uint64 { return 1 })
+	case param.WeightedRandom:
+		return draw(weightOf)
+	case param.RandomizedLeastUsed:
+		return draw(func(p param.Policy) uint64 { return math.MaxUint32 - uint64(p.Load) })
+	case param.Priority:
+		return order(byPriority)
+	case param.LeastUsed:
+		return order(byLoad)
+	case param.LeastUsedDegradation:
+		return order(byDegradedLoad)
+	}
+	return order(byNextLoad)
+}
+
+// TestAgainstModel puts, removes and chooses at random, and compares each reply
+// with the model's.
+func TestAgainstModel(t *testing.T) {
+	types := []param.PolicyType{}
+	for _, d := range All() {
+		types = append(types, d.Type)
+	}
+	for _, d := range All() {
+		t.Run(d.Name, func(t *testing.T) {
+			for run := range uint64(60) {
+				r := rand.New(rand.NewPCG(seed, run))
+				c, m := NewChooser(d.Type, r), newModel(d.Type)
+				items := make([]*Item, 1+r.IntN(25))
+				for i := range items {
+					items[i] = &Item{Value: i, Size: 1 + r.IntN(3)}
+				}
+				in := map[*Item]bool{}
+				span := uint32(1) << r.IntN(7) // small: many equals and zeros
+				for step := range 400 {
+					it := items[r.IntN(len(items))]
+					switch r.IntN(5) {
+					case 0, 1:
+						p := param.Policy{Type: d.Type}
+						if r.IntN(20) == 0 {
+							p.Type = types[r.IntN(len(types))]
+						}
+						p.Weight, p.Priority = r.Uint32N(span), r.Uint32N(span)
+						p.Load, p.Degradation = r.Uint32N(span), r.Uint32N(span)
+						if r.IntN(4) == 0 {
+							p.Load = math.MaxUint32 - p.Load
+						}
+						c.Put(it, p)
+						m.put(it, p)
+						in[it] = true
+					case 2:
+						c.Remove(it)
+						m.remove(it)
+						delete(in, it)
+					default:
+						n, room := r.IntN(len(items)+2), Unlimited
+						if r.IntN(3) == 0 {
+							room = r.IntN(20)
+						}
+						if err := m.check(c.Choose(nil, n, room), n, room); err != nil {
+							t.Fatalf("run %d, step %d, %d elements in room %d: %v", run, step, n, room, err)
+						}
+					}
+					if c.Len() != len(in) {
+						t.Fatalf("run %d, step %d: %d elements, want %d", run, step, c.Len(), len(in))
+					}
+					if l, ok := c.(*lottery); ok {
+						if err := l.sane(); err != nil {
+							t.Fatalf("run %d, step %d: %v", run, step, err)
+						}
+					}
+				}
+			}
+		})
+	}
+}
