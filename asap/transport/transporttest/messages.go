@@ -91,6 +91,7 @@ func testBuffered(t *testing.T, s Suite) {
 		t.Error("buffered before anything was sent")
 	}
 	send(t, client, message(0, 40), message(1, 41), message(2, 12))
+	time.Sleep(20 * time.Millisecond) // until all are there
 	for i, want := range []bool{true, true, false} {
 		receive(t, server)
 		if got := server.Buffered(); got != (want && s.Buffered) {
