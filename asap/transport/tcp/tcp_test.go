@@ -11,15 +11,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// loopbacks are what the tests listen on.
-var loopbacks = map[string]netip.AddrPort{
-	"IPv4": netip.MustParseAddrPort("127.0.0.1:0"),
-	"IPv6": netip.MustParseAddrPort("[::1]:0"),
-}
-
 func TestSuite(t *testing.T) {
-	for name, local := range loopbacks {
+	for name, local := range transporttest.Loopbacks {
 		t.Run(name, func(t *testing.T) {
+			transporttest.Need(t, local)
 			transporttest.Suite{
 				Setup: func(*testing.T) transporttest.Sides {
 					return transporttest.Sides{Client: New(), Server: New(), Listen: []netip.AddrPort{local}}

@@ -4,6 +4,7 @@ package transporttest
 import (
 	"context"
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -178,5 +179,23 @@ func waitFor(t *testing.T, c transport.Conn, want transport.EventType) transport
 		case <-timeout:
 			t.Fatalf("no event of type %d", want)
 		}
+	}
+}
+
+// Loopbacks are the loopback addresses of both families, with port 0.
+var Loopbacks = map[string]netip.AddrPort{
+	"IPv4": netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0),
+	"IPv6": netip.AddrPortFrom(netip.IPv6Loopback(), 0),
+}
+
+// Need skips the test, and says so, when this machine lacks the address.
+func Need(t *testing.T, addr netip.AddrPort) {
+	t.Helper()
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		t.Skipf("SKIPPED, NOT TESTED: this machine has no %s: %v", addr.Addr(), err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
