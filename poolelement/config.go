@@ -139,6 +139,7 @@ func (c Config) withDefaults() Config {
 		c.Hunt = timers
 	}
 	c.Hunt.NoRegistrar = -1
+	c.Hunt.Ordered = c.Hunt.Ordered || c.Compat == Rsplib
 	setDefault(&c.Policy.Type, param.RoundRobin)
 	setDefault(&c.Life, life)
 	setDefault(&c.RetryMin, time.Second)

@@ -28,6 +28,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"rserpool/asap"
 	"rserpool/asap/hunt"
 	"rserpool/asap/hunt/huntnet"
 	"rserpool/asap/param"
@@ -236,15 +237,26 @@ func (e *Element) Update(p param.Policy) {
 	})
 }
 
-// SetLife changes the registration life and registers that at once.
+// SetLife changes the registration life, 0 for its default, and registers that at
+// once.
 func (e *Element) SetLife(l param.Life) error {
 	c := e.cfg
 	c.Life = l
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("pool element: %w", err)
 	}
-	e.change(func(w *wish) { w.life = l })
+	e.change(func(w *wish) { w.life = c.withDefaults().Life })
 	return nil
+}
+
+// ReportUnreachable tells the home registrar, or the next one found, that
+// another element does not answer (RFC 5352, section 3.5). Call it once per
+// failure. It does not wait until the report is sent.
+func (e *Element) ReportUnreachable(ctx context.Context, handle param.PoolHandle, id param.PEID) error {
+	if e.client == nil {
+		return fmt.Errorf("pool element: report: %w", huntnet.ErrStopped)
+	}
+	return e.client.Send(ctx, &asap.EndpointUnreachable{Handle: handle, ID: id})
 }
 
 func (e *Element) change(f func(*wish)) {

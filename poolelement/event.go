@@ -3,6 +3,7 @@ package poolelement
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"rserpool/asap/param"
 )
@@ -48,6 +49,9 @@ type Event struct {
 	// Registrar is the home registrar's address as "network://host:port",
 	// empty without a home.
 	Registrar string
+	// Retry is when the element tries again, for RegistrationFailed and
+	// RegistrationLost; zero when it does not by itself.
+	Retry time.Time
 	// Err says why; see the kinds. RejectedError, WarningError,
 	// hunt.ErrTimeout, hunt.ErrNoRegistrar, ErrExpired and ErrNoAddress can be
 	// told apart with errors.Is and As.

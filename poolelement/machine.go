@@ -135,7 +135,7 @@ func (m *machine) take() []output {
 func (m *machine) put(o output) { m.outputs = append(m.outputs, o) }
 
 func (m *machine) report(t EventType, err error) {
-	e := Event{Type: t, State: m.state, Handle: m.cfg.Handle, ID: m.id, Err: err}
+	e := Event{Type: t, State: m.state, Handle: m.cfg.Handle, ID: m.id, Retry: m.retry, Err: err}
 	if m.home != nil {
 		e.Registrar = m.home.name()
 	}
@@ -491,10 +491,10 @@ func (m *machine) deregistered(now time.Time, refusal param.OperationError) {
 
 // lost handles the end of a registration that the application still wants.
 func (m *machine) lost(now time.Time) {
-	m.left(RegistrationLost, ErrExpired)
 	if !m.refused {
 		m.startBackoff(now)
 	}
+	m.left(RegistrationLost, ErrExpired)
 }
 
 // left enters Unregistered.
