@@ -331,6 +331,10 @@ func (m *Machine) Deadline() (time.Time, bool) {
 func (m *Machine) Ready() Output {
 	out := m.out
 	m.out = Output{}
+	// Some connections and attempts were given up within the same output: what
+	// was to go on them goes elsewhere or has failed.
+	out.Dials = slices.DeleteFunc(out.Dials, func(d Dial) bool { return m.links[d.Link] == nil })
+	out.Sends = slices.DeleteFunc(out.Sends, func(s Send) bool { return m.links[s.Link] == nil })
 	return out
 }
 
