@@ -50,7 +50,7 @@ func ElementPath(h param.PoolHandle, id param.PEID) string {
 type Status struct {
 	Registrar  string     `json:"registrar"`
 	Version    string     `json:"version"`
-	Started    time.Time  `json:"started"`
+	Started    time.Time  `json:"started,omitzero"`
 	Ready      bool       `json:"ready"`
 	Compat     string     `json:"compat,omitempty"`
 	Strict     bool       `json:"rfc_strict,omitempty"`

@@ -43,6 +43,12 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	root.SetFlagErrorFunc(flagError)
 	ran := false
 	eachCommand(root, func(c *cobra.Command) {
+		if c.HasSubCommands() && c.Args == nil {
+			c.Args = knownCommand
+			if !c.Runnable() {
+				c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+			}
+		}
 		if run := c.RunE; run != nil {
 			c.RunE = func(c *cobra.Command, args []string) error {
 				ran = true
@@ -83,6 +89,25 @@ func eachCommand(c *cobra.Command, f func(*cobra.Command)) {
 	for _, sub := range c.Commands() {
 		eachCommand(sub, f)
 	}
+}
+
+// knownCommand refuses an argument where a command is expected, and names the
+// nearest one.
+func knownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	hint := ""
+	if near := nearest(args[0], names); near != "" {
+		hint = fmt.Sprintf(" (the nearest is %q)", near)
+	}
+	return fmt.Errorf("unknown command %q for %q%s", args[0], c.CommandPath(), hint)
 }
 
 // flagError adds the nearest flag to the error about an unknown one.

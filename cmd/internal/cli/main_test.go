@@ -27,7 +27,9 @@ func tree(err error) *cobra.Command {
 	do := &cobra.Command{Use: "resolve", Args: cobra.ExactArgs(1)}
 	do.RunE = s.Run(func(*cobra.Command, []string, Format, *logrus.Logger) error { return err })
 	do.Flags().Int("items", 0, "local")
-	root.AddCommand(do)
+	pool := &cobra.Command{Use: "pool"}
+	pool.AddCommand(&cobra.Command{Use: "show", RunE: do.RunE})
+	root.AddCommand(do, pool)
 	return root
 }
 
@@ -47,7 +49,8 @@ func TestExitCodesAndErrorsOnStandardError(t *testing.T) {
 		"deadline":           {"resolve p", fmt.Errorf("x: %w", context.DeadlineExceeded), 6, "prog: x: context deadline exceeded\n"},
 		"interrupted":        {"resolve p", fmt.Errorf("x: %w", ErrSignal), 130, ""},
 		"JSON":               {"resolve p -o json", Exit(NotFound, gone), 4, `{"error":"gone","exit":"not-found","code":4}` + "\n"},
-		"unknown command":    {"resolv p", nil, 2, "Did you mean this?\n\tresolve"},
+		"unknown command":    {"resolv p", nil, 2, `unknown command "resolv" for "prog" (the nearest is "resolve")`},
+		"unknown subcommand": {"pool shwo", nil, 2, `unknown command "shwo" for "prog pool" (the nearest is "show")`},
 		"unknown flag":       {"resolve p --itens 3", nil, 2, "unknown flag: --itens (the nearest is --items)\nTry 'prog resolve --help'.\n"},
 		"bad flag value":     {"resolve p -o xml", nil, 2, "none of table, wide, json, yaml"},
 		"bad argument count": {"resolve", nil, 2, "accepts 1 arg(s), received 0"},

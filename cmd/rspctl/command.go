@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/cmd/internal/cli"
+	"rserpool/enrp/table"
+	"rserpool/registrar/admin"
+	"rserpool/registrar/admin/client"
+)
+
+// config is what every command of rspctl can be told.
+type config struct {
+	server    string
+	timeout   time.Duration
+	compat    string
+	format    cli.Format
+	noHeaders bool
+}
+
+func declare(fs *pflag.FlagSet, c *config) {
+	fs.StringVarP(&c.server, "server", "s", "http://"+admin.DefaultAddress,
+		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353")
+	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time; watch: for each look")
+	fs.StringVar(&c.compat, "compat", "", "\"rsplib\" if the registrar is rsplib's, whose registration lives are milliseconds;\nwith sctp:// and tcp:// only")
+	cli.FormatVar(fs, &c.format)
+	fs.BoolVar(&c.noHeaders, "no-headers", false, "leave out the headers of tables")
+}
+
+func (c *config) validate() error {
+	var errs []error
+	if c.timeout <= 0 {
+		errs = append(errs, fmt.Errorf("timeout: %v is not above zero", c.timeout))
+	}
+	if c.compat != "" && c.compat != "rsplib" {
+		errs = append(errs, fmt.Errorf("compat: %q is not rsplib", c.compat))
+	}
+	return errors.Join(errs...)
+}
+
+// program is rspctl with its networks.
+type program struct {
+	networks *transport.Networks
+	settings *cli.Settings[config]
+}
+
+const long = `rspctl inspects and administers pools and registrars.
+
+It asks one registrar. The registrar of this suite has an admin API for it, on
+loopback, which is the default. Any other registrar, named as sctp://HOST or
+tcp://HOST, is asked by the protocols of the RFCs:
+
+  - pools, pool show, registrars, status and watch read its handle table by ENRP
+    (port 9901 unless given). For that rspctl introduces itself as a registrar
+    without elements, as registrars answer only those they know, and leaves as
+    soon as it has the table. It answers nothing, so that it never votes in a
+    takeover. The registrar may go on listing it as a peer for a while: about
+    10 seconds (rsplib) to 66 seconds (RFC 5353's timers). A takeover that begins
+    meanwhile may have to wait for it to be forgotten.
+  - resolve, register and deregister speak ASAP (port 3863 unless given).
+
+Pool handles are octets. Those that are not graphic ASCII, and the backslash, are
+written \xNN; other text stands for its octets.
+
+Exit codes:
+    0  done
+    1  failed
+    2  wrong command line or configuration
+    3  the registrar can't be reached
+    4  no such pool or element
+    5  status: works, but not as it should
+    6  timed out
+  130  interrupted
+
+Each flag can also be set by an environment variable, RSERPOOL_ and the flag in
+capitals, and as a key in the configuration file.`
+
+// newCommand returns the program's command line.
+func newCommand(networks *transport.Networks) *cobra.Command {
+	p := &program{networks: networks, settings: cli.NewSettings("rspctl", declare, (*config).validate)}
+	root := &cobra.Command{
+		Use:   "rspctl",
+		Short: "Inspect and administer pools and registrars",
+		Long:  long,
+		RunE: p.settings.Run(func(cmd *cobra.Command, _ []string, _ config, _ *logrus.Logger) error {
+			return cmd.Help()
+		}),
+	}
+	p.settings.Bind(root)
+	pool := &cobra.Command{Use: "pool", Short: "Look at one pool"}
+	pool.AddCommand(p.poolShow())
+	root.AddCommand(p.pools(), pool, p.resolve(), p.registrars(), p.register(), p.deregister(), p.watch(), p.status(), p.version())
+	return root
+}
+
+// source is a registrar that can be asked: its admin API, or the protocols of
+// the RFCs.
+type source interface {
+	Status(context.Context) (admin.Status, error)
+	Pools(context.Context) ([]admin.Pool, error)
+	Pool(context.Context, param.PoolHandle) (admin.Pool, error)
+	Registrars(context.Context) ([]admin.RegistrarInfo, error)
+	Resolve(ctx context.Context, h param.PoolHandle, items uint32) (admin.Resolution, error)
+	Register(context.Context, param.PoolHandle, param.PoolElement) (admin.Element, error)
+	Deregister(context.Context, param.PoolHandle, param.PEID) error
+	// Watch calls f for each event until ctx ends or f returns an error.
+	Watch(ctx context.Context, h param.PoolHandle, f func(admin.Event) error) error
+	Close()
+}
+
+// adminSource is a registrar's admin API.
+type adminSource struct{ *client.Client }
+
+func (s adminSource) Register(ctx context.Context, h param.PoolHandle, e param.PoolElement) (admin.Element, error) {
+	request := admin.RegisterRequest{User: admin.ShowTransport(e.User), Policy: admin.ShowPolicy(e.Policy), Life: float64(e.Life)}
+	if !e.ASAP.IsZero() {
+		asap := admin.ShowTransport(e.ASAP)
+		request.ASAP = &asap
+	}
+	return s.Client.Register(ctx, h, e.ID, request)
+}
+
+func (p *program) open(c config) (source, error) {
+	scheme, _, ok := strings.Cut(c.server, "://")
+	if !ok || scheme == "http" || scheme == "https" {
+		if c.compat != "" {
+			return nil, cli.Exitf(cli.Usage, "compat: the admin API needs none; name the registrar by sctp:// or tcp://")
+		}
+		api, err := client.New(c.server, nil)
+		if err != nil {
+			return nil, cli.Exit(cli.Usage, fmt.Errorf("server: %w", err))
+		}
+		return adminSource{api}, nil
+	}
+	endpoint, err := transport.ParseEndpoint(c.server, transport.Auto, 0)
+	if err != nil {
+		return nil, cli.Exit(cli.Usage, fmt.Errorf("server: %w", err))
+	}
+	return newForeign(p.networks, endpoint, c.compat == "rsplib", c.timeout), nil
+}
+
+// run makes a command's run function of f, which asks a registrar within the
+// time allowed.
+func (p *program) run(f func(ctx context.Context, args []string, s source, out *cli.Printer) error) func(*cobra.Command, []string) error {
+	return p.settings.Run(func(cmd *cobra.Command, args []string, c config, _ *logrus.Logger) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
+		defer cancel()
+		return p.ask(cmd, c, func(s source, out *cli.Printer) error { return f(ctx, args, s, out) })
+	})
+}
+
+// ask opens the registrar for f and gives its errors their exit codes.
+func (p *program) ask(cmd *cobra.Command, c config, f func(source, *cli.Printer) error) error {
+	s, err := p.open(c)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	err = f(s, &cli.Printer{Out: cmd.OutOrStdout(), Format: c.format, NoHeaders: c.noHeaders})
+	var exit *cli.ExitError
+	switch {
+	case err == nil, errors.As(err, &exit):
+		return err
+	case cmd.Context().Err() != nil:
+		return context.Cause(cmd.Context())
+	case errors.Is(err, client.ErrUnreachable), errors.Is(err, errUnreachable):
+		return cli.Exit(cli.Unreachable, err)
+	case errors.Is(err, client.ErrNotFound), errors.Is(err, errNotFound):
+		return cli.Exit(cli.NotFound, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, table.ErrSilent):
+		return cli.Exit(cli.TimedOut, err)
+	}
+	return err
+}
+
+// completePools offers the registrar's pool handles for the first argument.
+func (p *program) completePools(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	c, err := p.settings.Load()
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), min(c.timeout, 2*time.Second))
+	defer cancel()
+	var handles []string
+	// Completion has no place for errors: without an answer nothing is offered.
+	_ = p.ask(cmd, c, func(s source, _ *cli.Printer) error {
+		pools, err := s.Pools(ctx)
+		for _, pool := range pools {
+			handles = append(handles, pool.Handle)
+		}
+		return err
+	})
+	return handles, cobra.ShellCompDirectiveNoFileComp
+}
+
+// handleArg reads a pool handle from the command line.
+func handleArg(text string) (param.PoolHandle, error) {
+	h, err := admin.UnescapeHandle(text)
+	if err != nil {
+		return "", cli.Exit(cli.Usage, err)
+	}
+	return h, nil
+}
