@@ -57,7 +57,7 @@ for program in "$root"/cmd/*/; do
 	[ -e "$program/main.go" ] && go build -o "$out/bin/" "./${program#"$root"/}"
 done
 [ -d "$root/scripts/loadgen" ] && go build -o "$out/bin/" ./scripts/loadgen
-[ -d asap/transport/sctp/x ] && go test -c -o "$out/bin/sctp.test" ./asap/transport/sctp
+go test -c -o "$out/bin/sctp.test" ./asap/transport/sctp
 
 # modprobe looks for modules below lib/modules; the package keeps them elsewhere.
 mkdir -p "$out/modules/lib"

@@ -23,6 +23,7 @@ type group struct {
 
 // groups in the order in which they run.
 var groups = []group{
+	{name: "sctp", about: "tests of asap/transport/sctp", run: sctpPackage},
 	{name: "sanity", about: "rsplib's own programs work together here", run: sanity},
 	{name: "capture", about: "records rsplib's messages for testdata", extra: true, run: capture},
 }

@@ -1,0 +1,322 @@
+//go:build !386
+
+package sctp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"rserpool/asap/transport"
+)
+
+// maxNotification is the longest notification that is looked at; the kernel's
+// are shorter but for the copy of an ABORT at the end of some.
+const maxNotification = 256
+
+// maxDiscard limits how many messages a close reads for nothing.
+const maxDiscard = 1024
+
+// outgoings are shared by all connections, as few send at any one time.
+var outgoings = sync.Pool{New: func() any { return new(outgoing) }}
+
+// conn has no goroutine of its own: notifications are read, and turned into
+// events, by Receive.
+type conn struct {
+	file   *os.File
+	raw    syscall.RawConn
+	opt    transport.Options
+	events *transport.EventQueue
+	addrs  atomic.Pointer[addrs]
+
+	down     sync.Once // the Down event
+	closing  sync.Once
+	closed   atomic.Bool
+	closeErr error
+
+	// For the goroutine in Receive.
+	reads   *transport.Interrupter
+	in      incoming
+	readBuf []byte             // where readOnce reads to
+	readFn  func(uintptr) bool // readOnce, made a value once
+	partial []byte             // the beginning of a message that ctx interrupted
+	note    []byte             // the beginning of a notification
+	readErr error              // the answer from now on
+
+	// For the goroutine that has the token of writing.
+	writing      chan struct{}
+	writes       *transport.Interrupter
+	out          *outgoing
+	sent, unsent int // of the messages in out
+	errno        syscall.Errno
+	writeFn      func(uintptr) bool // writeOnce, made a value once
+}
+
+type addrs struct{ local, remote []netip.AddrPort }
+
+// newConn makes a connection from the descriptor of an association. It owns file
+// if it returns no error.
+func newConn(file *os.File, opt transport.Options) (*conn, error) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{
+		file: file, raw: raw, opt: opt,
+		events:  transport.NewEventQueue(),
+		reads:   transport.NewInterrupter(file.SetReadDeadline),
+		writes:  transport.NewInterrupter(file.SetWriteDeadline),
+		writing: make(chan struct{}, 1),
+	}
+	c.readFn, c.writeFn = c.readOnce, c.writeOnce
+	if err := c.updateAddrs(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *conn) updateAddrs() error {
+	var a addrs
+	var err error
+	ctlErr := c.raw.Control(func(fd uintptr) { a.local, a.remote, err = associationAddrs(int(fd)) })
+	if err = errors.Join(ctlErr, err); err == nil {
+		c.addrs.Store(&a)
+	}
+	return err
+}
+
+func (c *conn) Network() string                { return transport.SCTP }
+func (c *conn) LocalAddrs() []netip.AddrPort   { return c.addrs.Load().local }
+func (c *conn) RemoteAddrs() []netip.AddrPort  { return c.addrs.Load().remote }
+func (c *conn) Events() <-chan transport.Event { return c.events.C() }
+
+// Buffered always returns false: the kernel would have to be asked.
+func (c *conn) Buffered() bool { return false }
+
+func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
+	limit := min(len(buf), c.opt.MaxMessage)
+	n := len(c.partial)
+	if n <= limit {
+		copy(buf, c.partial)
+		c.partial = nil
+	}
+	for n < limit {
+		if err := c.read(ctx, buf[n:limit]); err != nil {
+			if n > 0 && c.readErr == nil {
+				c.partial = append([]byte(nil), buf[:n]...)
+			}
+			return transport.Message{}, err
+		}
+		if c.in.flags&msgNotification != 0 {
+			discard, err := c.takeNotification(buf[n : n+c.in.n])
+			if discard {
+				n = 0
+			}
+			if err != nil {
+				return transport.Message{}, c.fail(err)
+			}
+			continue
+		}
+		n += c.in.n
+		if c.in.flags&msgEOR != 0 {
+			stream, ppid := c.in.info()
+			return transport.Message{Data: buf[:n], PPID: ppid, Stream: stream}, nil
+		}
+	}
+	err := c.fail(fmt.Errorf("%w: more than %d octets", transport.ErrTooLong, limit))
+	return transport.Message{}, errors.Join(err, c.Abort())
+}
+
+// read waits for data or a notification and puts it, or the beginning of it,
+// into buf; c.in tells what it was.
+func (c *conn) read(ctx context.Context, buf []byte) error {
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if c.closed.Load() && c.readErr == nil {
+			c.readErr = fmt.Errorf("receive: %w", net.ErrClosed)
+		}
+		if c.readErr != nil {
+			return c.readErr
+		}
+		if err := c.reads.Arm(ctx); err != nil {
+			return err
+		}
+		c.readBuf = buf
+		err := c.raw.Read(c.readFn)
+		c.readBuf = nil
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded), c.closed.Load():
+			// Once more round the loop says why.
+		case err != nil:
+			return c.fail(err)
+		case c.in.errno == unix.EINTR:
+		case c.in.errno != 0:
+			return c.fail(os.NewSyscallError("recvmsg", c.in.errno))
+		case c.in.n == 0:
+			return c.fail(io.EOF)
+		default:
+			return nil
+		}
+	}
+}
+
+// readOnce is called by the poller, first at once and then whenever the
+// descriptor is ready; false means to wait for that.
+func (c *conn) readOnce(fd uintptr) bool {
+	c.in.receive(fd, c.readBuf)
+	return c.in.errno != unix.EAGAIN
+}
+
+// takeNotification acts on a notification, or keeps b for when the rest of it
+// comes. discard tells that a message that has come in part is void, err what
+// Receive returns from now on.
+func (c *conn) takeNotification(b []byte) (discard bool, err error) {
+	c.note = append(c.note, b[:min(len(b), maxNotification-len(c.note))]...)
+	if c.in.flags&msgEOR == 0 {
+		return false, nil
+	}
+	note := parseNotification(c.note)
+	c.note = c.note[:0]
+	switch note.event.Type {
+	case 0:
+	case transport.Down:
+		c.lost(note.event.Err)
+	default:
+		c.events.Put(note.event)
+	}
+	if note.restart {
+		if err := c.updateAddrs(); err != nil {
+			return true, err
+		}
+	}
+	return note.discard, note.end
+}
+
+// fail makes err the answer to this and all further calls of Receive.
+func (c *conn) fail(err error) error {
+	if err != io.EOF {
+		err = fmt.Errorf("receive from sctp %s: %w", c.RemoteAddrs()[0], err)
+	}
+	c.readErr = err
+	c.lost(err)
+	return err
+}
+
+// lost reports the end of the association, unless it is our own doing.
+func (c *conn) lost(err error) {
+	if c.closed.Load() {
+		return
+	}
+	c.down.Do(func() {
+		if err == io.EOF {
+			err = nil
+		}
+		c.events.Put(transport.Event{Type: transport.Down, Err: err})
+	})
+}
+
+// Send also fails for a message that the kernel refuses, such as one longer than
+// its buffer for sending; the association goes on then.
+func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
+	select {
+	case c.writing <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.writing }()
+	if err := c.writes.Arm(ctx); err != nil {
+		return err
+	}
+	c.out = outgoings.Get().(*outgoing)
+	defer func() {
+		outgoings.Put(c.out)
+		c.out = nil
+	}()
+	for len(msgs) > 0 {
+		n := c.out.fill(msgs, c.opt.DefaultPPID)
+		err := c.write(ctx, n)
+		c.out.release(n)
+		if err != nil {
+			return err
+		}
+		msgs = msgs[n:]
+	}
+	return nil
+}
+
+// write sends the first n prepared messages.
+func (c *conn) write(ctx context.Context, n int) error {
+	for c.sent, c.unsent = 0, n; c.unsent > 0; {
+		err := c.raw.Write(c.writeFn)
+		switch {
+		case c.closed.Load():
+			return fmt.Errorf("send: %w", net.ErrClosed)
+		case err != nil && ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, os.ErrDeadlineExceeded), c.errno == unix.EINTR:
+			// of an earlier ctx, just before it was disarmed
+		case err != nil:
+			return fmt.Errorf("send to sctp %s: %w", c.RemoteAddrs()[0], err)
+		case c.errno != 0:
+			err := fmt.Errorf("send to sctp %s: %w", c.RemoteAddrs()[0], os.NewSyscallError("sendmsg", c.errno))
+			if c.errno != unix.EMSGSIZE && c.errno != unix.EINVAL {
+				c.lost(err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// writeOnce is to writing what readOnce is to reading.
+func (c *conn) writeOnce(fd uintptr) bool {
+	var n int
+	n, c.errno = c.out.send(fd, c.sent, c.unsent)
+	c.sent, c.unsent = c.sent+n, c.unsent-n
+	return c.errno != unix.EAGAIN
+}
+
+func (c *conn) Close() error { return c.close(false) }
+func (c *conn) Abort() error { return c.close(true) }
+
+func (c *conn) close(abort bool) error {
+	c.closing.Do(func() {
+		c.closed.Store(true)
+		err := c.raw.Control(func(fd uintptr) {
+			if abort {
+				c.closeErr = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+				return
+			}
+			// The kernel aborts the association when a socket is closed
+			// with unread messages, and what we sent is lost.
+			_ = unix.Shutdown(int(fd), unix.SHUT_WR) // fails when the peer has ended it already
+			discardUnread(int(fd))
+		})
+		c.closeErr = errors.Join(c.closeErr, err, c.file.Close())
+		c.reads.Release()
+		c.writes.Release()
+	})
+	return c.closeErr
+}
+
+// discardUnread reads what has arrived. It works beside a goroutine that waits
+// in Receive.
+func discardUnread(fd int) {
+	var buf [4096]byte
+	for range maxDiscard {
+		if n, _, err := unix.Recvfrom(fd, buf[:], unix.MSG_DONTWAIT); n <= 0 || err != nil {
+			return
+		}
+	}
+}
