@@ -1,0 +1,503 @@
+package huntnet_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"rserpool/asap"
+	"rserpool/asap/hunt"
+	"rserpool/asap/hunt/huntnet"
+	"rserpool/asap/hunt/hunttest"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/mem"
+	"rserpool/asap/transport/tcp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const port = 3863
+
+// lab is a network in memory with a client at 10.0.0.100.
+type lab struct {
+	t   *testing.T
+	net *mem.Network
+
+	mu      sync.Mutex
+	inbound []huntnet.Inbound
+	homes   []huntnet.HomeEvent
+}
+
+// inLab runs f in virtual time.
+func inLab(t *testing.T, f func(t *testing.T, l *lab)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, &lab{t: t, net: mem.NewNetwork(1)}) })
+}
+
+func (l *lab) registrar(addr string, answer func(asap.Message) []asap.Message) *hunttest.Registrar {
+	l.t.Helper()
+	r, err := hunttest.Start(l.net.Host(addr), netip.AddrPortFrom(netip.MustParseAddr(addr), port), answer)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(r.Stop)
+	return r
+}
+
+// client returns a running client of the registrars.
+func (l *lab) client(change func(*huntnet.Config), registrars ...string) *huntnet.Client {
+	l.t.Helper()
+	cfg := huntnet.Config{
+		Networks: transport.NewNetworks(l.net.Host("10.0.0.100")),
+		Hunt:     hunt.Config{Rand: func() float64 { return 0 }},
+		Handler: func(in huntnet.Inbound) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.inbound = append(l.inbound, in)
+		},
+		OnHome: func(e huntnet.HomeEvent) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.homes = append(l.homes, e)
+		},
+	}
+	for _, r := range registrars {
+		e, err := transport.ParseEndpoint(r, transport.Mem, port)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		cfg.Registrars = append(cfg.Registrars, e)
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	c, err := huntnet.New(cfg)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	c.Start()
+	l.t.Cleanup(c.Stop)
+	return c
+}
+
+func (l *lab) homeEvents() []bool {
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []bool
+	for _, e := range l.homes {
+		out = append(out, e.Found)
+	}
+	return out
+}
+
+// resolver answers handle resolutions with one element.
+func resolver(id param.PEID) func(asap.Message) []asap.Message {
+	return func(msg asap.Message) []asap.Message {
+		q, ok := msg.(*asap.HandleResolution)
+		if !ok {
+			return nil
+		}
+		return []asap.Message{&asap.HandleResolutionResponse{
+			Handle: q.Handle, Policy: param.Policy{Type: param.RoundRobin}, Elements: []param.PoolElement{element(id)},
+		}}
+	}
+}
+
+func element(id param.PEID) param.PoolElement {
+	return param.PoolElement{
+		ID: id, Life: 300, Policy: param.Policy{Type: param.RoundRobin},
+		User: param.Transport{Type: param.TypeTCPTransport, Port: 80, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+	}
+}
+
+func (l *lab) resolve(c *huntnet.Client, handle param.PoolHandle) (param.PEID, error) {
+	l.t.Helper()
+	reply, err := c.Do(l.t.Context(), &asap.HandleResolution{Handle: handle})
+	if err != nil {
+		return 0, err
+	}
+	return reply.(*asap.HandleResolutionResponse).Elements[0].ID, nil
+}
+
+func (l *lab) wantElement(c *huntnet.Client, want param.PEID) {
+	l.t.Helper()
+	if got, err := l.resolve(c, "pool"); err != nil || got != want {
+		l.t.Errorf("element %v, error %v, want %v", got, err, want)
+	}
+}
+
+func TestASAP_3_3_01_ResolutionNamesThePool(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		r := l.registrar("10.0.0.1", resolver(1))
+		c := l.client(nil, "10.0.0.1")
+		l.wantElement(c, 1)
+		got := r.Received()
+		if len(got) != 1 || got[0].Message.(*asap.HandleResolution).Handle != "pool" {
+			t.Errorf("registrar received %+v", got)
+		}
+		home, ok := c.Home()
+		if !ok || home.Remote[0].Addr() != netip.MustParseAddr("10.0.0.1") {
+			t.Errorf("home %+v %v", home, ok)
+		}
+	})
+}
+
+func TestASAP_3_3_03_UserAsksOverTCP(t *testing.T) {
+	r, err := hunttest.Start(tcp.New(), netip.MustParseAddrPort("127.0.0.1:0"), resolver(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Stop()
+	e, err := transport.ParseEndpoint(r.Addr().String(), transport.TCP, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := huntnet.New(huntnet.Config{Networks: transport.NewNetworks(tcp.New()), Registrars: []transport.Endpoint{e}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start()
+	defer c.Stop()
+	reply, err := c.Do(t.Context(), &asap.HandleResolution{Handle: "pool"})
+	if err != nil || reply.(*asap.HandleResolutionResponse).Elements[0].ID != 7 {
+		t.Errorf("reply %+v, error %v", reply, err)
+	}
+}
+
+// T01 of the timing vectors, over the wire.
+func TestASAP_3_7_2_02_SilentRegistrar(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		r := l.registrar("10.0.0.1", nil)
+		c := l.client(nil, "10.0.0.1")
+		synctest.Wait()
+		start := time.Now()
+		_, err := l.resolve(c, "pool")
+		if !errors.Is(err, hunt.ErrTimeout) || time.Since(start) != 45*time.Second {
+			t.Errorf("%v after %v, want ErrTimeout after 45s", err, time.Since(start))
+		}
+		var at []time.Duration
+		for _, m := range r.Received() {
+			at = append(at, m.At.Sub(start))
+		}
+		if !slices.Equal(at, []time.Duration{0, 15 * time.Second, 30 * time.Second}) {
+			t.Errorf("sent at %v, want 0, 15 and 30 s", at)
+		}
+	})
+}
+
+func TestASAP_3_7_1_02_RegistrarDiesWithTheRequest(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		first := l.registrar("10.0.0.1", nil)
+		c := l.client(nil, "10.0.0.1", "10.0.0.2")
+		synctest.Wait()
+		l.registrar("10.0.0.2", resolver(2))
+		go func() {
+			time.Sleep(time.Second)
+			first.Stop()
+		}()
+		start := time.Now()
+		l.wantElement(c, 2)
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("took %v, want 1s", took)
+		}
+		if got := l.homeEvents(); !slices.Equal(got, []bool{true, false, true}) {
+			t.Errorf("home events %v", got)
+		}
+	})
+}
+
+func TestNamesAreLookedUpInEachRound(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.net.Host("10.0.0.1")
+		l.net.Host("10.0.0.2")
+		l.net.Alias("registrars", "10.0.0.1")
+		c := l.client(nil, "registrars")
+		time.Sleep(time.Second)
+		l.net.Alias("registrars", "10.0.0.1", "10.0.0.2")
+		l.registrar("10.0.0.2", resolver(2))
+		start := time.Now()
+		l.wantElement(c, 2)
+		if took := time.Since(start); took != 9*time.Second {
+			t.Errorf("found after %v, want 9s: at the second round", took)
+		}
+	})
+}
+
+func TestAMB_32_ReportWaitsForARegistrar(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		c := l.client(nil, "10.0.0.1")
+		if err := c.Send(t.Context(), &asap.EndpointUnreachable{Handle: "pool", ID: 3}); err != nil {
+			t.Fatal(err)
+		}
+		r := l.registrar("10.0.0.1", nil)
+		time.Sleep(11 * time.Second)
+		if got := r.Received(); len(got) != 1 || got[0].Message.(*asap.EndpointUnreachable).ID != 3 {
+			t.Errorf("registrar received %+v", got)
+		}
+	})
+}
+
+func TestDoEndsWithItsContext(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		c := l.client(nil, "10.0.0.1")
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := c.Do(ctx, &asap.HandleResolution{Handle: "pool"})
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, hunt.ErrNoRegistrar) {
+			t.Errorf("error %v, want deadline exceeded for want of a registrar", err)
+		}
+		l.registrar("10.0.0.1", nil)
+		time.Sleep(10 * time.Second)
+		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err = c.Do(ctx, &asap.HandleResolution{Handle: "pool"})
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, hunt.ErrNoRegistrar) {
+			t.Errorf("error %v, want deadline exceeded alone", err)
+		}
+	})
+}
+
+func TestStopEndsCalls(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		c := l.client(nil, "10.0.0.1")
+		failed := make(chan error)
+		go func() {
+			_, err := c.Do(context.Background(), &asap.HandleResolution{Handle: "pool"})
+			failed <- err
+		}()
+		synctest.Wait()
+		c.Stop()
+		if err := <-failed; !errors.Is(err, huntnet.ErrStopped) {
+			t.Errorf("Do: %v, want ErrStopped", err)
+		}
+		if err := c.Send(t.Context(), &asap.EndpointUnreachable{Handle: "pool"}); !errors.Is(err, huntnet.ErrStopped) {
+			t.Errorf("Send: %v, want ErrStopped", err)
+		}
+	})
+}
+
+func TestStopWritesWhatIsQueued(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		r := l.registrar("10.0.0.1", nil)
+		c := l.client(nil, "10.0.0.1")
+		synctest.Wait()
+		for i := range 50 {
+			if err := c.Send(t.Context(), &asap.EndpointUnreachable{Handle: "pool", ID: param.PEID(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Stop()
+		synctest.Wait()
+		if got := len(r.Received()); got != 50 {
+			t.Errorf("registrar received %d messages, want 50", got)
+		}
+	})
+}
+
+func TestASAP_3_6_03_AnnouncedRegistrarIsFound(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		group := netip.MustParseAddrPort("224.0.1.185:3863")
+		ears, err := l.net.Host("10.0.0.100").Announcer(group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mouth, err := l.net.Host("10.0.0.1").Announcer(group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = ears.Close(), mouth.Close() })
+		c := l.client(func(cfg *huntnet.Config) { cfg.Announcers = []transport.Announcer{ears} })
+		say := func(msg asap.Message) {
+			data, err := msg.Append(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := mouth.Announce(t.Context(), data); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		say(&asap.EndpointKeepAlive{Home: true, Registrar: 1, Handle: "pool"}) // no announcement: ignored
+		say(&asap.ServerAnnounce{Registrar: 1})
+		known, err := c.Known(t.Context())
+		if err != nil || len(known) != 1 || known[0].String() != "sctp://10.0.0.1:3863" {
+			t.Errorf("known %v, error %v", known, err)
+		}
+	})
+}
+
+func TestASAP_2_2_7_02_KeepAliveIsAnsweredAndAdopts(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar("10.0.0.1", resolver(1))
+		c := l.client(func(cfg *huntnet.Config) {
+			cfg.Handler = func(in huntnet.Inbound) {
+				ka, ok := in.Message.(*asap.EndpointKeepAlive)
+				if !ok {
+					return
+				}
+				if err := in.Reply(&asap.EndpointKeepAliveAck{Handle: ka.Handle, ID: 5}); err != nil {
+					t.Error(err)
+				}
+				if ka.Home {
+					if changed, err := in.Adopt(ka.Registrar); err != nil || !changed {
+						t.Errorf("adopt: %v, %v", changed, err)
+					}
+				}
+			}
+		}, "10.0.0.1")
+		// The element listens, the other registrar connects to it.
+		listener, err := l.net.Host("10.0.0.100").Listen(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.0.100:5000")}, transport.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := l.net.Host("10.0.0.2").Dial(t.Context(), nil, listener.Addrs(), transport.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := listener.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Attach(conn); err != nil {
+			t.Fatal(err)
+		}
+		for _, home := range []bool{false, true} {
+			data, err := (&asap.EndpointKeepAlive{Home: home, Registrar: 9, Handle: "pool"}).Append(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := other.Send(t.Context(), transport.Message{Data: data, PPID: transport.PPIDASAP}); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, transport.MaxMessage)
+			m, err := other.Receive(t.Context(), buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if msg, _, err := asap.Decode(m.Data); err != nil || msg.(*asap.EndpointKeepAliveAck).ID != 5 {
+				t.Errorf("reply %+v, error %v", msg, err)
+			}
+			synctest.Wait()
+			p, _ := c.Home()
+			if got := p.Remote[0].Addr() == netip.MustParseAddr("10.0.0.2"); got != home {
+				t.Errorf("H=%v: home is %v", home, p.Remote)
+			}
+			if home && p.Registrar != 9 {
+				t.Errorf("home's identifier is %v, want 9", p.Registrar)
+			}
+		}
+		_ = listener.Close()
+		_ = other.Close()
+	})
+}
+
+func TestIncomingConnectionsAreBounded(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		c := l.client(func(cfg *huntnet.Config) { cfg.MaxIncoming = 2 }, "10.0.0.1")
+		at := netip.MustParseAddrPort("10.0.0.100:5000")
+		listener, err := l.net.Host("10.0.0.100").Listen(t.Context(), []netip.AddrPort{at}, transport.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		attach := func() (transport.Conn, error) {
+			far, err := l.net.Host("10.0.0.2").Dial(t.Context(), nil, []netip.AddrPort{at}, transport.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = far.Close() })
+			conn, err := listener.Accept(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return far, c.Attach(conn)
+		}
+		first, err := attach()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := attach(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := attach(); !errors.Is(err, huntnet.ErrTooManyConnections) {
+			t.Errorf("third connection: %v, want ErrTooManyConnections", err)
+		}
+		_ = first.Close()
+		synctest.Wait()
+		if _, err := attach(); err != nil {
+			t.Errorf("after one has gone: %v", err)
+		}
+	})
+}
+
+func TestSlowHandlerLosesMessagesOnly(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		r := l.registrar("10.0.0.1", resolver(1))
+		release := make(chan struct{})
+		c := l.client(func(cfg *huntnet.Config) {
+			cfg.InboundQueue = 4
+			cfg.OnHome = nil
+			cfg.Handler = func(huntnet.Inbound) { <-release }
+		}, "10.0.0.1")
+		l.wantElement(c, 1)
+		for range 20 {
+			if err := r.Send(&asap.EndpointKeepAlive{Registrar: 1, Handle: "pool"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if got := c.Dropped(); got != 20-1-4 {
+			t.Errorf("%d dropped, want 15", got)
+		}
+		l.wantElement(c, 1) // answers still come through
+		close(release)
+	})
+}
+
+func TestPrepareSeesTheConnection(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		r := l.registrar("10.0.0.1", nil)
+		c := l.client(func(cfg *huntnet.Config) {
+			cfg.Prepare = func(msg asap.Message, via huntnet.Peer) asap.Message {
+				if reg, ok := msg.(*asap.Registration); ok {
+					changed := *reg
+					changed.Element.User.Addrs = []netip.Addr{via.Local[0].Addr()}
+					return &changed
+				}
+				return msg
+			}
+		}, "10.0.0.1")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.Do(ctx, &asap.Registration{Handle: "pool", Element: element(1)})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		got := r.Received()
+		if len(got) != 1 || got[0].Message.(*asap.Registration).Element.User.Addrs[0] != netip.MustParseAddr("10.0.0.100") {
+			t.Errorf("registrar received %+v", got)
+		}
+	})
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	_, err := huntnet.New(huntnet.Config{MaxIncoming: -1, Hunt: hunt.Config{Parallel: 9}})
+	if err == nil {
+		t.Fatal("bad configuration accepted")
+	}
+	for _, part := range []string{"networks", "registrars", "MaxIncoming", "Parallel"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not name %s", err, part)
+		}
+	}
+}
