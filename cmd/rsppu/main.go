@@ -1,0 +1,84 @@
+// Rsppu uses a pool from the command line: it connects standard input and output
+// to one of its elements, or sends requests one after the other, and goes on to
+// another element when one fails.
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"rserpool/asap/hunt"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/sctp"
+	"rserpool/asap/transport/tcp"
+	"rserpool/cmd/internal/cli"
+	"rserpool/pooluser"
+)
+
+func main() { cli.Main(command(transport.NewNetworks(sctp.New(), tcp.New()))) }
+
+func command(networks *transport.Networks) *cobra.Command {
+	s := cli.NewSettings("rsppu", func(fs *pflag.FlagSet, c *settings) { c.declare(fs) },
+		func(c *settings) error { return c.validate(networks) })
+	root := &cobra.Command{
+		Use:   "rsppu POOL --registrar ADDRESS",
+		Short: "Use a pool: connect to it, or send it requests",
+		Long: `rsppu connects standard input and output to an element of the pool, chosen by the
+pool's policy. When the element fails, it connects to another and goes on; what
+was on its way to the failed one may be lost.
+
+With --request, --lines, --http or --exec it sends requests and waits for the
+answer to each; a request that gets none goes to another element. With --repeat it
+tells which element answered and, at the end, how long the longest gap was.
+
+Exit codes: 0 all answered, 1 some request was not answered, 2 usage or
+configuration, 3 no registrar reachable, 4 unknown pool, 6 timed out, 130
+interrupted.`,
+		Example: `  rsppu echo --registrar 192.0.2.1
+  rsppu web --registrar 192.0.2.1 --http /status
+  rsppu echo --registrar 192.0.2.1 --request hello --repeat 100 --interval 10ms -o json
+  rsppu web --registrar 192.0.2.1 --exec 'curl -sf http://$RSPPU_ADDRESS/'`,
+		Args: cobra.ExactArgs(1),
+	}
+	s.Bind(root)
+	root.RunE = s.Run(func(cmd *cobra.Command, args []string, c settings, log *logrus.Logger) error {
+		cfg, end, err := c.resolver(networks, log)
+		if err != nil {
+			return err
+		}
+		defer end()
+		r, err := pooluser.New(cfg)
+		if err != nil {
+			return cli.Exit(cli.Usage, err)
+		}
+		r.Start()
+		defer r.Stop()
+		u := &user{settings: c, resolver: r, pool: param.PoolHandle(args[0]), log: log, in: cmd.InOrStdin(), out: cmd.OutOrStdout()}
+		return exit(u.run(cmd.Context()))
+	})
+	return root
+}
+
+// exit gives an error of the pool user its exit code.
+func exit(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, cli.ErrSignal):
+		return err
+	case errors.Is(err, pooluser.ErrUnknownPool):
+		return cli.Exit(cli.NotFound, err)
+	case errors.Is(err, pooluser.ErrHandle):
+		return cli.Exit(cli.Usage, err)
+	case errors.Is(err, hunt.ErrNoRegistrar), errors.Is(err, hunt.ErrTimeout):
+		return cli.Exit(cli.Unreachable, err)
+	case errors.Is(err, errTimeout):
+		return cli.Exit(cli.TimedOut, err)
+	}
+	return fmt.Errorf("%w", err)
+}
