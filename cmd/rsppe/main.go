@@ -66,7 +66,11 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer func() {
+		if err := end(); err != nil {
+			log.WithError(err).Warn("close announcements")
+		}
+	}()
 	car, err := c.sidecar()
 	if err != nil {
 		return err

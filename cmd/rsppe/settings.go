@@ -18,6 +18,7 @@ import (
 	"rserpool/asap/hunt"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	"rserpool/asap/transport/mcast"
 	"rserpool/asap/transport/sctp"
 	"rserpool/asap/transport/tcp"
 	"rserpool/poolelement"
@@ -48,9 +49,10 @@ type service struct {
 type settings struct {
 	service
 
-	Registrars []string
-	Announce   string
-	Control    string
+	Registrars         []string
+	Announce           string
+	AnnounceInterfaces []string
+	Control            string
 	RFCStrict  bool
 	Compat     string
 	Timers     string
@@ -83,7 +85,8 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.LoadReportInterval, "load-report-interval", time.Second, "shortest time between two reports of the load")
 
 	fs.StringSliceVar(&c.Registrars, "registrar", nil, "registrar, [sctp://|tcp://]HOST[,HOST...][:PORT]; repeatable; names may have several addresses")
-	fs.StringVar(&c.Announce, "announce", "off", "learn of registrars by multicast: off, auto, or GROUP[:PORT]")
+	fs.StringVar(&c.Announce, "announce", "off", "learn of registrars by multicast: off, auto (the groups of the RFC, with --compat rsplib rsplib's), or GROUP[:PORT]")
+	fs.StringSliceVar(&c.AnnounceInterfaces, "announce-interface", nil, "network interface to hear announcements on; repeatable (default: all with multicast)")
 	fs.StringVar(&c.Control, "listen", ":0", "HOST[,HOST...]:PORT where registrars reach this element; port 0 takes a free one")
 	fs.BoolVar(&c.RFCStrict, "rfc-strict", false, "SCTP only: no registration over TCP, which is an extension")
 	fs.StringVar(&c.Compat, "compat", "none", "suit another make of registrar: none, rsplib")
@@ -181,6 +184,8 @@ func (c *settings) element() (poolelement.Config, error) {
 	default:
 		check("timers", fmt.Errorf("%q is none of auto, rfc, rsplib, fast", c.Timers))
 	}
+	_, err = c.groups()
+	check("announce", err)
 	if c.Load != "" && !e.Policy.Type.Adaptive() {
 		check("load", fmt.Errorf("the policy %q has no load", c.Policy))
 	}
@@ -309,14 +314,54 @@ func parseID(s string) (param.PEID, error) {
 	return param.PEID(id), nil
 }
 
+// groups returns the multicast groups of --announce, none when it is off.
+func (c *settings) groups() ([]netip.AddrPort, error) {
+	switch {
+	case c.Announce == "off":
+		return nil, nil
+	case c.Announce == "auto" && c.Compat == "rsplib":
+		return mcast.RsplibGroups(), nil
+	case c.Announce == "auto":
+		return mcast.RFCGroups(mcast.SiteLocal), nil
+	}
+	group, err := netip.ParseAddrPort(c.Announce)
+	if err != nil {
+		var addr netip.Addr
+		addr, err = netip.ParseAddr(c.Announce)
+		group = netip.AddrPortFrom(addr, mcast.Port)
+	}
+	if err != nil || !group.Addr().IsMulticast() {
+		return nil, fmt.Errorf("%q is neither off nor auto nor a multicast group", c.Announce)
+	}
+	return []netip.AddrPort{group}, nil
+}
+
 // build makes the element and what it needs; end frees that when the element has
 // ended.
-func (c *settings) build(ctx context.Context, log logrus.FieldLogger, onEvent func(poolelement.Event)) (e *poolelement.Element, end func(), err error) {
+func (c *settings) build(ctx context.Context, log logrus.FieldLogger, onEvent func(poolelement.Event)) (e *poolelement.Element, end func() error, err error) {
 	cfg, err := c.element()
 	if err != nil {
 		return nil, nil, err
 	}
 	cfg.Log, cfg.OnEvent = log, onEvent
-	e, err = poolelement.New(cfg)
-	return e, func() {}, err
+	end = func() error { return nil }
+	groups, err := c.groups()
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(groups) > 0 {
+		announcer, err := mcast.Open(ctx, mcast.Config{
+			Groups: groups, Interfaces: c.AnnounceInterfaces,
+			Report: func(err error) { log.WithError(err).Warn("registrar announcements") },
+		})
+		if err != nil {
+			return nil, nil, fmt.Errorf("announce: %w", err)
+		}
+		cfg.Announcers = []transport.Announcer{announcer}
+		end = announcer.Close
+	}
+	if e, err = poolelement.New(cfg); err != nil {
+		return nil, nil, errors.Join(err, end())
+	}
+	return e, end, nil
 }
