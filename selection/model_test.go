@@ -298,7 +298,7 @@ func TestAgainstModel(t *testing.T) {
 	}
 	for _, d := range All() {
 		t.Run(d.Name, func(t *testing.T) {
-			for run := range uint64(60) {
+			for run := range uint64(30) {
 				r := rand.New(rand.NewPCG(seed, run))
 				c, m := NewChooser(d.Type, r), newModel(d.Type)
 				items := make([]*Item, 1+r.IntN(25))

@@ -74,7 +74,7 @@ var chiSquareLimit = map[int]float64{
 	1: 10.828, 2: 13.816, 3: 16.266, 4: 18.467, 5: 20.515, 6: 22.458, 7: 24.322, 8: 26.124, 9: 27.877,
 }
 
-const draws = 120_000
+const draws = 60_000
 
 // follows draws outcomes and compares their numbers with their probabilities.
 func follows(t *testing.T, want map[string]float64, draw func() string) {

@@ -32,6 +32,23 @@ const (
 	Reported                               // more unreachable reports than MaxBadPEReports
 )
 
+// String names the cause in one word, as metrics and the admin API do.
+func (c RemovalCause) String() string {
+	switch c {
+	case Deregistered:
+		return "deregistered"
+	case Administrative:
+		return "administrative"
+	case Expired:
+		return "expired"
+	case Unreachable:
+		return "unreachable"
+	case Reported:
+		return "reported"
+	}
+	return "none"
+}
+
 // Command changes the handlespace. Commands are plain data, applied by Apply in
 // one order at every registrar. What they refer to belongs to the handlespace
 // from then on and must not be changed.

@@ -334,3 +334,13 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+func TestRemovalCauseNames(t *testing.T) {
+	seen := map[string]bool{"none": true}
+	for c := Deregistered; c <= Reported; c++ {
+		if seen[c.String()] {
+			t.Errorf("%d is %v, like another", c, c)
+		}
+		seen[c.String()] = true
+	}
+}
