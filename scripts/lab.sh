@@ -52,12 +52,13 @@ go build -o "$out/bin/" ./scripts/lab/labrun ./scripts/lab/vectors
 if [ "${1-}" = -l ]; then
 	exec "$out/bin/labrun" -list
 fi
-"$out/bin/labrun" -list "$@" >/dev/null # unknown groups end here
-for program in "$root"/cmd/*/; do
-	[ -e "$program/main.go" ] && go build -o "$out/bin/" "./${program#"$root"/}"
+groups=$(printf '%s,' "$@")
+for package in $("$out/bin/labrun" -groups "$groups" -needs); do
+	case $package in
+	*.test) go test -c -o "$out/bin/$(basename "$package")" "./${package%.test}" ;;
+	*) go build -o "$out/bin/" "./$package" ;;
+	esac
 done
-[ -d "$root/scripts/loadgen" ] && go build -o "$out/bin/" ./scripts/loadgen
-go test -c -o "$out/bin/sctp.test" ./asap/transport/sctp
 
 # modprobe looks for modules below lib/modules; the package keeps them elsewhere.
 mkdir -p "$out/modules/lib"
@@ -72,7 +73,7 @@ started=$(date +%s)
 timeout -k 5 "${LAB_TIMEOUT:-$limit}" env ${preload:+LD_PRELOAD="$preload"} linux.uml mem="${LAB_MEM:-1536M}" \
 	rootfstype=hostfs rootflags=/ rw init="$root/scripts/lab/init.sh" \
 	con=null con0=fd:0,fd:1 quiet \
-	LAB_OUT="$out" LAB_GROUPS="$(printf '%s,' "$@")" </dev/null 2>"$out/log/kernel.log" |
+	LAB_OUT="$out" LAB_GROUPS="$groups" </dev/null 2>"$out/log/kernel.log" |
 	tr -d '\r' | tee "$out/log/console.log" || true
 echo "lab: $(($(date +%s) - started)) s"
 

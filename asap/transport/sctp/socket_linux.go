@@ -276,7 +276,8 @@ func kernelAddr(addrs []netip.AddrPort) *kernel.SCTPAddr {
 	return out
 }
 
-// associationAddrs returns the addresses at both ends, the peer's primary first.
+// associationAddrs returns the addresses at both ends, in front the peer's primary
+// address and the one that we use towards it.
 func associationAddrs(fd int) (local, remote []netip.AddrPort, err error) {
 	conn := kernel.NewSCTPConn(fd, nil)
 	ours, err := conn.SCTPLocalAddr(0)
@@ -287,20 +288,47 @@ func associationAddrs(fd int) (local, remote []netip.AddrPort, err error) {
 	if err != nil {
 		return nil, nil, os.NewSyscallError("get peer addresses", err)
 	}
-	remote = addrPorts(theirs)
-	if primary, err := conn.SCTPGetPrimaryPeerAddr(); err == nil {
-		if i := slices.Index(remote, addrPorts(primary)[0]); i > 0 {
-			remote = slices.Insert(slices.Delete(remote, i, i+1), 0, remote[i])
+	local, remote = addrPorts(ours), addrPorts(theirs)
+	if len(remote) > 1 {
+		if primary, err := conn.SCTPGetPrimaryPeerAddr(); err == nil {
+			toFront(remote, addrPorts(primary)[0].Addr())
 		}
 	}
-	return addrPorts(ours), remote, nil
+	if len(local) > 1 {
+		toFront(local, sourceFor(remote[0]))
+	}
+	return local, remote, nil
+}
+
+func toFront(addrs []netip.AddrPort, first netip.Addr) {
+	i := slices.IndexFunc(addrs, func(a netip.AddrPort) bool { return a.Addr() == first })
+	if i > 0 {
+		a := addrs[i]
+		copy(addrs[1:], addrs[:i])
+		addrs[0] = a
+	}
+}
+
+// sourceFor returns the address from which this machine sends to another one.
+// The kernel doesn't tell for SCTP, but it does for UDP.
+func sourceFor(remote netip.AddrPort) netip.Addr {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(remote))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 }
 
 func addrPorts(a *kernel.SCTPAddr) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, ip := range a.IPAddrs {
 		addr, _ := netip.AddrFromSlice(ip.IP)
-		out = append(out, netip.AddrPortFrom(addr.Unmap().WithZone(ip.Zone), uint16(a.Port)))
+		addr = addr.Unmap()
+		if addr.IsLinkLocalUnicast() {
+			addr = addr.WithZone(ip.Zone) // the kernel gives one to others too
+		}
+		out = append(out, netip.AddrPortFrom(addr, uint16(a.Port)))
 	}
 	return out
 }

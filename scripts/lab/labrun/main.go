@@ -18,12 +18,15 @@ type group struct {
 	name  string
 	about string
 	extra bool // runs only when named
+	// needs are the folders of the programs of this project that it starts;
+	// with .test behind it, the folder of a package whose tests it runs.
+	needs []string
 	run   func(*lab)
 }
 
 // groups in the order in which they run.
 var groups = []group{
-	{name: "sctp", about: "tests of asap/transport/sctp", run: sctpPackage},
+	{name: "sctp", about: "tests of asap/transport/sctp", needs: []string{"asap/transport/sctp.test"}, run: sctpPackage},
 	{name: "sanity", about: "rsplib's own programs work together here", run: sanity},
 	{name: "capture", about: "records rsplib's messages for testdata", extra: true, run: capture},
 }
@@ -31,20 +34,28 @@ var groups = []group{
 func main() {
 	out := flag.String("out", "", "the lab's folder: programs in bin, logs in log")
 	names := flag.String("groups", "", "comma-separated groups to run instead of all that are not extra")
-	list := flag.Bool("list", false, "list the groups, or check those given as arguments, and end")
+	list := flag.Bool("list", false, "list the groups and end")
+	needs := flag.Bool("needs", false, "list what the groups need to be built and end")
 	flag.Parse()
 
-	wanted := slices.DeleteFunc(append(strings.Split(*names, ","), flag.Args()...), func(s string) bool { return s == "" })
-	for _, name := range wanted {
-		if !slices.ContainsFunc(groups, func(g group) bool { return g.name == name }) {
-			fmt.Fprintf(os.Stderr, "labrun: no group %q\n", name)
-			os.Exit(2)
-		}
+	wanted, err := choose(*names)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "labrun:", err)
+		os.Exit(2)
 	}
-	if *list {
+	switch {
+	case *list:
 		for _, g := range groups {
 			fmt.Printf("%-10s %s%s\n", g.name, g.about, map[bool]string{true: " (extra)"}[g.extra])
 		}
+		return
+	case *needs:
+		var all []string
+		for _, g := range wanted {
+			all = append(all, g.needs...)
+		}
+		slices.Sort(all)
+		fmt.Println(strings.Join(slices.Compact(all), "\n"))
 		return
 	}
 
@@ -53,13 +64,28 @@ func main() {
 		fmt.Printf("FAIL network: %v\n0 passed, 1 failed\n", err)
 		os.Exit(1)
 	}
-	for _, g := range groups {
-		if slices.Contains(wanted, g.name) || len(wanted) == 0 && !g.extra {
-			l.runGroup(g)
-		}
+	for _, g := range wanted {
+		l.runGroup(g)
 	}
 	fmt.Printf("%d passed, %d failed\n", l.passed, l.failed)
 	if l.failed > 0 {
 		os.Exit(1)
 	}
+}
+
+// choose returns the groups named, or all that are not extra, in their order.
+func choose(names string) ([]group, error) {
+	list := slices.DeleteFunc(strings.Split(names, ","), func(s string) bool { return s == "" })
+	all := len(list) == 0
+	var chosen []group
+	for _, g := range groups {
+		if slices.Contains(list, g.name) || all && !g.extra {
+			chosen = append(chosen, g)
+		}
+		list = slices.DeleteFunc(list, func(s string) bool { return s == g.name })
+	}
+	if len(list) > 0 {
+		return nil, fmt.Errorf("no group %s", strings.Join(list, ", "))
+	}
+	return chosen, nil
 }
