@@ -1,0 +1,120 @@
+// Rspd is the registrar daemon: it keeps the handlespace, watches the pool
+// elements, and answers pool users.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"rserpool/asap/transport"
+	"rserpool/cmd/internal/cli"
+	"rserpool/registrar"
+)
+
+func main() { cli.Main(command()) }
+
+func command() *cobra.Command {
+	s := cli.NewSettings("rspd", func(fs *pflag.FlagSet, c *settings) { c.declare(fs) }, (*settings).validate)
+	root := &cobra.Command{
+		Use:   "rspd",
+		Short: "RSerPool registrar",
+		Long: `rspd is a registrar: pool elements register with it, it watches them, and pool
+users ask it for the elements of a pool (RFC 5352).
+
+SIGTERM leaves politely, a second one at once. SIGHUP reads the configuration
+again; if it is bad, or changes what only a restart can change, the old one stays.
+
+Exit codes: 0 left as told, 1 failed, 2 usage or configuration.`,
+		Example: `  rspd
+  rspd --listen tcp://127.0.0.1:3863 --enrp-listen off --timers fast
+  rspd --listen sctp://192.0.2.1,198.51.100.1 --compat rsplib --announce auto`,
+		Args: cobra.NoArgs,
+	}
+	s.Bind(root)
+	root.RunE = s.Run(func(cmd *cobra.Command, _ []string, c settings, log *logrus.Logger) error {
+		hangups, stop := cli.Hangups()
+		defer stop()
+		return run(cmd.Context(), c, log, hangups, s.Load)
+	})
+	return root
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.Signal, load func() (settings, error)) error {
+	networks := networks()
+	for _, name := range []string{transport.SCTP, transport.TCP} {
+		if _, err := networks.Get(name); err != nil {
+			log.Infof("transport %s: not available: %v", name, err)
+		} else {
+			log.Infof("transport %s: available", name)
+		}
+	}
+	wishes := make(chan chan error)
+	reload := func() error {
+		result := make(chan error, 1)
+		select {
+		case wishes <- result:
+			return <-result
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	c.reload = reload
+	cfg, err := c.build(networks, log)
+	if err != nil {
+		return err
+	}
+	r, err := registrar.New(cfg)
+	if err != nil {
+		return cli.Exit(cli.Usage, err)
+	}
+	if err := r.Start(ctx); err != nil {
+		return err
+	}
+	log.WithField("registrar", r.ID()).Info("serving")
+	notify(log, daemon.SdNotifyReady)
+
+	again := func() error {
+		notify(log, daemon.SdNotifyReloading)
+		defer notify(log, daemon.SdNotifyReady)
+		next, err := load()
+		if err == nil {
+			next.reload = reload
+			var cfg registrar.Config
+			if cfg, err = next.build(networks, log); err == nil {
+				err = r.Reload(cfg)
+			}
+		}
+		if err != nil {
+			log.WithError(err).Error("configuration not taken, the old one stays")
+			return err
+		}
+		log.Info("configuration read again")
+		return nil
+	}
+	for {
+		select {
+		case <-hangups:
+			// The error was logged; the old configuration goes on.
+			_ = again()
+		case result := <-wishes:
+			result <- again()
+		case <-ctx.Done():
+			log.Info("leaving")
+			notify(log, daemon.SdNotifyStopping)
+			return r.Stop(context.WithoutCancel(ctx))
+		}
+	}
+}
+
+// notify tells the service manager, if there is one.
+func notify(log *logrus.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.WithError(err).Warn("service manager not told")
+	}
+}

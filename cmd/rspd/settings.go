@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/mcast"
+	"rserpool/asap/transport/sctp"
+	"rserpool/asap/transport/tcp"
+	"rserpool/cmd/internal/cli"
+	"rserpool/enrp"
+	"rserpool/registrar"
+	"rserpool/registrar/admin"
+	"rserpool/selection"
+)
+
+// settings are the texts of flags and files; build gives them their meaning.
+type settings struct {
+	ID                      string
+	Listen, ENRPListen      []string
+	Admin                   string
+	AdminRemote             bool
+	AdminHosts              []string
+	Announce                string
+	AnnounceInterfaces      []string
+	AnnounceHops            int
+	Compat                  string
+	RFCStrict, ForeignAddrs bool
+	Timers                  string
+	KeepAlive               registrar.KeepAliveTimers
+	Tuning                  registrar.Timers
+	Limits                  registrar.Limits
+	MessageSize, TablePage  cli.Size
+	Results                 []string
+	reload                  func() error
+}
+
+func (c *settings) declare(fs *pflag.FlagSet) {
+	d := registrar.DefaultLimits()
+	fs.StringVar(&c.ID, "id", "", "registrar identifier, such as 0x0a0b0c0d (default: random)")
+	fs.StringArrayVar(&c.Listen, "listen", []string{"auto://:3863"}, "where elements and users reach the registrar, auto://HOST:PORT, sctp://HOST[,HOST...]:PORT or tcp://HOST:PORT; without HOST on all addresses; auto is TCP and, where the kernel has it, SCTP (repeatable)")
+	fs.StringArrayVar(&c.ENRPListen, "enrp-listen", []string{"auto://:9901"}, "where other registrars and tools read the handle table, likewise, or off (repeatable)")
+	fs.StringVar(&c.Admin, "admin", admin.DefaultAddress, "HOST:PORT of the administrators' HTTP interface, or off")
+	fs.BoolVar(&c.AdminRemote, "admin-allow-remote", false, "let --admin be another address than loopback; there is no authentication")
+	fs.StringSliceVar(&c.AdminHosts, "admin-hosts", nil, "host names by which the HTTP interface may be called, besides localhost and IP addresses")
+
+	fs.StringVar(&c.Announce, "announce", "off", "multicast groups to announce the registrar to: off, auto (the RFC's, or rsplib's with --compat rsplib), or GROUP:PORT[,GROUP:PORT...]")
+	fs.StringSliceVar(&c.AnnounceInterfaces, "announce-interfaces", nil, "interfaces for announcements (default: all that have multicast)")
+	fs.IntVar(&c.AnnounceHops, "announce-hops", 1, "hop limit of announcements")
+
+	fs.StringVar(&c.Compat, "compat", "", "take the peculiarities of another implementation into account: rsplib")
+	fs.BoolVar(&c.RFCStrict, "rfc-strict", false, "keep to the letter of the RFCs: elements register over SCTP only")
+	fs.BoolVar(&c.ForeignAddrs, "allow-foreign-addresses", false, "let elements register addresses that are not those of their association, for address translation")
+
+	fs.StringVar(&c.Timers, "timers", "default", "how soon silent elements are found: default (35 s on average), fast (within 2.5 s; a keep-alive per element and second), rsplib (10 s); single values below win")
+	fs.DurationVar(&c.KeepAlive.Interval, "keep-alive-interval", 0, "mean time between two keep-alives of an element (0: by --timers)")
+	fs.Float64Var(&c.KeepAlive.Spread, "keep-alive-spread", 0, "share by which intervals vary either way, up to 0.9; negative: none (0: by --timers)")
+	fs.DurationVar(&c.KeepAlive.Timeout, "keep-alive-timeout", 0, "time for an acknowledgement (0: by --timers)")
+	fs.DurationVar(&c.KeepAlive.Gap, "keep-alive-gap", 0, "least time between two keep-alives of an element (0: by --timers)")
+	fs.IntVar(&c.KeepAlive.Misses, "keep-alive-misses", 0, "unanswered keep-alives in a row that remove an element (0: by --timers)")
+	fs.DurationVar(&c.Tuning.Announce, "announce-interval", time.Second, "T6: time between announcements, times the number of registrars")
+	fs.DurationVar(&c.Tuning.UpdateDelay, "update-delay", 0, "time for which changes are collected before subscribers are told, at most 100ms (0: by --timers)")
+	fs.DurationVar(&c.Tuning.Write, "write-timeout", 10*time.Second, "time a peer may take to accept data before it is cut off")
+	fs.DurationVar(&c.Tuning.Idle, "idle-timeout", 10*time.Minute, "time a connection without element or subscription may be silent, or hold half a message")
+	fs.DurationVar(&c.Tuning.Stop, "stop-timeout", 5*time.Second, "time for leaving politely")
+
+	c.MessageSize, c.TablePage = cli.Size(d.MessageSize), cli.Size(d.TablePage)
+	cli.SizeVar(fs, &c.MessageSize, "limit-message-size", c.MessageSize, "longest ASAP message")
+	cli.SizeVar(fs, &c.TablePage, "table-page", c.TablePage, "octets in one part of the handle table, 1400 to 65532")
+	for _, l := range []struct {
+		p     *int
+		name  string
+		value int
+		usage string
+	}{
+		{&c.Limits.Connections, "limit-connections", d.Connections, "connections in all"},
+		{&c.Limits.ConnectionsPerAddress, "limit-connections-per-address", d.ConnectionsPerAddress, "connections of one peer address"},
+		{&c.Limits.Inbox, "limit-inbox", d.Inbox, "events that wait for the owner loop"},
+		{&c.Limits.SendQueue, "limit-send-queue", d.SendQueue, "messages that wait for one peer"},
+		{&c.Limits.Pools, "limit-pools", d.Pools, "pools in all"},
+		{&c.Limits.PoolsPerClient, "limit-pools-per-client", d.PoolsPerClient, "pools that one peer address creates"},
+		{&c.Limits.Elements, "limit-elements", d.Elements, "elements in all"},
+		{&c.Limits.ElementsPerClient, "limit-elements-per-client", d.ElementsPerClient, "elements that one peer address registers"},
+		{&c.Limits.HandleLength, "limit-handle-length", d.HandleLength, "octets in a pool handle"},
+		{&c.Limits.Addresses, "limit-addresses", d.Addresses, "addresses in a transport"},
+		{&c.Limits.Subscriptions, "limit-subscriptions", d.Subscriptions, "update subscriptions in all"},
+		{&c.Limits.SubscriptionsPerConnection, "limit-subscriptions-per-connection", d.SubscriptionsPerConnection, "update subscriptions of one connection"},
+		{&c.Limits.ReportBurst, "limit-report-burst", d.ReportBurst, "unreachable reports of one address at a time"},
+		{&c.Limits.Reporters, "limit-reporters", d.Reporters, "reporting addresses that are remembered"},
+		{&c.Limits.MaxBadPEReports, "max-bad-pe-reports", d.MaxBadPEReports, "reporters beyond which an element is removed although it answers"},
+		{&c.Limits.RemovalFloor, "removal-floor", d.RemovalFloor, "elements of a pool that may always be removed within --removal-window"},
+		{&c.Limits.Dials, "limit-dials", d.Dials, "connections to elements that are set up at a time"},
+		{&c.Limits.PoolLabels, "limit-pool-labels", d.PoolLabels, "pools that metrics name"},
+		{&c.Limits.Watchers, "limit-watchers", d.Watchers, "event streams of the HTTP interface"},
+	} {
+		fs.IntVar(l.p, l.name, l.value, l.usage)
+	}
+	fs.Float64Var(&c.Limits.ReportRate, "limit-report-rate", d.ReportRate, "unreachable reports of one address per second")
+	fs.Float64Var(&c.Limits.RemovalShare, "removal-share", d.RemovalShare, "share of a pool that may be removed unattended within --removal-window; elements beyond it are marked suspect and kept; 1 sets no limit")
+	fs.DurationVar(&c.Limits.RemovalWindow, "removal-window", d.RemovalWindow, "see --removal-share")
+	fs.StringSliceVar(&c.Results, "results", nil, "elements in an answer by policy, POLICY=N (default: all that fit; 3 for wrr, wrand, rlu and with --compat rsplib)")
+}
+
+const off = "off"
+
+// networks are those of this program.
+func networks() *transport.Networks { return transport.NewNetworks(sctp.New(), tcp.New()) }
+
+// validate names all that is wrong.
+func (c *settings) validate() error {
+	cfg, err := c.build(networks(), logrus.StandardLogger())
+	return errors.Join(err, cfg.WithDefaults().Validate())
+}
+
+// build makes the registrar's configuration.
+func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (registrar.Config, error) {
+	var errs []error
+	fail := func(flag string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
+		}
+	}
+	cfg := registrar.Config{
+		Networks: networks, Compat: registrar.Compat(c.Compat), Strict: c.RFCStrict,
+		ForeignAddresses: c.ForeignAddrs, Limits: c.Limits, Version: cli.Version(), Log: log,
+		OnReload: c.reload,
+		Admin:    registrar.AdminConfig{Address: c.Admin, AllowRemote: c.AdminRemote, Hosts: c.AdminHosts},
+	}
+	if c.ID != "" {
+		id, err := admin.ParseID(c.ID)
+		fail("id", err)
+		cfg.ID = param.RegistrarID(id)
+	}
+	if c.Admin == off {
+		cfg.Admin.Address = ""
+	}
+	var err error
+	cfg.ASAP, err = endpoints(c.Listen, asap.Port)
+	fail("listen", err)
+	cfg.ENRP, err = endpoints(c.ENRPListen, enrp.Port)
+	fail("enrp-listen", err)
+	fail("announce", c.announce(&cfg, log))
+	fail("timers", c.timers(&cfg))
+	fail("results", c.results(&cfg))
+	cfg.Limits.MessageSize, cfg.Limits.TablePage = int(c.MessageSize), int(c.TablePage)
+	if c.Limits.RemovalShare == 0 { // the registrar takes 0 for the default
+		fail("removal-share", errors.New("must be more than 0"))
+	}
+	return cfg, errors.Join(errs...)
+}
+
+func endpoints(texts []string, port uint16) ([]transport.Endpoint, error) {
+	out := []transport.Endpoint{}
+	var errs []error
+	for _, text := range texts {
+		if text == off || text == "" {
+			continue
+		}
+		// 'auto' alone stands for all addresses.
+		if network, ok := strings.CutSuffix(text, "://"); ok || !strings.ContainsAny(text, ":./[") && slices.Contains([]string{transport.Auto, transport.SCTP, transport.TCP}, text) {
+			text = strings.TrimSuffix(network, "://") + fmt.Sprintf("://:%d", port)
+		}
+		e, err := transport.ParseEndpoint(text, transport.Auto, port)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, e)
+	}
+	return out, errors.Join(errs...)
+}
+
+func (c *settings) announce(cfg *registrar.Config, log logrus.FieldLogger) error {
+	config := mcast.Config{
+		Interfaces: c.AnnounceInterfaces, Hops: c.AnnounceHops,
+		Report: func(err error) { log.WithError(err).Warn("multicast") },
+	}
+	switch {
+	case c.Announce == off || c.Announce == "":
+		return nil
+	case c.Announce == transport.Auto && cfg.Compat == registrar.CompatRsplib:
+		config.Groups = mcast.RsplibGroups()
+	case c.Announce == transport.Auto:
+		config.Groups = mcast.RFCGroups(mcast.SiteLocal)
+	default:
+		for text := range strings.SplitSeq(c.Announce, ",") {
+			group, err := netip.ParseAddrPort(text)
+			if err != nil {
+				return err
+			}
+			config.Groups = append(config.Groups, group)
+		}
+	}
+	cfg.Announce = []func(context.Context) (transport.Announcer, error){
+		func(ctx context.Context) (transport.Announcer, error) { return mcast.Open(ctx, config) },
+	}
+	return config.Validate()
+}
+
+func (c *settings) timers(cfg *registrar.Config) error {
+	switch c.Timers {
+	case "", "default":
+		cfg.Timers = registrar.DefaultTimers()
+		if cfg.Compat == registrar.CompatRsplib {
+			cfg.Timers = registrar.RsplibTimers()
+		}
+	case "fast":
+		cfg.Timers = registrar.FastTimers()
+	case "rsplib":
+		cfg.Timers = registrar.RsplibTimers()
+	default:
+		return fmt.Errorf("%q is none of default, fast, rsplib", c.Timers)
+	}
+	t := &cfg.Timers
+	override(&t.KeepAlive.Interval, c.KeepAlive.Interval)
+	override(&t.KeepAlive.Spread, c.KeepAlive.Spread)
+	override(&t.KeepAlive.Timeout, c.KeepAlive.Timeout)
+	override(&t.KeepAlive.Gap, c.KeepAlive.Gap)
+	override(&t.KeepAlive.Misses, c.KeepAlive.Misses)
+	override(&t.UpdateDelay, c.Tuning.UpdateDelay)
+	t.Announce, t.Write, t.Idle, t.Stop = c.Tuning.Announce, c.Tuning.Write, c.Tuning.Idle, c.Tuning.Stop
+	return nil
+}
+
+// override sets a field unless the value is zero.
+func override[T comparable](field *T, value T) {
+	var zero T
+	if value != zero {
+		*field = value
+	}
+}
+
+func (c *settings) results(cfg *registrar.Config) error {
+	cfg.Limits.Results = make(map[param.PolicyType]int)
+	for _, text := range c.Results {
+		name, count, _ := strings.Cut(text, "=")
+		policy, ok := selection.ByName(name)
+		if !ok {
+			return fmt.Errorf("unknown policy %q", name)
+		}
+		var n int
+		if _, err := fmt.Sscanf(count, "%d", &n); err != nil || n < 1 {
+			return fmt.Errorf("%q: want POLICY=N with a positive N", text)
+		}
+		cfg.Limits.Results[policy.Type] = n
+	}
+	return nil
+}

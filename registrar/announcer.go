@@ -1,0 +1,181 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+)
+
+// announcer is the driver of the announce machine: one goroutine that sends to
+// all groups when the owner loop says so, and one per group that listens for
+// other registrars. Announcements are hints and nobody's identity.
+type announcer struct {
+	r       *Registrar
+	groups  []transport.Announcer
+	message []byte
+	due     chan struct{}
+}
+
+// newAnnouncer opens the configured groups. What is announced are the addresses
+// of the ASAP listeners.
+func (r *Registrar) newAnnouncer(ctx context.Context) (*announcer, error) {
+	a := &announcer{r: r, due: make(chan struct{}, 1)}
+	if len(r.cfg.Announce) == 0 {
+		return a, nil
+	}
+	m := asap.ServerAnnounce{Registrar: r.id}
+	for _, l := range r.listeners {
+		if l.port == protoASAP {
+			m.Transports = append(m.Transports, r.announced(l)...)
+		}
+	}
+	var err error
+	if a.message, err = m.Append(nil); err != nil {
+		return nil, err
+	}
+	for _, open := range r.cfg.Announce {
+		group, err := open(ctx)
+		if err != nil {
+			return nil, errors.Join(err, a.close())
+		}
+		a.groups = append(a.groups, group)
+	}
+	return a, nil
+}
+
+// announced returns the transports for a listener: one with all addresses for
+// SCTP, one per address for TCP, which has one address each. rsplib reads only a
+// single SCTP transport.
+func (r *Registrar) announced(l listening) []param.Transport {
+	addrs, err := usable(l.Addrs(), interfaceAddrs)
+	if err != nil {
+		r.cfg.Log.WithError(err).Warnf("%s listener is not announced", l.Network())
+		return nil
+	}
+	if l.Network() != transport.TCP {
+		return []param.Transport{endpointTransport(l.Network(), addrs)}
+	}
+	if r.rsplib() {
+		return nil
+	}
+	var out []param.Transport
+	for i := range addrs {
+		out = append(out, endpointTransport(transport.TCP, addrs[i:i+1]))
+	}
+	return out
+}
+
+// endpointTransport describes an ASAP or ENRP endpoint; a TCP transport has room
+// for one address.
+func endpointTransport(network string, addrs []netip.AddrPort) param.Transport {
+	t := param.Transport{Type: param.TypeSCTPTransport, Port: addrs[0].Port()}
+	if network == transport.TCP {
+		t.Type = param.TypeTCPTransport
+		addrs = addrs[:1]
+	}
+	for _, a := range addrs {
+		t.Addrs = append(t.Addrs, a.Addr())
+	}
+	return t
+}
+
+// start begins to send and to listen; close ends it.
+func (a *announcer) start() {
+	if len(a.groups) == 0 {
+		return
+	}
+	a.r.group.Go(a.send)
+	for _, g := range a.groups {
+		a.r.group.Go(func() { a.listen(g) })
+	}
+}
+
+// wake has an announcement sent.
+func (a *announcer) wake() {
+	select {
+	case a.due <- struct{}{}:
+	default:
+	}
+}
+
+func (a *announcer) close() error {
+	var errs []error
+	for _, g := range a.groups {
+		errs = append(errs, g.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *announcer) send() {
+	for {
+		select {
+		case <-a.r.ctx.Done():
+			return
+		case <-a.due:
+		}
+		for _, g := range a.groups {
+			if err := g.Announce(a.r.ctx, a.message); err != nil && a.r.ctx.Err() == nil {
+				a.r.cfg.Log.WithError(err).Debug("announcement not sent")
+			}
+		}
+	}
+}
+
+// announceSize is the longest announcement read.
+const announceSize = 2048
+
+func (a *announcer) listen(g transport.Announcer) {
+	buf := make([]byte, announceSize)
+	for {
+		n, _, err := g.ReceiveAnnouncement(a.r.ctx, buf)
+		if err != nil {
+			if a.r.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+				a.r.cfg.Log.WithError(err).Warn("announcements of others are not heard any more")
+			}
+			return
+		}
+		// Nothing is ever answered to a multicast datagram (AMB-15).
+		m, _, err := asap.Decode(buf[:n])
+		if err != nil {
+			a.r.metrics.decodeErrors.WithLabelValues(string(protoASAP), "announcement").Inc()
+			continue
+		}
+		if m, ok := m.(*asap.ServerAnnounce); ok {
+			a.r.post(func(now time.Time) { a.r.owner.announce.hear(m.Registrar, now) })
+		}
+	}
+}
+
+// interfaceAddrs returns the addresses of this machine that others can use:
+// loopback ones only if there are no others, and none that need a zone.
+func interfaceAddrs() ([]netip.Addr, error) {
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var addrs, loopback []netip.Addr
+	for _, f := range found {
+		ipNet, ok := f.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(ipNet.IP)
+		switch a = a.Unmap(); {
+		case !ok || a.IsLinkLocalUnicast():
+		case a.IsLoopback():
+			loopback = append(loopback, a)
+		default:
+			addrs = append(addrs, a)
+		}
+	}
+	if len(addrs) == 0 {
+		return loopback, nil
+	}
+	return addrs, nil
+}

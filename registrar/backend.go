@@ -1,0 +1,135 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/registrar/admin"
+	"rserpool/registrar/handlespace"
+)
+
+// newAdmin opens the admin interface, nil if there is none.
+func (r *Registrar) newAdmin(ctx context.Context) (*admin.Server, error) {
+	if r.cfg.Admin.Address == "" {
+		return nil, nil
+	}
+	r.addresses = r.listenAddrs()
+	return admin.Listen(ctx, admin.Config{
+		Address:     r.cfg.Admin.Address,
+		AllowRemote: r.cfg.Admin.AllowRemote,
+		Hosts:       r.cfg.Admin.Hosts,
+		Backend:     backend{r},
+		Feed:        r.feed,
+		Gatherer:    r.metrics.registry,
+		Log:         r.cfg.Log,
+	})
+}
+
+// backend is the registrar as the admin API sees it.
+type backend struct{ r *Registrar }
+
+func (b backend) Space() *handlespace.Space { return b.r.space }
+
+func (b backend) Status() admin.Status {
+	r := b.r
+	counts := r.space.Counts()
+	s := admin.Status{
+		Registrar: r.id.String(),
+		Version:   r.cfg.Version,
+		Started:   r.started,
+		Ready:     r.ready.Load(),
+		Compat:    string(r.cfg.Compat),
+		Strict:    r.cfg.Strict,
+		Pools:     counts.Pools,
+		Elements:  counts.Elements,
+		Suspects:  counts.Suspects,
+		Checksum:  fmt.Sprintf("0x%04x", r.space.Home(r.id).Checksum()),
+		Endpoints: b.endpoints(),
+		Conns:     r.census.len(),
+	}
+	for _, name := range []string{transport.SCTP, transport.TCP} {
+		n := admin.Network{Name: name}
+		if _, err := r.cfg.Networks.Get(name); err != nil {
+			n.Error = err.Error()
+		}
+		s.Networks = append(s.Networks, n)
+	}
+	s.Subscribed = int(r.subscribed.Load())
+	return s
+}
+
+func (b backend) endpoints() []admin.Endpoint {
+	var out []admin.Endpoint
+	for _, a := range b.r.addresses {
+		out = append(out, admin.Endpoint{Protocol: a.Protocol, Network: a.Network, Addrs: texts(a.Addrs)})
+	}
+	return out
+}
+
+func texts(addrs []netip.AddrPort) []string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// Registrars lists this registrar, others that are home to elements, and those
+// that were heard announcing themselves.
+func (b backend) Registrars() []admin.RegistrarInfo {
+	out := []admin.RegistrarInfo{{
+		ID: b.r.id.String(), Self: true,
+		Elements: b.r.space.Home(b.r.id).Elements, Endpoints: b.endpoints(),
+	}}
+	heard := b.heard()
+	for _, home := range b.r.space.Homes() {
+		if home.ID != b.r.id {
+			info := admin.RegistrarInfo{ID: home.ID.String(), Elements: home.Elements}
+			if at, ok := heard[home.ID]; ok {
+				info.LastHeard = &at
+				delete(heard, home.ID)
+			}
+			out = append(out, info)
+		}
+	}
+	for id, at := range heard {
+		out = append(out, admin.RegistrarInfo{ID: id.String(), LastHeard: &at})
+	}
+	return out
+}
+
+func (b backend) heard() map[param.RegistrarID]time.Time {
+	result := make(chan map[param.RegistrarID]time.Time, 1)
+	if !b.r.post(func(now time.Time) { result <- b.r.owner.heard(now) }) {
+		return nil
+	}
+	select {
+	case heard := <-result:
+		return heard
+	case <-b.r.ctx.Done():
+		return nil
+	}
+}
+
+func (b backend) Register(ctx context.Context, handle param.PoolHandle, e param.PoolElement) ([]handlespace.Event, error) {
+	e.Home = b.r.id
+	return b.r.Submit(ctx, handlespace.Register{
+		Handle: handle, Element: e, Raiser: b.r.id, Incarnation: b.r.incarnation, Now: time.Now(),
+	})
+}
+
+func (b backend) Remove(ctx context.Context, handle param.PoolHandle, id param.PEID) ([]handlespace.Event, error) {
+	return b.r.Submit(ctx, handlespace.Remove{Handle: handle, ID: id, Cause: handlespace.Administrative, Now: time.Now()})
+}
+
+func (b backend) Reload() error {
+	if b.r.cfg.OnReload == nil {
+		return errors.New("this registrar has no configuration to read again")
+	}
+	return b.r.cfg.OnReload()
+}

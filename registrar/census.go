@@ -1,0 +1,70 @@
+package registrar
+
+import (
+	"net/netip"
+	"sync"
+)
+
+// census knows all connections, and how many each peer address has. Its methods
+// may be called concurrently.
+type census struct {
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	byAddr map[netip.Addr]int
+}
+
+func newCensus() *census {
+	return &census{conns: make(map[*conn]struct{}), byAddr: make(map[netip.Addr]int)}
+}
+
+// enter adds a connection unless one of the limits is reached, and then names it.
+func (s *census) enter(c *conn, total, perAddr int) (limit string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(s.conns) >= total:
+		return "connections", false
+	case s.byAddr[c.peer.addr()] >= perAddr:
+		return "connections_per_address", false
+	}
+	s.add(c)
+	return "", true
+}
+
+// enterDialled adds a connection that this registrar made itself: there is one at
+// most per element, whose number is limited.
+func (s *census) enterDialled(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(c)
+}
+
+func (s *census) add(c *conn) {
+	s.conns[c] = struct{}{}
+	s.byAddr[c.peer.addr()]++
+}
+
+func (s *census) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.byAddr[c.peer.addr()]--; s.byAddr[c.peer.addr()] == 0 {
+		delete(s.byAddr, c.peer.addr())
+	}
+}
+
+func (s *census) all() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		out = append(out, c)
+	}
+	return out
+}
+
+func (s *census) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}

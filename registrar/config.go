@@ -1,0 +1,401 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+)
+
+// Compat names an implementation whose peculiarities the registrar takes into
+// account.
+type Compat string
+
+// Values of Compat.
+const (
+	CompatNone   Compat = ""
+	CompatRsplib Compat = "rsplib"
+)
+
+// Config is all that a Registrar can be told. Zero fields take the defaults that
+// WithDefaults fills in.
+type Config struct {
+	// ID is the registrar's identifier. Default: random (RFC 5353, section
+	// 3.2.1).
+	ID param.RegistrarID
+
+	// Networks are those to listen and dial on. Required.
+	Networks *transport.Networks
+
+	// ASAP lists the endpoints for elements and users. Default: auto on all
+	// addresses, port 3863. An 'auto' endpoint listens on TCP and, where the
+	// kernel has it, on SCTP.
+	ASAP []transport.Endpoint
+
+	// ENRP lists the endpoints for registrars and tools that read the handle
+	// table. Default: none.
+	ENRP []transport.Endpoint
+
+	// Announce lists functions that open a multicast group to announce the
+	// registrar to (RFC 5352, section 3.6). Default: none, no multicast.
+	Announce []func(context.Context) (transport.Announcer, error)
+
+	// Admin is the administrators' HTTP interface.
+	Admin AdminConfig
+
+	// Compat takes the peculiarities of another implementation into account:
+	// with CompatRsplib lives are milliseconds, nothing unsolicited but
+	// keep-alives is sent, no warnings, the policy stands in every positive
+	// answer, pool handles have at most 32 octets, keep-alives go every 5 s.
+	Compat Compat
+
+	// Strict keeps to the letter of the RFCs where this project extends them:
+	// elements register over SCTP only (RFC 5352, section 2.2.1).
+	Strict bool
+
+	// ForeignAddresses accepts user transports with addresses that are not
+	// among those of the element's association, for elements behind address
+	// translation. Default false (RFC 5352, section 2.2.1).
+	ForeignAddresses bool
+
+	Timers Timers
+	Limits Limits
+
+	// Version is shown by the admin API and as metric.
+	Version string
+
+	// Log takes the log. Default: logrus.StandardLogger().
+	Log logrus.FieldLogger
+
+	// OnReload is what a POST to the admin API's reload does. Default: nil,
+	// the request is refused.
+	OnReload func() error
+}
+
+// AdminConfig describes the administrators' HTTP interface.
+type AdminConfig struct {
+	// Address to listen on, host:port. Default "": no interface.
+	Address string
+	// AllowRemote permits an address that is not loopback. There is no
+	// authentication: whoever reaches the address is an administrator.
+	AllowRemote bool
+	// Hosts are further names that requests may name in their Host header,
+	// besides IP addresses and localhost (against DNS rebinding).
+	Hosts []string
+}
+
+// KeepAliveTimers say how elements are watched. A silent element is found dead
+// after at most Interval x (1 + Spread) + Misses x Timeout, one whose
+// association falls after at most Gap + Timeout, at once when it refuses a
+// connection.
+type KeepAliveTimers struct {
+	// Interval is the mean time between two keep-alives of an element.
+	// Default 30 s. Shorter finds silent elements sooner and costs messages.
+	Interval time.Duration
+	// Spread varies each interval by this share either way, 0 to 0.9.
+	// Default 0.5 (RFC 5352, section 3.5); negative: none.
+	Spread float64
+	// Timeout is how long an acknowledgement may take. Default 5 s.
+	Timeout time.Duration
+	// Gap is the least time between the starts of two keep-alives of one
+	// element, whatever asks for them. Default 1 s.
+	Gap time.Duration
+	// Misses is how many keep-alives in a row fail before a silent element
+	// is removed. Default 1 (RFC 5352, section 3.5); at most 10.
+	Misses int
+}
+
+// Timers of the registrar.
+type Timers struct {
+	KeepAlive KeepAliveTimers
+	// Announce is T6-Serverannounce. Default 1 s.
+	Announce time.Duration
+	// UpdateDelay collects changes of a pool before its subscribers are told.
+	// Default 50 ms, at most 100 ms.
+	UpdateDelay time.Duration
+	// Write is how long a peer may take to accept what is sent to it before
+	// its connection is cut. Default 10 s.
+	Write time.Duration
+	// Idle is how long a connection may be silent, or hold a message half
+	// sent, before it is closed. Connections of registered elements and of
+	// subscribers may be silent for ever. Default 10 min.
+	Idle time.Duration
+	// Stop bounds a polite Stop. Default 5 s.
+	Stop time.Duration
+}
+
+// DefaultTimers are the RFCs' values, or the readings where they give none.
+func DefaultTimers() Timers {
+	return Timers{
+		KeepAlive: KeepAliveTimers{
+			Interval: 30 * time.Second, Spread: 0.5, Timeout: 5 * time.Second,
+			Gap: time.Second, Misses: 1,
+		},
+		Announce:    time.Second,
+		UpdateDelay: 50 * time.Millisecond,
+		Write:       10 * time.Second,
+		Idle:        10 * time.Minute,
+		Stop:        5 * time.Second,
+	}
+}
+
+// FastTimers find a silent element within 2.5 s, for networks without jitter:
+// each element costs about one keep-alive per second.
+func FastTimers() Timers {
+	t := DefaultTimers()
+	t.KeepAlive = KeepAliveTimers{
+		Interval: time.Second, Spread: 0.5, Timeout: 500 * time.Millisecond,
+		Gap: 250 * time.Millisecond, Misses: 2,
+	}
+	t.UpdateDelay = 10 * time.Millisecond
+	return t
+}
+
+// RsplibTimers are those of rsplib's registrar, whose elements register again
+// only when something reaches them.
+func RsplibTimers() Timers {
+	t := DefaultTimers()
+	t.KeepAlive.Interval, t.KeepAlive.Timeout = 5*time.Second, 5*time.Second
+	return t
+}
+
+// Limits bound what peers can make the registrar spend. What goes beyond a
+// limit is refused, and counted in rserpool_limit_exceeded_total{limit}.
+type Limits struct {
+	// MessageSize is the longest ASAP message accepted, octets, at most
+	// 65536; a longer one costs its connection. Default 16384. Each
+	// connection has a receive buffer of this size.
+	MessageSize int
+	// Connections is the number of connections in all, default 20000, and
+	// ConnectionsPerAddress of one peer address, default 5000.
+	Connections, ConnectionsPerAddress int
+	// Inbox is the number of events that wait for the owner loop. Default
+	// 1024; when it is full, readers wait.
+	Inbox int
+	// SendQueue is the number of messages that wait for one peer, default
+	// 256; when it is full the connection is cut.
+	SendQueue int
+	// Elements and Pools bound the handlespace. Defaults 2,000,000 and
+	// 500,000. ElementsPerClient and PoolsPerClient bound what one peer
+	// address registers. Defaults 20000 and 2000.
+	Elements, Pools, ElementsPerClient, PoolsPerClient int
+	// HandleLength is the longest pool handle, octets. Default: what fits a
+	// message.
+	HandleLength int
+	// Addresses is the number of addresses in one transport. Default 64.
+	Addresses int
+	// Subscriptions is the number of update subscriptions in all, default
+	// 100000, and SubscriptionsPerConnection of one connection, default 256.
+	Subscriptions, SubscriptionsPerConnection int
+	// ReportRate is the number of unreachable reports per second taken from
+	// one address, default 10, ReportBurst its burst, default 50, and
+	// Reporters the number of addresses remembered, default 65536.
+	ReportRate  float64
+	ReportBurst int
+	Reporters   int
+	// MaxBadPEReports is MAX-BAD-PE-REPORT: an element reported by more
+	// reporters than this is removed although it answers. Default 3.
+	MaxBadPEReports int
+	// RemovalShare is the share of a pool, 0 to 1, that may be removed
+	// unattended within RemovalWindow; beyond it elements are marked suspect
+	// and kept. Default 0.5 within 1 min; 1 switches it off. The first
+	// RemovalFloor removals are always allowed. Default 10.
+	RemovalShare  float64
+	RemovalWindow time.Duration
+	RemovalFloor  int
+	// Dials is the number of connections to elements being set up at a
+	// time. Default 256.
+	Dials int
+	// Results is the number of elements in an answer to a resolution, per
+	// policy. Default: all that fit, and 3 for the policies by weight
+	// (AMB-35); 3 for all with CompatRsplib.
+	Results map[param.PolicyType]int
+	// TablePage is the size of one page of the handle table, octets, 1400
+	// to 65532. Default 16384.
+	TablePage int
+	// PoolLabels is the number of pools that metrics name; further ones are
+	// counted as "other". Default 100.
+	PoolLabels int
+	// Watchers is the number of event streams of the admin API. Default 64.
+	Watchers int
+}
+
+// DefaultLimits returns the limits described at the fields.
+func DefaultLimits() Limits {
+	return Limits{
+		MessageSize: 16384, Connections: 20000, ConnectionsPerAddress: 5000,
+		Inbox: 1024, SendQueue: 256,
+		Elements: 2000000, Pools: 500000, ElementsPerClient: 20000, PoolsPerClient: 2000,
+		HandleLength: 65531, Addresses: 64,
+		Subscriptions: 100000, SubscriptionsPerConnection: 256,
+		ReportRate: 10, ReportBurst: 50, Reporters: 65536, MaxBadPEReports: 3,
+		RemovalShare: 0.5, RemovalWindow: time.Minute, RemovalFloor: 10,
+		Dials: 256, TablePage: 16384, PoolLabels: 100, Watchers: 64,
+	}
+}
+
+// rsplibHandle is the longest pool handle that rsplib bears.
+const rsplibHandle = 32
+
+// defaultResults of AMB-35 and of rsplib.
+const sampledResults = 3
+
+// WithDefaults returns a copy of c with defaults in place of zero fields.
+func (c Config) WithDefaults() Config {
+	if c.ASAP == nil {
+		c.ASAP = []transport.Endpoint{{Network: transport.Auto, Hosts: []string{""}, Port: 3863}}
+	}
+	if c.Log == nil {
+		c.Log = logrus.StandardLogger()
+	}
+	timers := DefaultTimers()
+	if c.Compat == CompatRsplib {
+		timers = RsplibTimers()
+	}
+	c.Timers = c.Timers.withDefaults(timers)
+	c.Limits = c.Limits.withDefaults(DefaultLimits())
+	results := map[param.PolicyType]int{
+		param.WeightedRoundRobin:  sampledResults,
+		param.WeightedRandom:      sampledResults,
+		param.RandomizedLeastUsed: sampledResults,
+	}
+	if c.Compat == CompatRsplib {
+		c.Limits.HandleLength = min(c.Limits.HandleLength, rsplibHandle)
+		for _, t := range []param.PolicyType{
+			param.RoundRobin, param.Random, param.Priority, param.LeastUsed,
+			param.LeastUsedDegradation, param.PriorityLeastUsed,
+		} {
+			results[t] = sampledResults
+		}
+	}
+	for t, n := range c.Limits.Results {
+		results[t] = n
+	}
+	c.Limits.Results = results
+	return c
+}
+
+func (t Timers) withDefaults(d Timers) Timers {
+	setDefault(&t.KeepAlive.Interval, d.KeepAlive.Interval)
+	setDefault(&t.KeepAlive.Timeout, d.KeepAlive.Timeout)
+	setDefault(&t.KeepAlive.Gap, d.KeepAlive.Gap)
+	setDefault(&t.KeepAlive.Misses, d.KeepAlive.Misses)
+	setDefault(&t.KeepAlive.Spread, d.KeepAlive.Spread)
+	t.KeepAlive.Spread = max(0, t.KeepAlive.Spread)
+	setDefault(&t.Announce, d.Announce)
+	setDefault(&t.UpdateDelay, d.UpdateDelay)
+	setDefault(&t.Write, d.Write)
+	setDefault(&t.Idle, d.Idle)
+	setDefault(&t.Stop, d.Stop)
+	return t
+}
+
+func (l Limits) withDefaults(d Limits) Limits {
+	setDefault(&l.MessageSize, d.MessageSize)
+	setDefault(&l.Connections, d.Connections)
+	setDefault(&l.ConnectionsPerAddress, d.ConnectionsPerAddress)
+	setDefault(&l.Inbox, d.Inbox)
+	setDefault(&l.SendQueue, d.SendQueue)
+	setDefault(&l.Elements, d.Elements)
+	setDefault(&l.Pools, d.Pools)
+	setDefault(&l.ElementsPerClient, d.ElementsPerClient)
+	setDefault(&l.PoolsPerClient, d.PoolsPerClient)
+	setDefault(&l.HandleLength, d.HandleLength)
+	setDefault(&l.Addresses, d.Addresses)
+	setDefault(&l.Subscriptions, d.Subscriptions)
+	setDefault(&l.SubscriptionsPerConnection, d.SubscriptionsPerConnection)
+	setDefault(&l.ReportRate, d.ReportRate)
+	setDefault(&l.ReportBurst, d.ReportBurst)
+	setDefault(&l.Reporters, d.Reporters)
+	setDefault(&l.MaxBadPEReports, d.MaxBadPEReports)
+	setDefault(&l.RemovalShare, d.RemovalShare)
+	setDefault(&l.RemovalWindow, d.RemovalWindow)
+	setDefault(&l.RemovalFloor, d.RemovalFloor)
+	setDefault(&l.Dials, d.Dials)
+	setDefault(&l.TablePage, d.TablePage)
+	setDefault(&l.PoolLabels, d.PoolLabels)
+	setDefault(&l.Watchers, d.Watchers)
+	return l
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate names everything that is wrong with a configuration whose defaults
+// are filled in.
+func (c Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.Networks != nil, "no networks")
+	check(c.Compat == CompatNone || c.Compat == CompatRsplib, "compat %q is unknown, only %q is there", c.Compat, CompatRsplib)
+
+	k := c.Timers.KeepAlive
+	for _, d := range []struct {
+		name     string
+		value    time.Duration
+		min, max time.Duration
+	}{
+		{"keep-alive interval", k.Interval, 10 * time.Millisecond, 24 * time.Hour},
+		{"keep-alive time-out", k.Timeout, time.Millisecond, time.Hour},
+		{"keep-alive gap", k.Gap, time.Millisecond, time.Hour},
+		{"announce interval", c.Timers.Announce, 10 * time.Millisecond, time.Hour},
+		{"update delay", c.Timers.UpdateDelay, time.Millisecond, 100 * time.Millisecond},
+		{"write time-out", c.Timers.Write, time.Millisecond, time.Hour},
+		{"idle time-out", c.Timers.Idle, time.Millisecond, 30 * 24 * time.Hour},
+		{"stop time-out", c.Timers.Stop, time.Millisecond, time.Hour},
+		{"removal window", c.Limits.RemovalWindow, time.Second, 24 * time.Hour},
+	} {
+		check(d.value >= d.min && d.value <= d.max, "%s %v is not between %v and %v", d.name, d.value, d.min, d.max)
+	}
+	check(k.Spread >= 0 && k.Spread <= 0.9, "keep-alive spread %v is not between 0 and 0.9", k.Spread)
+
+	l := c.Limits
+	for _, n := range []struct {
+		name            string
+		value, min, max int
+	}{
+		{"keep-alive misses", k.Misses, 1, 10},
+		{"message size", l.MessageSize, 64, transport.MaxMessage},
+		{"connections", l.Connections, 1, 1 << 24},
+		{"connections per address", l.ConnectionsPerAddress, 1, 1 << 24},
+		{"inbox", l.Inbox, 1, 1 << 20},
+		{"send queue", l.SendQueue, 1, 1 << 16},
+		{"elements", l.Elements, 1, 1 << 30},
+		{"pools", l.Pools, 1, 1 << 30},
+		{"elements per client", l.ElementsPerClient, 1, 1 << 30},
+		{"pools per client", l.PoolsPerClient, 1, 1 << 30},
+		{"handle length", l.HandleLength, 1, 65531},
+		{"addresses", l.Addresses, 1, 4096},
+		{"subscriptions", l.Subscriptions, 1, 1 << 30},
+		{"subscriptions per connection", l.SubscriptionsPerConnection, 1, 1 << 30},
+		{"report burst", l.ReportBurst, 1, 1 << 20},
+		{"reporters", l.Reporters, 1, 1 << 24},
+		{"bad element reports", l.MaxBadPEReports, 1, 1 << 20},
+		{"removal floor", l.RemovalFloor, 1, 1 << 30},
+		{"dials", l.Dials, 1, 1 << 16},
+		{"table page", l.TablePage, 1400, 65532},
+		{"pool labels", l.PoolLabels, 1, 1 << 16},
+		{"watchers", l.Watchers, 1, 1 << 16},
+	} {
+		check(n.value >= n.min && n.value <= n.max, "%s %d is not between %d and %d", n.name, n.value, n.min, n.max)
+	}
+	check(l.ReportRate > 0, "report rate %v is not positive", l.ReportRate)
+	check(l.RemovalShare > 0 && l.RemovalShare <= 1, "removal share %v is not between 0 and 1", l.RemovalShare)
+	for t, n := range l.Results {
+		check(n > 0, "results for policy %#08x: %d is not positive", uint32(t), n)
+	}
+	return errors.Join(errs...)
+}

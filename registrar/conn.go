@@ -1,0 +1,391 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+)
+
+// protocol tells ASAP and ENRP apart.
+type protocol string
+
+const (
+	protoASAP protocol = "asap"
+	protoENRP protocol = "enrp"
+)
+
+// Reasons why a connection ended, as metric labels.
+const (
+	reasonPeer     = "peer"     // the other side closed
+	reasonError    = "error"    // network error
+	reasonTooLong  = "too_long" // message over the limit
+	reasonFraming  = "framing"  // framing lost
+	reasonSlow     = "slow"     // did not take what was sent to it
+	reasonIdle     = "idle"     // silent, or half a message
+	reasonRole     = "role"     // a message that its sender may not send there
+	reasonShutdown = "shutdown" // this registrar stops
+	reasonUnneeded = "unneeded" // a connection to an element that is gone
+	reasonLimit    = "too_many" // over a limit when it was accepted
+)
+
+// errEnded is the cause of a connection's context; reason is a metric label.
+type errEnded struct{ reason string }
+
+func (e errEnded) Error() string { return "connection ended: " + e.reason }
+
+// conn is one association or connection with an element, a user, or a tool.
+//
+// One goroutine (read) receives: it answers handle resolutions and what is
+// malformed by itself and passes everything else to the owner loop. What the
+// loop sends goes through the queue, emptied by a second goroutine (write) that
+// exists only while there is something. Both end with ctx.
+type conn struct {
+	r      *Registrar
+	t      transport.Conn
+	port   protocol // what the endpoint is for
+	peer   origin   // as it was when the connection came up
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	log    logrus.FieldLogger
+
+	active     atomic.Bool  // received something since the loop looked last
+	busy       atomic.Int32 // requests in the loop and answers in the queue
+	subscribed atomic.Bool
+	queue      sendQueue
+
+	// Of the reader.
+	decoder *asap.Decoder
+	answers []byte // waiting to be sent, one after the other
+	marks   []mark
+	out     []transport.Message
+	guard   *time.Timer
+	scratch scratch
+	tallies tallies
+	tables  tables
+
+	// Of the owner loop.
+	elements      map[elementKey]struct{}
+	subscriptions map[param.PoolHandle]uint32 // and how many elements were asked for
+	silent        int                         // sweeps without a message
+	gone          bool
+}
+
+// mark is where an answer of the reader ends, and its protocol.
+type mark struct {
+	end  int
+	ppid uint32
+}
+
+// sendQueueOctets bounds what waits for one peer, besides the number of
+// messages.
+const sendQueueOctets = 1 << 20
+
+// batchOctets is how many octets of answers are collected at most before they
+// are sent.
+const batchOctets = 64 << 10
+
+func (r *Registrar) newConn(t transport.Conn, port protocol) *conn {
+	c := &conn{
+		r: r, t: t, port: port,
+		peer:          origin{t.Network(), t.RemoteAddrs()},
+		elements:      make(map[elementKey]struct{}),
+		subscriptions: make(map[param.PoolHandle]uint32),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(r.ctx)
+	c.log = r.cfg.Log.WithFields(logrus.Fields{"peer": c.peer.addr(), "network": c.peer.network})
+	c.active.Store(true)
+	return c
+}
+
+// end ends the connection at once, for the given reason; the reader does the
+// rest. Any goroutine may call it.
+func (c *conn) end(reason string) {
+	c.cancel(errEnded{reason})
+	c.queue.close()
+	// An error means that it is closed already.
+	_ = c.t.Abort()
+}
+
+// send queues a message of the owner loop.
+func (c *conn) send(m asap.Message) {
+	data, err := m.Append(nil)
+	if err != nil {
+		c.log.WithError(err).Errorf("cannot encode %s", m.Type())
+		return
+	}
+	c.sendEncoded(data)
+}
+
+func (c *conn) sendEncoded(data []byte) {
+	c.busy.Add(1)
+	start, ok := c.queue.put(data, c.r.limits().SendQueue, sendQueueOctets)
+	switch {
+	case !ok:
+		c.r.metrics.drops.WithLabelValues("send").Inc()
+		c.log.Warn("peer does not read, connection cut: send queue full")
+		c.end(reasonSlow)
+	case start:
+		c.r.group.Go(c.write)
+	}
+}
+
+// write empties the queue.
+func (c *conn) write() {
+	guard := c.newGuard()
+	defer guard.Stop()
+	for {
+		items := c.queue.take()
+		if len(items) == 0 {
+			return
+		}
+		msgs := make([]transport.Message, len(items))
+		for i, data := range items {
+			msgs[i] = transport.Message{Data: data, PPID: transport.PPIDASAP}
+		}
+		c.sendGuarded(guard, msgs)
+		c.busy.Add(int32(-len(items)))
+	}
+}
+
+// newGuard returns a stopped timer that cuts the connection when it fires.
+func (c *conn) newGuard() *time.Timer {
+	guard := time.AfterFunc(time.Hour, func() {
+		c.log.Warn("peer does not read, connection cut: write time-out")
+		c.end(reasonSlow)
+	})
+	guard.Stop()
+	return guard
+}
+
+// sendGuarded sends within the write time-out. Errors need no handling here: the
+// connection is dead then and the reader notices.
+func (c *conn) sendGuarded(guard *time.Timer, msgs []transport.Message) {
+	guard.Reset(c.r.timers().Write)
+	err := c.t.Send(c.ctx, msgs...)
+	guard.Stop()
+	if err != nil && c.ctx.Err() == nil {
+		c.log.WithError(err).Debug("send failed")
+		c.end(reasonError)
+	}
+}
+
+// read is the connection's reader. It returns when the connection is at its end.
+func (c *conn) read() {
+	defer c.r.leave(c)
+	limits := c.r.limits()
+	buf := make([]byte, limits.MessageSize)
+	c.decoder = asap.NewDecoder(param.Limits{Addresses: limits.Addresses}, 0)
+	c.guard = c.newGuard()
+	defer c.guard.Stop()
+	for {
+		m, err := c.t.Receive(c.ctx, buf)
+		if err != nil {
+			c.received(err)
+			return
+		}
+		if !c.active.Load() {
+			c.active.Store(true)
+		}
+		c.handle(m)
+		if !c.t.Buffered() || len(c.answers) >= batchOctets {
+			c.flush()
+		}
+	}
+}
+
+// received ends the connection after an error of Receive.
+func (c *conn) received(err error) {
+	var ended errEnded
+	reason := reasonError
+	switch {
+	case errors.As(context.Cause(c.ctx), &ended):
+		reason = ended.reason
+	case c.ctx.Err() != nil:
+		reason = reasonShutdown
+	case errors.Is(err, io.EOF):
+		reason = reasonPeer
+	case errors.Is(err, transport.ErrTooLong):
+		reason = reasonTooLong
+		c.r.exceeded("message_size")
+	case errors.Is(err, transport.ErrMalformed):
+		reason = reasonFraming
+		c.r.metrics.decodeErrors.WithLabelValues(string(c.port), "framing").Inc()
+	case errors.Is(err, net.ErrClosed):
+		reason = reasonShutdown
+	}
+	c.log.WithField("reason", reason).WithError(err).Debug("connection ended")
+	c.r.metrics.closed.WithLabelValues(reason).Inc()
+	c.cancel(errEnded{reason})
+	c.queue.close()
+	// It is dead already.
+	_ = c.t.Close()
+}
+
+// handle takes one message. The PPID decides on SCTP, the port where there is
+// none (AMB-83).
+func (c *conn) handle(m transport.Message) {
+	p := c.port
+	switch m.PPID {
+	case 0:
+	case transport.PPIDASAP:
+		p = protoASAP
+	case transport.PPIDENRP:
+		p = protoENRP
+	default:
+		c.r.metrics.decodeErrors.WithLabelValues(string(p), "ppid").Inc()
+		return
+	}
+	if p == protoASAP {
+		c.handleASAP(m.Data)
+	} else {
+		c.handleENRP(m.Data)
+	}
+}
+
+func (c *conn) handleASAP(data []byte) {
+	msg, report, err := c.decoder.Decode(data)
+	if err != nil {
+		c.refuseMalformed(msg, err)
+		return
+	}
+	c.r.metrics.countASAP(msg.Type())
+	switch m := msg.(type) {
+	case *asap.HandleResolution:
+		c.resolve(m)
+	case *asap.Registration:
+		c.fromElement(func(from origin, now time.Time) { c.r.owner.register(c, m, from, now) })
+	case *asap.Deregistration:
+		c.fromElement(func(from origin, now time.Time) { c.r.owner.deregister(c, m, from, now) })
+	case *asap.EndpointKeepAliveAck:
+		c.fromElement(func(from origin, now time.Time) { c.r.owner.keepAliveAcked(c, m, from, now) })
+	case *asap.EndpointUnreachable:
+		c.toLoop(func(now time.Time) { c.r.owner.unreachable(c, m, now) })
+	case *asap.Error:
+		c.log.WithField("causes", m.Causes.String()).Info("peer reports an error")
+	default:
+		// What only registrars send, and what belongs between elements and
+		// users: nothing to do with it.
+		c.log.WithField("type", msg.Type()).Debug("message ignored")
+	}
+	if len(report) > 0 && !c.r.rsplib() {
+		c.answer(&asap.Error{Causes: report})
+	}
+}
+
+// refuseMalformed answers what could not be decoded: a request that is readable
+// as far as needed by its negative response, others by an error message if the
+// rules ask for one.
+func (c *conn) refuseMalformed(msg asap.Message, err error) {
+	var bad *param.Error
+	if !errors.As(err, &bad) {
+		bad = param.Invalid(nil, "%v", err)
+	}
+	c.r.metrics.decodeErrors.WithLabelValues(string(protoASAP), bad.Kind.String()).Inc()
+	c.log.WithError(err).Debug("message dropped")
+	switch m := msg.(type) {
+	case *asap.Registration:
+		c.r.metrics.registrations.WithLabelValues(resultRejected).Inc()
+		c.answer(&asap.RegistrationResponse{Reject: true, Handle: m.Handle, ID: m.Element.ID, Error: bad.Report})
+	case *asap.Deregistration:
+		c.answer(&asap.DeregistrationResponse{Handle: m.Handle, ID: m.ID, Error: bad.Report})
+	case *asap.HandleResolution:
+		c.answer(&asap.HandleResolutionResponse{Handle: m.Handle, Error: bad.Report})
+	default:
+		if len(bad.Report) > 0 {
+			c.answer(&asap.Error{Causes: bad.Report})
+		}
+	}
+}
+
+// fromElement passes a message to the owner loop that only elements send. To the
+// letter of the RFCs they do so over SCTP only, and a connection that does it
+// over TCP is closed (ASAP-2.1-01, AMB-02).
+func (c *conn) fromElement(do func(origin, time.Time)) {
+	if c.r.cfg.Strict && c.peer.network == transport.TCP {
+		c.log.Warn("registration over TCP refused: --rfc-strict")
+		c.end(reasonRole)
+		return
+	}
+	// Associations may gain and lose addresses.
+	from := origin{c.peer.network, c.t.RemoteAddrs()}
+	if len(from.remote) == 0 {
+		from = c.peer
+	}
+	c.toLoop(func(now time.Time) { do(from, now) })
+}
+
+// toLoop passes work to the owner loop; answers given before go out first. The
+// loop calls c.done when the request has its answer.
+func (c *conn) toLoop(do func(time.Time)) {
+	c.flush()
+	c.busy.Add(1)
+	if !c.r.post(do) {
+		c.busy.Add(-1)
+	}
+}
+
+// done ends a request that toLoop passed.
+func (c *conn) done() { c.busy.Add(-1) }
+
+// resolve answers a handle resolution directly, unless it concerns updates or an
+// earlier request of this connection still waits for its answer.
+func (c *conn) resolve(q *asap.HandleResolution) {
+	if q.SendUpdates || c.subscribed.Load() || c.busy.Load() > 0 {
+		query := *q
+		c.toLoop(func(time.Time) { c.r.owner.resolve(c, query) })
+		return
+	}
+	tally := c.tallies.of(c.r.metrics, q.Handle)
+	start := tally.begin()
+	answers, found := c.r.appendResolution(c.answers, q, false, &c.scratch)
+	tally.end(start, found)
+	c.answers = answers
+	c.marks = append(c.marks, mark{len(answers), transport.PPIDASAP})
+}
+
+// answer queues an answer of the reader, behind what the loop still owes.
+func (c *conn) answer(m asap.Message) {
+	if c.busy.Load() > 0 {
+		c.toLoop(func(time.Time) { c.send(m); c.done() })
+		return
+	}
+	c.collect(m, transport.PPIDASAP)
+}
+
+// collect puts a message behind the answers that wait to be sent.
+func (c *conn) collect(m interface{ Append([]byte) ([]byte, error) }, ppid uint32) {
+	answers, err := m.Append(c.answers)
+	if err != nil {
+		c.log.WithError(err).Errorf("cannot encode %T", m)
+		return
+	}
+	c.answers = answers
+	c.marks = append(c.marks, mark{len(answers), ppid})
+}
+
+// flush sends the collected answers at once.
+func (c *conn) flush() {
+	if len(c.marks) == 0 {
+		return
+	}
+	c.out = c.out[:0]
+	start := 0
+	for _, m := range c.marks {
+		c.out = append(c.out, transport.Message{Data: c.answers[start:m.end], PPID: m.ppid})
+		start = m.end
+	}
+	c.sendGuarded(c.guard, c.out)
+	c.marks = c.marks[:0]
+	if c.answers = c.answers[:0]; cap(c.answers) > 2*batchOctets {
+		c.answers = nil // a rare long answer shall not stay in memory
+	}
+}

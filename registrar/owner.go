@@ -1,0 +1,351 @@
+package registrar
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/registrar/handlespace"
+)
+
+// Batches of the owner loop: how many events it takes, or deadlines it handles,
+// before it looks at the other again.
+const (
+	inboxBatch  = 64
+	expiryBatch = 256
+)
+
+// sweeps is how often idle connections are looked for within the idle time-out.
+const sweeps = 2
+
+// owner is the registrar's owner loop with all that it alone may touch: the
+// writing end of the handlespace, the pure machines, and who is reached over
+// which connection. Other goroutines pass it work by post.
+type owner struct {
+	r     *Registrar
+	space *handlespace.Space
+	order Sequencer
+
+	lastToken uint64
+	proposed  map[uint64]*proposal
+
+	keepAlive     *keepAlive
+	reports       *rateLimiter
+	clients       *ledger
+	subscriptions *subscriptions[*conn]
+	homes         map[elementKey]*conn // over which connection an element is reached
+	probes        *prober
+	announce      *announceMachine // nil without multicast
+	sweep         time.Time
+	due           []handlespace.Command
+}
+
+// proposal waits for its command to become stable.
+type proposal struct {
+	done   func([]handlespace.Event, time.Time)
+	events []handlespace.Event
+}
+
+// task is work for the owner loop; at is when it was handed in.
+type task struct {
+	at time.Time
+	do func(now time.Time)
+}
+
+func newOwner(r *Registrar, space *handlespace.Space, order Sequencer, now time.Time) *owner {
+	o := &owner{
+		r: r, space: space, order: order,
+		proposed: make(map[uint64]*proposal),
+		clients:  newLedger(),
+		homes:    make(map[elementKey]*conn),
+		sweep:    now,
+	}
+	cfg := r.config()
+	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	o.keepAlive = newKeepAlive(cfg.Timers.KeepAlive, random)
+	o.reports = newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters)
+	o.subscriptions = newSubscriptions[*conn](cfg.Timers.UpdateDelay, cfg.Limits.Subscriptions)
+	o.probes = newProber(o)
+	if len(cfg.Announce) > 0 {
+		o.announce = newAnnounceMachine(r.id, cfg.Timers.Announce, maxRegistrars, now)
+	}
+	return o
+}
+
+// run is the loop. It ends when the registrar's context does.
+func (o *owner) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-o.r.ctx.Done():
+			return
+		case t := <-o.r.inbox:
+			o.work(t)
+		case <-o.order.Wake():
+		case <-timer.C:
+		}
+		now := time.Now()
+		o.deliver(now)
+		o.tick(now)
+		timer.Reset(max(0, time.Until(o.next())))
+	}
+}
+
+// work does a task and those that wait behind it.
+func (o *owner) work(t task) {
+	for range inboxBatch {
+		now := time.Now()
+		o.r.metrics.loopWait.Observe(now.Sub(t.at).Seconds())
+		t.do(now)
+		o.deliver(now)
+		select {
+		case t = <-o.r.inbox:
+		default:
+			return
+		}
+	}
+	now := time.Now()
+	t.do(now)
+	o.deliver(now)
+}
+
+// next returns when tick has something to do at the latest.
+func (o *owner) next() time.Time {
+	at := o.sweep
+	earlier := func(t time.Time, ok bool) {
+		if ok && t.Before(at) {
+			at = t
+		}
+	}
+	earlier(o.keepAlive.next())
+	earlier(o.subscriptions.next())
+	earlier(o.space.NextDeadline(o.r.id))
+	if o.announce != nil {
+		earlier(o.announce.due, true)
+	}
+	return at
+}
+
+// tick does what is due.
+func (o *owner) tick(now time.Time) {
+	probes, dead := o.keepAlive.tick(now)
+	for _, key := range probes {
+		o.probes.send(key)
+	}
+	for _, v := range dead {
+		o.r.metrics.keepAlives.WithLabelValues("failed").Inc()
+		o.propose(handlespace.Remove{
+			Handle: v.key.Handle, ID: v.key.ID, Generation: v.generation,
+			Cause: handlespace.Unreachable, Now: now,
+		}, nil)
+	}
+
+	o.due = o.space.Due(o.due[:0], o.r.id, now, expiryBatch)
+	for _, cmd := range o.due {
+		o.propose(cmd, nil)
+	}
+	o.deliver(now)
+
+	for _, handle := range o.subscriptions.tick(now) {
+		o.update(handle)
+	}
+	if o.announce != nil && o.announce.tick(now) {
+		o.r.announcer.wake()
+	}
+	if !now.Before(o.sweep) {
+		o.sweepIdle()
+		o.sweep = now.Add(o.r.timers().Idle / sweeps)
+	}
+	o.r.subscribed.Store(int64(o.subscriptions.total))
+}
+
+// propose hands a command to the sequencer; done, if not nil, gets its events
+// when it is stable.
+func (o *owner) propose(cmd handlespace.Command, done func([]handlespace.Event, time.Time)) {
+	o.lastToken++
+	o.proposed[o.lastToken] = &proposal{done: done}
+	o.order.Propose(o.lastToken, cmd)
+}
+
+// deliver applies what the sequencer has ordered and answers what is stable.
+func (o *owner) deliver(now time.Time) {
+	for {
+		d, ok := o.order.Next()
+		if !ok {
+			return
+		}
+		var events []handlespace.Event
+		if d.Command != nil {
+			events = o.space.Apply(d.Command)
+		}
+		// First the answer to who asked, then what others hear of it.
+		if p := o.proposed[d.Token]; p != nil {
+			if d.Command != nil {
+				p.events = events
+			}
+			if d.Stable {
+				delete(o.proposed, d.Token)
+				if p.done != nil {
+					p.done(p.events, now)
+				}
+			}
+		}
+		for _, e := range events {
+			o.observe(e, now)
+		}
+	}
+}
+
+// observe brings everything in line with a change of the handlespace.
+func (o *owner) observe(event handlespace.Event, now time.Time) {
+	switch e := event.(type) {
+	case handlespace.Registered:
+		key := e.Record.Key()
+		if e.Record.Element.Home == o.r.id && !e.Record.Element.ASAP.IsZero() {
+			o.keepAlive.watch(key, e.Record.Generation, now)
+			if c := o.homes[key]; c == nil || c.gone {
+				o.keepAlive.fall(key, now)
+			}
+		} else {
+			o.keepAlive.forget(key)
+		}
+		if e.Previous == nil || e.Previous.Suspect || !sameElement(&e.Previous.Element, &e.Record.Element) {
+			o.subscriptions.changed(e.Handle, now)
+		}
+		o.logElement(e.Record).WithField("again", e.Previous != nil).Debug("element registered")
+	case handlespace.Removed:
+		key := e.Record.Key()
+		o.keepAlive.forget(key)
+		o.clients.remove(key)
+		if e.Cause == handlespace.Expired {
+			o.tellExpired(key)
+		}
+		o.unbind(key)
+		o.subscriptions.changed(e.Handle, now)
+		o.r.metrics.removals.WithLabelValues(e.Cause.String()).Inc()
+		if e.PoolRemoved {
+			o.r.metrics.forget(e.Handle)
+		}
+		o.logElement(e.Record).WithField("cause", e.Cause.String()).Info("element removed")
+	case handlespace.Suspected:
+		o.subscriptions.changed(e.Handle, now)
+		o.r.metrics.removals.WithLabelValues("suspected").Inc()
+		o.r.exceeded("removal_share")
+		o.logElement(e.Record).WithField("cause", e.Cause.String()).
+			Warn("element marked suspect instead of removed: the pool loses too many at once")
+	case handlespace.Recovered:
+		o.subscriptions.changed(e.Handle, now)
+		o.logElement(e.Record).Info("suspect element answered")
+	}
+	o.r.feed.Publish(event, now)
+}
+
+func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
+	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": string(r.Handle), "element": r.Element.ID.String()})
+}
+
+// tellExpired tells an element that its registration has run out (ASAP-2.2.4-01)
+// if an association to it is up (AMB-87).
+func (o *owner) tellExpired(key elementKey) {
+	if c := o.homes[key]; c != nil && !c.gone && !o.r.rsplib() {
+		c.send(&asap.DeregistrationResponse{Handle: key.Handle, ID: key.ID})
+	}
+}
+
+// bind makes c the connection over which an element is reached.
+func (o *owner) bind(key elementKey, c *conn) {
+	if o.homes[key] == c {
+		return
+	}
+	o.unbind(key)
+	o.homes[key] = c
+	c.elements[key] = struct{}{}
+}
+
+func (o *owner) unbind(key elementKey) {
+	c := o.homes[key]
+	if c == nil {
+		return
+	}
+	delete(o.homes, key)
+	delete(c.elements, key)
+	o.probes.release(c)
+}
+
+// left ends what the loop knows of a connection: its elements are probed at once
+// (AMB-84), its subscriptions end.
+func (o *owner) left(c *conn, now time.Time) {
+	c.gone = true
+	for key := range c.elements {
+		delete(o.homes, key)
+		o.keepAlive.fall(key, now)
+	}
+	clear(c.elements)
+	for handle := range c.subscriptions {
+		o.subscriptions.remove(handle, c)
+	}
+	clear(c.subscriptions)
+	o.probes.left(c)
+}
+
+// sweepIdle closes connections that were silent for a whole idle time-out, but
+// for those of elements and subscribers.
+func (o *owner) sweepIdle() {
+	for _, c := range o.r.census.all() {
+		switch {
+		case c.active.Swap(false), len(c.elements) > 0, len(c.subscriptions) > 0:
+			c.silent = 0
+		case c.silent+1 < sweeps:
+			c.silent++
+		default:
+			c.end(reasonIdle)
+		}
+	}
+}
+
+// update tells a pool's subscribers what it looks like now. When the pool is gone
+// a negative answer ends their subscriptions (AMB-54).
+func (o *owner) update(handle param.PoolHandle) {
+	for _, c := range o.subscriptions.of(handle) {
+		q := asap.HandleResolution{SendUpdates: true, Handle: handle, Items: c.subscriptions[handle]}
+		answer, found := o.r.appendResolution(nil, &q, true, &o.r.loopScratch)
+		if !found {
+			o.unsubscribe(c, handle)
+		}
+		c.sendEncoded(answer)
+		o.r.metrics.updates.Inc()
+	}
+}
+
+func (o *owner) unsubscribe(c *conn, handle param.PoolHandle) {
+	o.subscriptions.remove(handle, c)
+	delete(c.subscriptions, handle)
+	c.subscribed.Store(len(c.subscriptions) > 0)
+}
+
+// reconfigure passes new timers and limits on to the machines. Deadlines that are
+// set stay.
+func (o *owner) reconfigure(cfg *Config) {
+	o.keepAlive.timers = cfg.Timers.KeepAlive
+	o.subscriptions.delay, o.subscriptions.limit = cfg.Timers.UpdateDelay, cfg.Limits.Subscriptions
+	o.reports.rate, o.reports.burst, o.reports.limit = cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters
+	if o.announce != nil {
+		o.announce.t6 = cfg.Timers.Announce
+	}
+}
+
+// heard returns which other registrars announced themselves, and when last.
+func (o *owner) heard(now time.Time) map[param.RegistrarID]time.Time {
+	out := make(map[param.RegistrarID]time.Time)
+	if o.announce != nil {
+		o.announce.expire(now)
+		for id, h := range o.announce.others {
+			out[id] = h.last
+		}
+	}
+	return out
+}

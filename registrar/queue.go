@@ -1,0 +1,52 @@
+package registrar
+
+import "sync"
+
+// sendQueue holds the messages that wait for one peer. Whoever finds it idle
+// starts the goroutine that empties it; that ends when the queue is empty, so an
+// idle peer has none.
+type sendQueue struct {
+	mu      sync.Mutex
+	items   [][]byte
+	octets  int
+	running bool
+	closed  bool
+}
+
+// put adds a message. start says that nobody empties the queue: the caller has
+// to start somebody. ok is false when the queue is full.
+func (q *sendQueue) put(data []byte, items, octets int) (start, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false, true
+	}
+	if len(q.items) > 0 && (len(q.items) >= items || q.octets+len(data) > octets) {
+		return false, false
+	}
+	q.items = append(q.items, data)
+	q.octets += len(data)
+	start = !q.running
+	q.running = true
+	return start, true
+}
+
+// take returns all that waits; nothing ends the goroutine that empties.
+func (q *sendQueue) take() [][]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items, q.octets = nil, 0
+	if len(items) == 0 {
+		q.running = false
+	}
+	return items
+}
+
+// close drops what waits and everything that comes later.
+func (q *sendQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.items, q.octets = nil, 0
+}

@@ -1,0 +1,435 @@
+package registrar
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/registrar/admin"
+	"rserpool/registrar/handlespace"
+)
+
+// Errors of a Registrar.
+var (
+	// ErrState: Start of a registrar that was started before, or a call of
+	// one that does not run.
+	ErrState = errors.New("registrar is not in the state for this")
+	// ErrRestart: the new configuration changes what only a restart can.
+	ErrRestart = errors.New("needs a restart")
+)
+
+// maxRegistrars bounds the other registrars that are remembered from
+// announcements.
+const maxRegistrars = 1024
+
+// Registrar is one registrar. Its methods may be called concurrently.
+type Registrar struct {
+	cfg         Config // as given to New, defaults filled in
+	current     atomic.Pointer[Config]
+	id          param.RegistrarID
+	incarnation uint64
+	started     time.Time
+	metrics     *metrics
+	space       *handlespace.Space
+	owner       *owner
+	loopScratch scratch // of the owner loop
+	census      *census
+	feed        *admin.Feed
+	announcer   *announcer
+	inbox       chan task
+
+	mu        sync.Mutex
+	state     runState
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	listeners []listening
+	addresses []Address // of the listeners
+	admin     *admin.Server
+	group     sync.WaitGroup // acceptors, readers, writers, dials, announcers
+	loopDone  chan struct{}
+	server    param.ServerInformation // of this registrar; set before readers start
+	ready     atomic.Bool
+
+	subscribed atomic.Int64 // subscriptions, for the admin API
+}
+
+type runState int
+
+const (
+	fresh runState = iota
+	running
+	stopped
+)
+
+type listening struct {
+	transport.Listener
+	port protocol
+}
+
+// New checks a configuration and makes a registrar of it, which does nothing yet.
+func New(cfg Config) (*Registrar, error) {
+	cfg = cfg.WithDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("registrar configuration: %w", err)
+	}
+	r := &Registrar{
+		cfg:     cfg,
+		id:      cfg.ID,
+		metrics: newMetrics(cfg.Version, cfg.Limits.PoolLabels),
+		census:  newCensus(),
+		feed:    admin.NewFeed(cfg.Limits.Watchers),
+		inbox:   make(chan task, cfg.Limits.Inbox),
+	}
+	r.current.Store(&cfg)
+	for r.id == 0 {
+		r.id = randomID()
+	}
+	r.cfg.Log = cfg.Log.WithField("registrar", r.id.String())
+	l := cfg.Limits
+	r.space = handlespace.New(handlespace.Config{
+		MaxPools: l.Pools, MaxElements: l.Elements, MaxPoolsPerOwner: l.PoolsPerClient,
+		MaxBadPEReports: l.MaxBadPEReports,
+		RemovalWindow:   l.RemovalWindow, RemovalFloor: l.RemovalFloor, RemovalShare: l.RemovalShare,
+		ResultLimits: l.Results,
+	})
+	r.metrics.watch(r.space)
+	return r, nil
+}
+
+func randomID() param.RegistrarID {
+	var b [4]byte
+	// crypto/rand.Read never fails.
+	_, _ = rand.Read(b[:])
+	return param.RegistrarID(binary.BigEndian.Uint32(b[:]))
+}
+
+// ID returns the registrar's identifier.
+func (r *Registrar) ID() param.RegistrarID { return r.id }
+
+// Space returns the handlespace, to be read.
+func (r *Registrar) Space() *handlespace.Space { return r.space }
+
+func (r *Registrar) config() *Config   { return r.current.Load() }
+func (r *Registrar) limits() *Limits   { return &r.config().Limits }
+func (r *Registrar) timers() *Timers   { return &r.config().Timers }
+func (r *Registrar) rsplib() bool      { return r.cfg.Compat == CompatRsplib }
+func (r *Registrar) exceeded(l string) { r.metrics.limits.WithLabelValues(l).Inc() }
+
+func (r *Registrar) admission() admission {
+	cfg := r.config()
+	return admission{
+		self: r.id, addresses: cfg.Limits.Addresses, handleLength: cfg.Limits.HandleLength,
+		foreignAddresses: cfg.ForeignAddresses, rsplib: r.rsplib(),
+	}
+}
+
+func (r *Registrar) options() transport.Options {
+	return transport.Options{MaxMessage: r.limits().MessageSize, DefaultPPID: transport.PPIDASAP}
+}
+
+// Start listens on all endpoints and serves until Stop. When one part fails to
+// start, those that had started are stopped again. ctx bounds the start only.
+func (r *Registrar) Start(ctx context.Context) (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state != fresh {
+		return fmt.Errorf("start: %w", ErrState)
+	}
+	r.state = running
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.loopDone = make(chan struct{})
+	r.started = time.Now()
+	r.incarnation = uint64(r.started.UnixNano())
+	defer func() {
+		if err != nil {
+			r.state = stopped
+			err = errors.Join(err, r.halt())
+		}
+	}()
+
+	for _, l := range []struct {
+		port      protocol
+		endpoints []transport.Endpoint
+	}{{protoASAP, r.cfg.ASAP}, {protoENRP, r.cfg.ENRP}} {
+		for _, endpoint := range l.endpoints {
+			listeners, err := r.cfg.Networks.Listen(ctx, endpoint, r.options())
+			if err != nil {
+				return fmt.Errorf("%s: %w", l.port, err)
+			}
+			for _, one := range listeners {
+				r.listeners = append(r.listeners, listening{one, l.port})
+				r.cfg.Log.Infof("%s on %s %v", l.port, one.Network(), one.Addrs())
+			}
+		}
+	}
+	r.server = r.serverInformation()
+	if r.announcer, err = r.newAnnouncer(ctx); err != nil {
+		return err
+	}
+	if r.admin, err = r.newAdmin(ctx); err != nil {
+		return err
+	}
+
+	r.owner = newOwner(r, r.space, &localSequencer{}, r.started)
+	go func() {
+		defer close(r.loopDone)
+		r.owner.run()
+	}()
+	for _, l := range r.listeners {
+		r.group.Go(func() { r.accept(l) })
+	}
+	r.announcer.start()
+	if r.admin != nil {
+		r.group.Go(r.admin.Serve)
+	}
+	r.ready.Store(true)
+	return nil
+}
+
+// Stop takes no new connections, lets answers under way go out, closes all
+// connections in an orderly way and waits until everything has ended; when ctx
+// ends before, it hurries. Stopping twice is harmless.
+func (r *Registrar) Stop(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state != running {
+		r.state = stopped
+		return nil
+	}
+	r.state = stopped
+	r.ready.Store(false)
+	ctx, cancel := context.WithTimeout(ctx, r.timers().Stop)
+	defer cancel()
+	var errs []error
+	for _, l := range r.listeners {
+		errs = append(errs, l.Close())
+	}
+	if r.admin != nil {
+		errs = append(errs, r.admin.Shutdown(ctx))
+		r.admin = nil
+	}
+	r.listeners = nil
+	r.settle(ctx)
+	errs = append(errs, r.halt())
+	return errors.Join(errs...)
+}
+
+// settle waits until the loop has done what was handed to it and the answers are
+// sent, or ctx ends.
+func (r *Registrar) settle(ctx context.Context) {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		idle := true
+		for _, c := range r.census.all() {
+			idle = idle && c.busy.Load() == 0
+		}
+		if idle {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
+	}
+}
+
+// halt ends what runs and waits for it.
+func (r *Registrar) halt() error {
+	r.cancel(errEnded{reasonShutdown})
+	var errs []error
+	for _, l := range r.listeners {
+		errs = append(errs, l.Close())
+	}
+	if r.admin != nil {
+		errs = append(errs, r.admin.Close())
+	}
+	if r.announcer != nil {
+		errs = append(errs, r.announcer.close())
+	}
+	if r.owner != nil {
+		<-r.loopDone
+	}
+	r.group.Wait()
+	r.listeners, r.admin = nil, nil
+	return errors.Join(errs...)
+}
+
+// Run starts the registrar, serves until ctx ends, and stops it.
+func (r *Registrar) Run(ctx context.Context) error {
+	if err := r.Start(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return r.Stop(context.WithoutCancel(ctx))
+}
+
+// Address is where a running registrar listens.
+type Address struct {
+	Protocol string // "asap" or "enrp"
+	Network  string // "sctp", "tcp" or "mem"
+	Addrs    []netip.AddrPort
+}
+
+// Addrs returns where the registrar listens.
+func (r *Registrar) Addrs() []Address {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.listenAddrs()
+}
+
+func (r *Registrar) listenAddrs() []Address {
+	out := make([]Address, 0, len(r.listeners))
+	for _, l := range r.listeners {
+		out = append(out, Address{string(l.port), l.Network(), l.Addrs()})
+	}
+	return out
+}
+
+// AdminAddr returns where the admin API listens; "" if it doesn't.
+func (r *Registrar) AdminAddr() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.admin == nil {
+		return ""
+	}
+	return r.admin.Addr().String()
+}
+
+// accept takes connections until the listener is closed.
+func (r *Registrar) accept(l listening) {
+	for {
+		t, err := l.Accept(r.ctx)
+		if err != nil {
+			if r.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Most likely too many open files: others may close theirs.
+			r.cfg.Log.WithError(err).Warn("cannot accept a connection")
+			select {
+			case <-r.ctx.Done():
+				return
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		c := r.newConn(t, l.port)
+		limits := r.limits()
+		if limit, ok := r.census.enter(c, limits.Connections, limits.ConnectionsPerAddress); !ok {
+			r.exceeded(limit)
+			r.metrics.closed.WithLabelValues(reasonLimit).Inc()
+			c.log.WithField("limit", limit).Warn("connection refused")
+			c.cancel(errEnded{reasonLimit})
+			// It was never used.
+			_ = t.Abort()
+			continue
+		}
+		r.start(c)
+	}
+}
+
+const acceptPause = 50 * time.Millisecond
+
+// start begins to serve a connection that has entered the census.
+func (r *Registrar) start(c *conn) {
+	r.metrics.associations.WithLabelValues(c.peer.network).Inc()
+	c.log.Debug("connection up")
+	r.group.Go(c.read)
+}
+
+// leave ends what start began.
+func (r *Registrar) leave(c *conn) {
+	r.census.leave(c)
+	r.metrics.associations.WithLabelValues(c.peer.network).Dec()
+	r.post(func(now time.Time) { r.owner.left(c, now) })
+}
+
+// post hands work to the owner loop; false when that has ended.
+func (r *Registrar) post(do func(time.Time)) bool {
+	select {
+	case r.inbox <- task{time.Now(), do}:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
+}
+
+// Submit proposes a command and waits for what it changed.
+func (r *Registrar) Submit(ctx context.Context, cmd handlespace.Command) ([]handlespace.Event, error) {
+	if !r.ready.Load() {
+		return nil, fmt.Errorf("submit: %w", ErrState)
+	}
+	result := make(chan []handlespace.Event, 1)
+	ok := r.post(func(time.Time) {
+		r.owner.propose(cmd, func(events []handlespace.Event, _ time.Time) { result <- events })
+	})
+	if !ok {
+		return nil, fmt.Errorf("submit: %w", ErrState)
+	}
+	select {
+	case events := <-result:
+		return events, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-r.ctx.Done():
+		return nil, context.Cause(r.ctx)
+	}
+}
+
+// Reload takes timers, limits and address rules from another configuration. If
+// that is not valid, or differs in what only a restart can change, the old one
+// stays and the error says why.
+func (r *Registrar) Reload(cfg Config) error {
+	err := r.reload(cfg)
+	if err != nil {
+		r.metrics.reloadOK.Set(0)
+		return fmt.Errorf("reload: %w", err)
+	}
+	r.metrics.reloadOK.Set(1)
+	return nil
+}
+
+func (r *Registrar) reload(cfg Config) error {
+	cfg = cfg.WithDefaults()
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	old := r.config()
+	var errs []error
+	fixed := func(what string, same bool) {
+		if !same {
+			errs = append(errs, fmt.Errorf("%s: %w", what, ErrRestart))
+		}
+	}
+	fixed("identifier", cfg.ID == old.ID)
+	fixed("ASAP endpoints", fmt.Sprint(cfg.ASAP) == fmt.Sprint(old.ASAP))
+	fixed("ENRP endpoints", fmt.Sprint(cfg.ENRP) == fmt.Sprint(old.ENRP))
+	fixed("announcements", len(cfg.Announce) == len(old.Announce))
+	fixed("admin interface", fmt.Sprint(cfg.Admin) == fmt.Sprint(old.Admin))
+	fixed("compat", cfg.Compat == old.Compat)
+	fixed("rfc-strict", cfg.Strict == old.Strict)
+	a, b := cfg.Limits, old.Limits
+	fixed("limits of the handlespace", a.Elements == b.Elements && a.Pools == b.Pools && a.PoolsPerClient == b.PoolsPerClient &&
+		a.MaxBadPEReports == b.MaxBadPEReports && a.RemovalShare == b.RemovalShare &&
+		a.RemovalWindow == b.RemovalWindow && a.RemovalFloor == b.RemovalFloor &&
+		fmt.Sprint(a.Results) == fmt.Sprint(b.Results))
+	fixed("inbox, pool labels and watchers", a.Inbox == b.Inbox && a.PoolLabels == b.PoolLabels && a.Watchers == b.Watchers)
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	r.current.Store(&cfg)
+	if r.ready.Load() {
+		r.post(func(now time.Time) { r.owner.reconfigure(&cfg) })
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package registrar
+
+import (
+	"slices"
+	"time"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/registrar/handlespace"
+)
+
+// Results of requests, as metric labels.
+const (
+	resultAccepted = "accepted"
+	resultRejected = "rejected"
+	resultUnknown  = "unknown"
+	resultCounted  = "counted"
+	resultLimited  = "limited"
+)
+
+// register serves a REGISTRATION (RFC 5352, section 3.1).
+func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Time) {
+	element, warnings, refused := o.r.admission().admit(m.Handle, m.Element, from)
+	key := elementKey{Handle: m.Handle, ID: element.ID}
+	if refused == nil && !o.clients.fits(key, from.addr(), o.r.limits().ElementsPerClient) {
+		o.r.exceeded("elements_per_client")
+		refused = param.OperationError{param.NewCause(param.CauseLackOfResources)}
+	}
+	if refused != nil {
+		o.rejectRegistration(c, m, refused)
+		c.done()
+		return
+	}
+	cmd := handlespace.Register{
+		Handle: m.Handle, Element: element, Owner: from.addr().String(),
+		Raiser: o.r.id, Incarnation: o.r.incarnation, Now: now,
+	}
+	if other := o.homes[key]; other != nil && other != c && !other.gone && !other.peer.sharesAddress(from) {
+		if stored := o.space.Get(key.Handle, key.ID); stored != nil { // AMB-09
+			cmd.Conflict = stored.Generation
+		}
+	}
+	o.propose(cmd, func(events []handlespace.Event, now time.Time) {
+		defer c.done()
+		for _, event := range events {
+			switch e := event.(type) {
+			case handlespace.Rejected:
+				o.rejectRegistration(c, m, e.Causes)
+			case handlespace.Registered:
+				o.clients.add(key, from.addr())
+				if !c.gone {
+					o.bind(key, c)
+				}
+				o.r.metrics.registrations.WithLabelValues(resultAccepted).Inc()
+				c.send(&asap.RegistrationResponse{Handle: m.Handle, ID: m.Element.ID, Error: warnings})
+			}
+		}
+	})
+}
+
+func (o *owner) rejectRegistration(c *conn, m *asap.Registration, causes param.OperationError) {
+	if causes.Has(param.CauseLackOfResources) {
+		o.r.exceeded("handlespace")
+	}
+	o.r.metrics.registrations.WithLabelValues(resultRejected).Inc()
+	c.log.WithField("causes", causes.String()).Info("registration rejected")
+	c.send(&asap.RegistrationResponse{Reject: true, Handle: m.Handle, ID: m.Element.ID, Error: causes})
+}
+
+// deregister serves a DEREGISTRATION (section 3.2). What isn't there is granted
+// too.
+func (o *owner) deregister(c *conn, m *asap.Deregistration, from origin, now time.Time) {
+	cmd := handlespace.Deregister{Handle: m.Handle, ID: m.ID, From: from.addrs(), Now: now}
+	o.propose(cmd, func(events []handlespace.Event, _ time.Time) {
+		defer c.done()
+		answer := &asap.DeregistrationResponse{Handle: m.Handle, ID: m.ID}
+		result := resultAccepted
+		for _, event := range events {
+			if e, ok := event.(handlespace.Rejected); ok {
+				answer.Error = e.Causes
+				result = resultRejected
+			}
+		}
+		o.r.metrics.deregistrations.WithLabelValues(result).Inc()
+		c.send(answer)
+	})
+}
+
+// keepAliveAcked takes an ENDPOINT_KEEP_ALIVE_ACK (section 3.4), if it comes from
+// the element itself.
+func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origin, now time.Time) {
+	defer c.done()
+	key := elementKey{Handle: m.Handle, ID: m.ID}
+	record := o.space.Get(key.Handle, key.ID)
+	if record == nil || o.homes[key] != c && !slices.ContainsFunc(record.Element.ASAP.Addrs, from.has) {
+		o.r.metrics.keepAlives.WithLabelValues("stray").Inc()
+		return
+	}
+	generation, watched := o.keepAlive.acked(key, now)
+	if !watched {
+		return
+	}
+	o.r.metrics.keepAlives.WithLabelValues("acknowledged").Inc()
+	if home := o.homes[key]; home == nil || home.gone {
+		o.bind(key, c)
+	}
+	if record.Suspect {
+		o.propose(handlespace.Alive{Handle: key.Handle, ID: key.ID, Generation: generation, Now: now}, nil)
+	}
+}
+
+// unreachable takes an ENDPOINT_UNREACHABLE (section 3.5) of anybody about any
+// element: it is counted, once per reporter, and the element is probed.
+func (o *owner) unreachable(c *conn, m *asap.EndpointUnreachable, now time.Time) {
+	defer c.done()
+	reporter := c.peer.addr()
+	if !o.reports.allow(reporter, now) {
+		o.r.metrics.reports.WithLabelValues(resultLimited).Inc()
+		o.r.exceeded("report_rate")
+		return
+	}
+	key := elementKey{Handle: m.Handle, ID: m.ID}
+	record := o.space.Get(key.Handle, key.ID)
+	if record == nil {
+		o.r.metrics.reports.WithLabelValues(resultUnknown).Inc()
+		return
+	}
+	o.r.metrics.reports.WithLabelValues(resultCounted).Inc()
+	o.propose(handlespace.Report{
+		Handle: key.Handle, ID: key.ID, Generation: record.Generation,
+		Reporter: reporter.String(), Now: now,
+	}, nil)
+	o.keepAlive.probe(key, now)
+}
+
+// resolve serves a HANDLE_RESOLUTION that concerns updates, or that has to wait
+// for its turn.
+func (o *owner) resolve(c *conn, q asap.HandleResolution) {
+	defer c.done()
+	updates := false
+	_, exists := o.space.Pool(q.Handle)
+	if q.SendUpdates && exists && !o.r.rsplib() {
+		updates = o.subscribe(c, q)
+	} else {
+		o.unsubscribe(c, q.Handle)
+	}
+	answer, found := o.r.appendResolution(nil, &q, updates, &o.r.loopScratch)
+	if !found {
+		o.unsubscribe(c, q.Handle)
+	}
+	c.sendEncoded(answer)
+}
+
+// subscribe lets c know of changes of a pool from now on; false when a limit is
+// reached.
+func (o *owner) subscribe(c *conn, q asap.HandleResolution) bool {
+	if c.gone {
+		return false
+	}
+	if _, again := c.subscriptions[q.Handle]; !again {
+		if len(c.subscriptions) >= o.r.limits().SubscriptionsPerConnection {
+			o.r.exceeded("subscriptions_per_connection")
+			return false
+		}
+		if !o.subscriptions.add(q.Handle, c) {
+			o.r.exceeded("subscriptions")
+			return false
+		}
+	}
+	c.subscriptions[q.Handle] = q.Items
+	c.subscribed.Store(true)
+	return true
+}
+
+// scratch is what answering a resolution needs besides room for the answer.
+type scratch struct{ records []*handlespace.Record }
+
+// unknownHandle is the error of a negative answer; shared, never changed.
+var unknownHandle = param.OperationError{param.NewCause(param.CauseUnknownPoolHandle)}
+
+// allItems is rsplib's wish for as many elements as possible.
+const allItems = 0xffffffff
+
+// appendResolution appends the answer to a handle resolution. It returns false
+// when that is negative. Any goroutine may call it, with a scratch of its own;
+// once warm it allocates nothing.
+func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updates bool, s *scratch) ([]byte, bool) {
+	query := handlespace.Query{Room: param.MaxLength - answerOverhead - len(q.Handle)}
+	switch {
+	case q.Items == allItems:
+		query.Items = param.MaxLength // more than fit into a message
+	case q.Items > 0:
+		query.Items = int(min(q.Items, param.MaxLength))
+	}
+	records, policy, ok := r.space.Resolve(s.records[:0], q.Handle, query)
+	s.records = records
+	if !ok {
+		answer := asap.HandleResolutionResponse{Handle: q.Handle, Error: unknownHandle}
+		out, err := answer.Append(dst)
+		if err != nil {
+			r.cfg.Log.WithError(err).Error("cannot encode a negative answer")
+		}
+		return out, false
+	}
+	if policy.Type == param.RoundRobin && !r.rsplib() {
+		policy.Type = 0 // absent stands for Round Robin
+	}
+	answer := asap.BeginResolution(dst, updates, q.Handle, policy)
+	for _, record := range records {
+		if !answer.Element(record.Encoded()) {
+			break
+		}
+	}
+	clear(records) // not to keep removed elements alive
+	out, err := answer.Finish()
+	if err != nil {
+		r.cfg.Log.WithError(err).Error("cannot encode an answer")
+	}
+	return out, true
+}
+
+// answerOverhead is the most that a resolution response needs besides handle and
+// elements: headers, padding, policy parameter.
+const answerOverhead = 32
+
+// sameElement reports whether pool users see no difference between two records
+// of an element.
+func sameElement(a, b *param.PoolElement) bool {
+	return a.Home == b.Home && a.Life == b.Life && a.Policy == b.Policy &&
+		sameTransport(a.User, b.User)
+}
+
+func sameTransport(a, b param.Transport) bool {
+	return a.Type == b.Type && a.Port == b.Port && a.Use == b.Use && a.ServiceCode == b.ServiceCode &&
+		slices.Equal(a.Addrs, b.Addrs) && string(a.Opaque) == string(b.Opaque)
+}
