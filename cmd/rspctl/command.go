@@ -17,6 +17,7 @@ import (
 	"rserpool/enrp/table"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/admin/client"
+	"rserpool/registrar/handlespace"
 )
 
 // config is what every command of rspctl can be told.
@@ -32,7 +33,7 @@ func declare(fs *pflag.FlagSet, c *config) {
 	fs.StringVarP(&c.server, "server", "s", "http://"+admin.DefaultAddress,
 		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353")
 	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time; watch: for each look")
-	fs.StringVar(&c.compat, "compat", "", "\"rsplib\" if the registrar is rsplib's, whose registration lives are milliseconds;\nwith sctp:// and tcp:// only")
+	fs.StringVar(&c.compat, "compat", "none", "make of the registrar: none, or rsplib, whose registration lives are milliseconds;\nfor sctp:// and tcp:// only")
 	cli.FormatVar(fs, &c.format)
 	fs.BoolVar(&c.noHeaders, "no-headers", false, "leave out the headers of tables")
 }
@@ -42,8 +43,8 @@ func (c *config) validate() error {
 	if c.timeout <= 0 {
 		errs = append(errs, fmt.Errorf("timeout: %v is not above zero", c.timeout))
 	}
-	if c.compat != "" && c.compat != "rsplib" {
-		errs = append(errs, fmt.Errorf("compat: %q is not rsplib", c.compat))
+	if c.compat != "none" && c.compat != "rsplib" {
+		errs = append(errs, fmt.Errorf("compat: %q is neither none nor rsplib", c.compat))
 	}
 	return errors.Join(errs...)
 }
@@ -65,14 +66,16 @@ tcp://HOST, is asked by the protocols of the RFCs:
     without elements, as registrars answer only those they know, and leaves as
     soon as it has the table. It answers nothing, so that it never votes in a
     takeover. The registrar may go on listing it as a peer for a while: about
-    10 seconds (rsplib) to 66 seconds (RFC 5353's timers). A takeover that begins
-    meanwhile may have to wait for it to be forgotten.
+    10 seconds (rsplib) to 66 seconds (RFC 5353's timers), and show it to the next
+    one who asks. A takeover that begins meanwhile may have to wait for it to be
+    forgotten.
   - resolve, register and deregister speak ASAP (port 3863 unless given).
 
 Pool handles are octets. Those that are not graphic ASCII, and the backslash, are
 written \xNN; other text stands for its octets.
 
 Exit codes:
+
     0  done
     1  failed
     2  wrong command line or configuration
@@ -122,18 +125,20 @@ type source interface {
 type adminSource struct{ *client.Client }
 
 func (s adminSource) Register(ctx context.Context, h param.PoolHandle, e param.PoolElement) (admin.Element, error) {
-	request := admin.RegisterRequest{User: admin.ShowTransport(e.User), Policy: admin.ShowPolicy(e.Policy), Life: float64(e.Life)}
-	if !e.ASAP.IsZero() {
-		asap := admin.ShowTransport(e.ASAP)
-		request.ASAP = &asap
-	}
-	return s.Client.Register(ctx, h, e.ID, request)
+	shown := showElement(h, e)
+	return s.Client.Register(ctx, h, e.ID, admin.RegisterRequest{User: shown.User, ASAP: shown.ASAP, Policy: shown.Policy, Life: shown.Life})
+}
+
+// showElement shows an element that came from the wire or the command line as the
+// admin API does, without what only its registrar knows.
+func showElement(h param.PoolHandle, e param.PoolElement) admin.Element {
+	return admin.ShowElement(&handlespace.Record{Handle: h, Element: e})
 }
 
 func (p *program) open(c config) (source, error) {
 	scheme, _, ok := strings.Cut(c.server, "://")
 	if !ok || scheme == "http" || scheme == "https" {
-		if c.compat != "" {
+		if c.compat != "none" {
 			return nil, cli.Exitf(cli.Usage, "compat: the admin API needs none; name the registrar by sctp:// or tcp://")
 		}
 		api, err := client.New(c.server, nil)

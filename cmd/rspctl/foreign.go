@@ -269,7 +269,7 @@ func (f *foreign) Resolve(ctx context.Context, h param.PoolHandle, items uint32)
 		if f.rsplib {
 			e.Life = secondsFromRsplib(e.Life)
 		}
-		r.Elements = append(r.Elements, admin.ShowElement(h, e))
+		r.Elements = append(r.Elements, showElement(h, e))
 	}
 	return r, nil
 }
@@ -298,7 +298,7 @@ func (f *foreign) Register(ctx context.Context, h param.PoolHandle, e param.Pool
 			hint: " (by ASAP a registrar takes addresses of the association only; on the element's host rsppe can do it)",
 		}
 	}
-	return admin.ShowElement(h, e), nil
+	return showElement(h, e), nil
 }
 
 // Deregister deregisters an element by ASAP.

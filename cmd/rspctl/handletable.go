@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rserpool/asap/param"
+	"rserpool/asap/transport"
 	"rserpool/enrp"
 	"rserpool/enrp/table"
 	"rserpool/registrar/admin"
@@ -40,7 +41,7 @@ func (f *foreign) Pool(ctx context.Context, h param.PoolHandle) (admin.Pool, err
 		}
 		pool := showPool(p)
 		for _, e := range p.Elements {
-			pool.Members = append(pool.Members, admin.ShowElement(h, e))
+			pool.Members = append(pool.Members, showElement(h, e))
 		}
 		return pool, nil
 	}
@@ -52,7 +53,7 @@ func (f *foreign) Pool(ctx context.Context, h param.PoolHandle) (admin.Pool, err
 func showPool(p enrp.Pool) admin.Pool {
 	pool := admin.Pool{Handle: admin.EscapeHandle(p.Handle), Elements: len(p.Elements)}
 	if len(p.Elements) > 0 {
-		first := admin.ShowElement(p.Handle, p.Elements[0])
+		first := showElement(p.Handle, p.Elements[0])
 		pool.Policy, pool.PolicyType = first.Policy.Name, first.Policy.Type
 		pool.Transport, pool.Control = first.User.Protocol, first.User.Control
 	}
@@ -88,7 +89,10 @@ func registrarsOf(t table.Table) []admin.RegistrarInfo {
 }
 
 func endpointOf(t param.Transport) admin.Endpoint {
-	e := admin.Endpoint{Protocol: "enrp", Network: admin.ShowTransport(t).Protocol}
+	e := admin.Endpoint{Protocol: "enrp", Network: transport.SCTP}
+	if t.Type == param.TypeTCPTransport {
+		e.Network = transport.TCP
+	}
 	for _, a := range t.AddrPorts() {
 		e.Addrs = append(e.Addrs, a.String())
 	}
@@ -193,11 +197,11 @@ func changes(before, after elements) []admin.Event {
 		old, was := before[k]
 		now, is := after[k]
 		e := admin.Event{Handle: admin.EscapeHandle(k.handle), ID: k.id.String()}
-		shown := admin.ShowElement(k.handle, now)
+		shown := showElement(k.handle, now)
 		switch {
 		case !is:
 			e.Type = admin.EventRemoved
-			shown = admin.ShowElement(k.handle, old)
+			shown = showElement(k.handle, old)
 		case !was:
 			e.Type = admin.EventRegistered
 		case !reflect.DeepEqual(old, now):

@@ -70,12 +70,15 @@ func (s *Settings[C]) Run(f func(cmd *cobra.Command, args []string, c C, log *lo
 	return func(cmd *cobra.Command, args []string) error {
 		s.log = newLogger(cmd.ErrOrStderr())
 		c, err := s.load(cmd)
-		if err != nil {
-			return err
-		}
 		switch {
 		case s.wish(flagPrintConfig):
-			return s.Print(cmd.OutOrStdout())
+			// An invalid one too: the origins tell where to look.
+			if printing := s.Print(cmd.OutOrStdout()); err == nil {
+				err = printing
+			}
+			return err
+		case err != nil:
+			return err
 		case s.wish(flagCheckConfig):
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "The configuration is valid.")
 			return err
