@@ -36,8 +36,16 @@ func main() {
 	names := flag.String("groups", "", "comma-separated groups to run instead of all that are not extra")
 	list := flag.Bool("list", false, "list the groups and end")
 	needs := flag.Bool("needs", false, "list what the groups need to be built and end")
+	send := flag.String("send", "", "send the messages given as arguments, in hexadecimal, to the first registrar by this protocol, asap or enrp, and end")
 	flag.Parse()
 
+	if *send != "" {
+		if err := sendRaw(*send, flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, "labrun:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	wanted, err := choose(*names)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "labrun:", err)

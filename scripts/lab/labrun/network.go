@@ -29,7 +29,9 @@ var (
 	pu1 = host{"pu1", 21}
 	pu2 = host{"pu2", 22}
 
-	hosts = []host{pr1, pr2, pr3, pe1, pe2, pe3, pu1, pu2}
+	odd = host{"odd", 31} // sends what no program does
+
+	hosts = []host{pr1, pr2, pr3, pe1, pe2, pe3, pu1, pu2, odd}
 )
 
 // a and b return the host's IPv4 addresses on the two networks, a6 its IPv6
@@ -75,7 +77,8 @@ func (l *lab) listens(h host, port int, limit time.Duration) error {
 	})
 }
 
-// buildNetwork makes the bridges and hosts. Multicast goes over network a.
+// buildNetwork makes the bridges and hosts. Multicast goes over network a only,
+// as rsplib takes an announcement's source address for the registrar's.
 func (l *lab) buildNetwork() error {
 	var script strings.Builder
 	for _, bridge := range []string{"lan-a", "lan-b"} {
@@ -89,6 +92,7 @@ func (l *lab) buildNetwork() error {
 			fmt.Fprintf(&script, "ip link set %s-%s up master lan-%s; %s link set dev %s up\n", h.name, network, network, ns, network)
 		}
 		fmt.Fprintf(&script, "%s address add %s/24 dev a; %s address add %s/24 dev b\n", ns, h.a(), ns, h.b())
+		fmt.Fprintf(&script, "%s link set dev b multicast off\n", ns)
 		fmt.Fprintf(&script, "%s address add %s/64 dev a nodad\n", ns, h.a6())
 		fmt.Fprintf(&script, "%s route add 224.0.0.0/4 dev a\n", ns)
 	}

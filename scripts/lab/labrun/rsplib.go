@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// rsplibRegistrar starts rspregistrar on a host, with addresses on both networks,
-// and waits until it listens: rsplib's users retry badly after a refusal.
+// rsplibRegistrar starts rspregistrar on a host and waits until it listens:
+// rsplib's users retry badly after a refusal.
 func (l *lab) rsplibRegistrar(h host, name string, args ...string) *process {
-	p := l.mustStart(h, name, append([]string{"rspregistrar",
-		"-asap=" + h.asap() + "," + h.b(), "-enrp=" + h.enrp() + "," + h.b(),
+	p := l.mustStart(h, name, append([]string{"rspregistrar", "-asap=" + h.asap() + "," + h.b(), "-enrp=" + h.enrp() + "," + h.b(),
 		"-minaddressscope=sitelocal", "-logcolor=off", "-loglevel=4"}, args...)...)
 	l.need(name+" listens", errors.Join(l.listens(h, 3863, 10*time.Second), p.running()))
 	return p

@@ -17,6 +17,9 @@ import (
 	"strings"
 )
 
+// odd is the lab's host whose messages are not rsplib's.
+const odd = "10.9.0.31"
+
 // protocol is one of the two whose messages are wanted.
 type protocol struct {
 	name  string
@@ -99,7 +102,7 @@ func run(pcap, out string) error {
 // read returns the messages of each protocol in the order of the capture. Upper
 // layers are not dissected, so that all user messages show as raw data.
 func read(pcap string) (map[string][][]byte, error) {
-	cmd := exec.Command("tshark", "-r", pcap, "-n", "--disable-protocol", "asap", "--disable-protocol", "enrp",
+	cmd := exec.Command("tshark", "-r", pcap, "-n", "-Y", "ip.src != "+odd, "--disable-protocol", "asap", "--disable-protocol", "enrp",
 		"-o", "sctp.ulp_dissection:FALSE", "-o", "sctp.reassembly:TRUE",
 		"-T", "fields", "-E", "separator=;", "-E", "aggregator=,",
 		"-e", "udp.dstport", "-e", "sctp.data_payload_proto_id", "-e", "data.data")
