@@ -1,6 +1,7 @@
 package poolelement
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -140,15 +141,15 @@ func (c Config) withDefaults() Config {
 	}
 	c.Hunt.NoRegistrar = -1
 	c.Hunt.Ordered = c.Hunt.Ordered || c.Compat == Rsplib
-	setDefault(&c.Policy.Type, param.RoundRobin)
-	setDefault(&c.Life, life)
-	setDefault(&c.RetryMin, time.Second)
-	setDefault(&c.RetryMax, 60*time.Second)
-	setDefault(&c.StopTimeout, 5*time.Second)
-	setDefault(&c.LoadStep, 0.02)
-	setDefault(&c.LoadInterval, time.Second)
+	c.Policy.Type = cmp.Or(c.Policy.Type, param.RoundRobin)
+	c.Life = cmp.Or(c.Life, life)
+	c.RetryMin = cmp.Or(c.RetryMin, time.Second)
+	c.RetryMax = cmp.Or(c.RetryMax, 60*time.Second)
+	c.StopTimeout = cmp.Or(c.StopTimeout, 5*time.Second)
+	c.LoadStep = cmp.Or(c.LoadStep, 0.02)
+	c.LoadInterval = cmp.Or(c.LoadInterval, time.Second)
 	if c.Compat == Rsplib {
-		setDefault(&c.RetryRejected, c.reregisterAfter(c.Life))
+		c.RetryRejected = cmp.Or(c.RetryRejected, c.reregisterAfter(c.Life))
 	}
 	c.Control.Network = transport.Auto
 	if len(c.Control.Hosts) == 0 {
@@ -161,12 +162,6 @@ func (c Config) withDefaults() Config {
 		c.Log = log
 	}
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	if zero := *new(T); *field == zero {
-		*field = value
-	}
 }
 
 // Validate names everything that is wrong with the configuration.

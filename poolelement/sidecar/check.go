@@ -129,6 +129,10 @@ func (c ExecCheck) Check(ctx context.Context) error {
 // maxOutput bounds what is kept of a command's or server's output, in octets.
 const maxOutput = 4096
 
+// outputDelay is how long the output of a command that has ended may be held
+// open by processes that it left behind.
+const outputDelay = time.Second
+
 // run runs a shell command and returns the beginning of what it writes to its
 // standard output.
 func run(ctx context.Context, command string) (string, error) {
@@ -137,7 +141,7 @@ func run(ctx context.Context, command string) (string, error) {
 	cmd.Stdout = &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = outputDelay
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = ctx.Err()

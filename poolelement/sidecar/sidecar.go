@@ -5,6 +5,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,8 @@ type Config struct {
 	// Interval is the time from the start of a check to that of the next.
 	// Default 2 s.
 	Interval time.Duration
-	// Timeout is how long a check may take; then it has failed. Default 1 s.
-	// It must not be longer than Interval.
+	// Timeout is how long a check may take; then it has failed. It must not
+	// be longer than Interval. Default 1 s, or Interval if that is shorter.
 	Timeout time.Duration
 	// Rise and Fall are how many passes bring the service into the pool, and
 	// how many failures take it out, each in a row. At the start one pass is
@@ -54,20 +55,11 @@ type Config struct {
 
 // WithDefaults returns a copy with defaults filled in.
 func (c Config) WithDefaults() Config {
-	for _, f := range []struct {
-		d   *time.Duration
-		def time.Duration
-	}{{&c.Interval, 2 * time.Second}, {&c.Timeout, time.Second}, {&c.GaugeInterval, time.Second}} {
-		if *f.d == 0 {
-			*f.d = f.def
-		}
-	}
-	if c.Rise == 0 {
-		c.Rise = 2
-	}
-	if c.Fall == 0 {
-		c.Fall = 3
-	}
+	c.Interval = cmp.Or(c.Interval, 2*time.Second)
+	c.Timeout = cmp.Or(c.Timeout, min(time.Second, c.Interval))
+	c.GaugeInterval = cmp.Or(c.GaugeInterval, time.Second)
+	c.Rise = cmp.Or(c.Rise, 2)
+	c.Fall = cmp.Or(c.Fall, 3)
 	if c.Log == nil {
 		log := logrus.New()
 		log.SetLevel(logrus.PanicLevel)
