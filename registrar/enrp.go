@@ -99,6 +99,11 @@ read:
 			if c.r.rsplib() {
 				element.Life = rsplibMilliseconds(element.Life)
 			}
+			if element.ASAP.IsZero() {
+				// Between registrars the parameter is mandatory (AMB-25). An
+				// administrator's element has none: its registrar stands for it.
+				element.ASAP = c.r.asap
+			}
 			if encoded, err = param.AppendPoolElement(encoded[:0], &element, true); err != nil {
 				c.log.WithError(err).Error("cannot encode an element")
 			} else if !page.Element(record.Handle, encoded) {
@@ -142,17 +147,17 @@ func (r *Registrar) elementsAfter(after handlespace.Key, own bool) []*handlespac
 	return records
 }
 
-// serverInformation describes this registrar by its ENRP endpoint, SCTP if there
-// is one. Without ENRP endpoint its transport is absent.
-func (r *Registrar) serverInformation() param.ServerInformation {
-	s := param.ServerInformation{ID: r.id}
+// endpoint describes where this registrar speaks a protocol, SCTP if it does so
+// there; absent if it doesn't.
+func (r *Registrar) endpoint(of protocol) param.Transport {
+	var t param.Transport
 	for _, l := range r.listeners {
-		if l.port != protoENRP || !s.Transport.IsZero() && l.Network() == transport.TCP {
+		if l.port != of || !t.IsZero() && l.Network() == transport.TCP {
 			continue
 		}
 		if addrs, err := usable(l.Addrs(), interfaceAddrs); err == nil {
-			s.Transport = endpointTransport(l.Network(), addrs)
+			t = endpointTransport(l.Network(), addrs)
 		}
 	}
-	return s
+	return t
 }

@@ -57,6 +57,7 @@ type Registrar struct {
 	group     sync.WaitGroup // acceptors, readers, writers, dials, announcers
 	loopDone  chan struct{}
 	server    param.ServerInformation // of this registrar; set before readers start
+	asap      param.Transport         // where this registrar speaks ASAP; likewise
 	ready     atomic.Bool
 
 	subscribed atomic.Int64 // subscriptions, for the admin API
@@ -171,7 +172,8 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 			}
 		}
 	}
-	r.server = r.serverInformation()
+	r.server = param.ServerInformation{ID: r.id, Transport: r.endpoint(protoENRP)}
+	r.asap = r.endpoint(protoASAP)
 	if r.announcer, err = r.newAnnouncer(ctx); err != nil {
 		return err
 	}
