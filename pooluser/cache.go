@@ -90,6 +90,7 @@ type flight struct {
 	done    chan struct{}
 	answer  Answer
 	err     error
+	forgot  bool // an answer from before does not stand either
 }
 
 func (f *flight) wait(ctx context.Context) (Answer, error) {

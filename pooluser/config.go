@@ -49,8 +49,8 @@ type Config struct {
 	Negative time.Duration
 	// Grace is how long after a change of the registrar 'unknown pool' does
 	// not replace an answer from the former one: a registrar that has just
-	// started learns of its elements only when they register again. Default
-	// 5 s; negative: none.
+	// started learns of its elements only when they have found it. Default
+	// 60 s, the longest pause in their hunt; negative: none.
 	Grace time.Duration
 	// MaxPools bounds the pools in the cache; the one unused for longest
 	// goes. Default 1024.
@@ -89,7 +89,7 @@ func (cfg Config) withDefaults() Config {
 		def   time.Duration
 	}{
 		{&cfg.Stale, 30 * time.Second}, {&cfg.StaleWait, 500 * time.Millisecond}, {&cfg.Negative, time.Second},
-		{&cfg.Grace, 5 * time.Second}, {&cfg.DialTimeout, 5 * time.Second}, {&cfg.RetryPause, 250 * time.Millisecond},
+		{&cfg.Grace, 60 * time.Second}, {&cfg.DialTimeout, 5 * time.Second}, {&cfg.RetryPause, 250 * time.Millisecond},
 	} {
 		if *f.field == 0 {
 			*f.field = f.def

@@ -90,7 +90,6 @@ type Resolver struct {
 	stopped bool
 	pools   map[param.PoolHandle]*entry
 	unused  *list.List // of *entry, the one used last at the front
-	homeAt  time.Time  // when the present home was found
 	stats   Stats
 }
 
@@ -202,12 +201,13 @@ func (r *Resolver) renewed(ctx context.Context, f *flight, stale Answer, now tim
 	}
 	wait, cancel := context.WithDeadline(ctx, f.started.Add(r.cfg.StaleWait))
 	defer cancel()
-	answer, err := f.wait(wait)
-	switch {
-	case err == nil:
-		return answer, nil
-	case errors.Is(err, ErrUnknownPool):
-		return Answer{}, err
+	select {
+	case <-f.done:
+	case <-wait.Done():
+		return stale, nil
+	}
+	if f.err == nil || f.forgot {
+		return f.answer, f.err
 	}
 	return stale, nil
 }
@@ -294,6 +294,7 @@ func (r *Resolver) ask(e *entry, now time.Time) *flight {
 		defer r.mu.Unlock()
 		e.flight = nil
 		f.answer, f.err = r.settle(e, reply, err, time.Now())
+		f.forgot = !e.known
 		close(f.done)
 	})
 	return f
@@ -331,7 +332,7 @@ func (r *Resolver) refused(e *entry, causes param.OperationError, now time.Time)
 	e.notBefore = now.Add(r.cfg.Negative)
 	e.updates = false
 	home, _ := r.client.Home()
-	newHome := home.Link != e.home && now.Sub(r.homeAt) < r.cfg.Grace
+	newHome := home.Link != e.home && now.Sub(home.Since) < r.cfg.Grace
 	if e.known && (newHome || !errors.Is(refusal, ErrUnknownPool)) {
 		return refusal // the last answer stands
 	}
@@ -365,14 +366,12 @@ func (r *Resolver) homeChanged(e huntnet.HomeEvent) {
 	if !e.Found || r.stopped {
 		return
 	}
-	now := time.Now()
-	r.homeAt = now
 	if !r.cfg.Subscribe {
 		return
 	}
 	for _, e := range r.pools {
 		if e.known && e.flight == nil {
-			r.ask(e, now)
+			r.ask(e, time.Now())
 		}
 	}
 }
@@ -398,8 +397,8 @@ func (r *Resolver) Report(ctx context.Context, pool param.PoolHandle, id param.P
 }
 
 // Select resolves the pool and selects one of its elements by the pool's policy.
-// When all have failed it asks the registrar again, and where that can't be
-// reached it begins anew with the elements it has. Errors are those of Resolve.
+// When all have failed it asks the registrar again, and where that brings no
+// answer it begins anew with the elements it has. Errors are those of Resolve.
 func (r *Resolver) Select(ctx context.Context, pool param.PoolHandle) (param.PoolElement, error) {
 	if _, err := r.Resolve(ctx, pool); err != nil {
 		return param.PoolElement{}, err
@@ -407,15 +406,28 @@ func (r *Resolver) Select(ctx context.Context, pool param.PoolHandle) (param.Poo
 	if element, ok := r.next(pool); ok {
 		return element, nil
 	}
-	if _, err := r.Renew(ctx, pool); err != nil {
-		if !errors.Is(err, hunt.ErrNoRegistrar) && !errors.Is(err, hunt.ErrTimeout) || !r.restart(pool) {
-			return param.PoolElement{}, err
-		}
+	if err := r.replace(ctx, pool); err != nil {
+		return param.PoolElement{}, err
 	}
 	if element, ok := r.next(pool); ok {
 		return element, nil
 	}
 	return param.PoolElement{}, &RefusedError{Pool: pool, Causes: param.OperationError{{Code: param.CauseUnknownPoolHandle}}}
+}
+
+// replace gets a new answer for a pool whose elements have all failed. Where none
+// comes soon the old one serves again.
+func (r *Resolver) replace(ctx context.Context, pool param.PoolHandle) error {
+	if _, connected := r.client.Home(); !connected && r.restart(pool) {
+		return nil
+	}
+	soon, cancel := context.WithTimeout(ctx, r.cfg.StaleWait)
+	defer cancel()
+	_, err := r.Renew(soon, pool)
+	if err == nil || ctx.Err() == nil && r.restart(pool) {
+		return nil
+	}
+	return err
 }
 
 // next selects from the entry.

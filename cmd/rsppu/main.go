@@ -47,17 +47,17 @@ interrupted.`,
 	}
 	s.Bind(root)
 	root.RunE = s.Run(func(cmd *cobra.Command, args []string, c settings, log *logrus.Logger) error {
-		cfg, end, err := c.resolver(networks, log)
+		r, end, err := c.open(cmd.Context(), networks, log)
 		if err != nil {
 			return err
 		}
-		defer end()
-		r, err := pooluser.New(cfg)
-		if err != nil {
-			return cli.Exit(cli.Usage, err)
-		}
 		r.Start()
-		defer r.Stop()
+		defer func() {
+			r.Stop()
+			if err := end(); err != nil {
+				log.WithError(err).Debug("end of announcements")
+			}
+		}()
 		u := &user{settings: c, resolver: r, pool: param.PoolHandle(args[0]), log: log, in: cmd.InOrStdin(), out: cmd.OutOrStdout()}
 		return exit(u.run(cmd.Context()))
 	})

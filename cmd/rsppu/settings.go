@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,20 +10,17 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
-	"rserpool/asap/hunt"
 	"rserpool/asap/transport"
 	"rserpool/cmd/internal/cli"
+	"rserpool/cmd/internal/registrars"
 	"rserpool/pooluser"
 )
 
 // settings are the texts of flags and files.
 type settings struct {
-	Registrars []string
-	Announce   string
-	Compat     string
-	Timers     string
-	Stale      time.Duration
-	Subscribe  bool
+	registrars.Settings
+	Stale     time.Duration
+	Subscribe bool
 
 	Timeout, AttemptTimeout time.Duration
 	PPID                    uint32
@@ -37,10 +35,7 @@ type settings struct {
 }
 
 func (c *settings) declare(fs *pflag.FlagSet) {
-	fs.StringSliceVar(&c.Registrars, "registrar", nil, "registrar, [sctp://|tcp://]HOST[,HOST...][:PORT]; repeatable; names may have several addresses")
-	fs.StringVar(&c.Announce, "announce", "off", "learn of registrars by multicast: off, auto, or GROUP[:PORT]")
-	fs.StringVar(&c.Compat, "compat", "none", "suit another make of registrar: none, rsplib")
-	fs.StringVar(&c.Timers, "timers", "auto", "timers of requests and hunt: auto (as --compat says), rfc, rsplib, fast (sub-second, for one host or rack)")
+	c.Settings.Declare(fs)
 	fs.DurationVar(&c.Stale, "stale", 30*time.Second, "how long an answer of the registrar is used before it is renewed; 0 asks for each connection")
 	fs.BoolVar(&c.Subscribe, "subscribe", false, "ask the registrar to send changes of the pool")
 
@@ -63,16 +58,12 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 
 // validate names everything that is wrong.
 func (c *settings) validate(networks *transport.Networks) error {
-	cfg, errs := c.config(networks)
-	if len(c.Registrars) == 0 && c.Announce == "off" {
-		errs = append(errs, errors.New("registrar: which one? Give --registrar or --announce"))
+	var errs []error
+	cfg, _, err := c.config(networks)
+	if err == nil {
+		err = cfg.Validate()
 	}
-	if len(errs) == 0 {
-		if len(cfg.Registrars) == 0 { // announcements will bring them
-			cfg.Registrars = []transport.Endpoint{{Network: transport.Auto, Hosts: []string{"announced"}, Port: hunt.Port}}
-		}
-		errs = append(errs, cfg.Validate())
-	}
+	errs = append(errs, err)
 	var modes []string
 	for _, m := range []struct {
 		name string
@@ -110,47 +101,35 @@ func (c *settings) validate(networks *transport.Networks) error {
 	return errors.Join(errs...)
 }
 
-// config returns the resolver's configuration, without announcers.
-func (c *settings) config(networks *transport.Networks) (pooluser.Config, []error) {
-	var errs []error
-	cfg := pooluser.Config{Networks: networks, Stale: c.Stale, DialTimeout: c.AttemptTimeout, Subscribe: c.Subscribe}
+// config returns the resolver's configuration, with the announcements' groups in
+// place of announcers.
+func (c *settings) config(networks *transport.Networks) (pooluser.Config, registrars.Parsed, error) {
+	found, err := c.Settings.Parse()
+	cfg := pooluser.Config{
+		Registrars: found.Endpoints, Networks: networks, Hunt: found.Hunt, RSPLib: found.RSPLib,
+		Stale: c.Stale, DialTimeout: c.AttemptTimeout, Subscribe: c.Subscribe,
+	}
 	if c.Stale == 0 {
 		cfg.Stale = -1
 	}
-	for _, text := range c.Registrars {
-		e, err := transport.ParseEndpoint(text, transport.Auto, hunt.Port)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("registrar: %w", err))
-			continue
-		}
-		cfg.Registrars = append(cfg.Registrars, e)
+	if len(found.Groups) > 0 {
+		cfg.Announcers = []transport.Announcer{nil}
 	}
-	switch c.Compat {
-	case "none":
-	case "rsplib":
-		cfg.RSPLib = true
-	default:
-		errs = append(errs, fmt.Errorf("compat: %q is neither none nor rsplib", c.Compat))
-	}
-	switch c.Timers {
-	case "auto":
-	case "rfc":
-		cfg.Hunt = hunt.Default()
-	case "rsplib":
-		cfg.Hunt = hunt.RSPLib()
-	case "fast":
-		cfg.Hunt = hunt.Fast()
-	default:
-		errs = append(errs, fmt.Errorf("timers: %q is none of auto, rfc, rsplib, fast", c.Timers))
-	}
-	cfg.Hunt.Ordered = cfg.Hunt.Ordered || cfg.RSPLib
-	cfg.Hunt.Jitter = 0.2
-	return cfg, errs
+	return cfg, found, err
 }
 
-// resolver returns the whole configuration; end frees what it holds.
-func (c *settings) resolver(networks *transport.Networks, log logrus.FieldLogger) (cfg pooluser.Config, end func(), err error) {
-	cfg, errs := c.config(networks)
+// open returns a resolver; end frees what it holds when it has stopped.
+func (c *settings) open(ctx context.Context, networks *transport.Networks, log logrus.FieldLogger) (r *pooluser.Resolver, end func() error, err error) {
+	cfg, found, err := c.config(networks)
+	if err != nil {
+		return nil, nil, err
+	}
 	cfg.Log = log
-	return cfg, func() {}, errors.Join(errs...)
+	if cfg.Announcers, end, err = found.Open(ctx, log); err != nil {
+		return nil, nil, err
+	}
+	if r, err = pooluser.New(cfg); err != nil {
+		return nil, nil, errors.Join(err, end())
+	}
+	return r, end, nil
 }

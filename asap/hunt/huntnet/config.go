@@ -84,6 +84,8 @@ type Peer struct {
 	Local, Remote []netip.AddrPort
 	// Registrar is the registrar's identifier, 0 until known.
 	Registrar param.RegistrarID
+	// Since is when it became the home registrar; zero for others.
+	Since time.Time
 }
 
 // HomeEvent tells that a home registrar was found or lost. A change from one

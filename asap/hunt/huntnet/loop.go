@@ -97,11 +97,14 @@ func (c *Client) publishHome() {
 		c.home.Store(nil)
 		return
 	}
-	if old := c.home.Load(); old != nil && old.Link == h.Link && old.Registrar == h.ID {
+	old := c.home.Load()
+	if old != nil && old.Link == h.Link && old.Registrar == h.ID {
 		return
 	}
 	p := c.peer(h.Link)
-	p.Registrar = h.ID
+	if p.Since = time.Now(); old != nil && old.Link == h.Link {
+		p.Since = old.Since
+	}
 	c.home.Store(&p)
 }
 
@@ -122,10 +125,13 @@ func (c *Client) tell(e hunt.Event) {
 	case hunt.Round:
 		c.log.WithFields(logrus.Fields{"round": e.Round, "t5": e.T5}).Debug("hunt for a registrar")
 	case hunt.HomeFound:
-		p := c.peer(e.Link)
-		c.log.WithFields(logrus.Fields{"network": p.Network, "registrar": p.Remote}).Info("home registrar found")
 		c.publishHome()
-		c.tellHome(HomeEvent{Found: true, Peer: p})
+		p := c.home.Load()
+		if p == nil || p.Link != e.Link {
+			return // lost again meanwhile
+		}
+		c.log.WithFields(logrus.Fields{"network": p.Network, "registrar": p.Remote}).Info("home registrar found")
+		c.tellHome(HomeEvent{Found: true, Peer: *p})
 	case hunt.HomeLost:
 		c.log.Info("home registrar lost")
 		c.publishHome()
