@@ -95,7 +95,7 @@ func (p *prober) start(t *target, now time.Time) {
 		ctx, cancel := context.WithTimeout(r.ctx, r.timers().KeepAlive.Timeout)
 		defer cancel()
 		c, err := r.dial(ctx, t.to)
-		if !r.post(func(now time.Time) { p.dialled(t, c, err, now) }) && c != nil {
+		if !r.post(func(now time.Time) { p.dialled(t, c, err, now) }) && err == nil {
 			// Nobody wants it any more, nor to know whether it closes well.
 			_ = c.Abort()
 		}

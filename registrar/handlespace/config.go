@@ -17,7 +17,7 @@ type Config struct {
 	// pools together, MaxElementsPerPool that in one pool. A registration
 	// beyond is rejected with cause 0x6, Lack of Resources. Defaults
 	// 1,000,000, 2,000,000 and 1,000,000. An element takes about one KiB, a
-	// pool of its own another.
+	// pool half a KiB more.
 	MaxPools           int
 	MaxElements        int
 	MaxElementsPerPool int

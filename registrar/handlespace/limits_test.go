@@ -112,7 +112,7 @@ func outage(t *testing.T) *Space {
 }
 
 func TestSuspects(t *testing.T) {
-	t.Run("are left out of resolutions", func(t *testing.T) {
+	t.Run("REQ_2_9_01_are_left_out_of_resolutions", func(t *testing.T) {
 		s := outage(t)
 		if got := ids(resolve(s, Query{})); got != "1 2" {
 			t.Errorf("resolved %s", got)
