@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/tcp"
+)
+
+// fakeRegistrar takes registrations and answers resolutions by all elements.
+type fakeRegistrar struct {
+	mu       sync.Mutex
+	elements map[param.PEID]param.PoolElement
+	most     int // elements that were registered at once
+	acks     int
+}
+
+func (f *fakeRegistrar) serve(ctx context.Context, l transport.Listener) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		c, err := l.Accept(ctx)
+		if err != nil {
+			return
+		}
+		running.Go(func() {
+			defer c.Close()
+			buf := make([]byte, transport.MaxMessage)
+			for {
+				m, err := c.Receive(ctx, buf)
+				if err != nil {
+					return
+				}
+				request, _, err := asap.Decode(m.Data)
+				if err != nil {
+					return
+				}
+				for _, answer := range f.answer(request) {
+					b, err := answer.Append(nil)
+					if err != nil || c.Send(ctx, transport.Message{Data: b}) != nil {
+						return
+					}
+				}
+			}
+		})
+	}
+}
+
+func (f *fakeRegistrar) answer(request asap.Message) []asap.Message {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch m := request.(type) {
+	case *asap.Registration:
+		f.elements[m.Element.ID] = m.Element
+		f.most = max(f.most, len(f.elements))
+		return []asap.Message{
+			&asap.RegistrationResponse{Handle: m.Handle, ID: m.Element.ID},
+			&asap.EndpointKeepAlive{Registrar: 1, Handle: m.Handle, ID: m.Element.ID},
+		}
+	case *asap.Deregistration:
+		delete(f.elements, m.ID)
+		return []asap.Message{&asap.DeregistrationResponse{Handle: m.Handle, ID: m.ID}}
+	case *asap.EndpointKeepAliveAck:
+		f.acks++
+	case *asap.HandleResolution:
+		r := &asap.HandleResolutionResponse{Handle: m.Handle, Policy: param.Policy{Type: param.RoundRobin}}
+		for _, e := range f.elements {
+			r.Elements = append(r.Elements, e)
+		}
+		return []asap.Message{r}
+	}
+	return nil
+}
+
+// TestMain lets the test program be the echo server, as the program itself is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == echoCommand {
+		if err := serveEcho(os.Args[2:]); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestLoad(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := tcp.New().Listen(ctx, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeRegistrar{elements: make(map[param.PEID]param.PoolElement)}
+	var running sync.WaitGroup
+	running.Go(func() { f.serve(ctx, l) })
+	defer running.Wait()
+	defer l.Close()
+	defer cancel()
+
+	var out bytes.Buffer
+	err = run(ctx, strings.Fields("--json --echo-baseline --register 40 --outstanding 3 --connections 2 --runs 3 --warmup 10ms --duration 50ms --target fake=tcp://"+
+		l.Addrs()[0].String()), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []summary
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 {
+		t.Fatalf("%d servers measured: %s", len(got), out.Bytes())
+	}
+	for _, s := range got {
+		if s.Rate <= 0 || s.P50 <= 0 || s.P99 < s.P50 || len(s.Rates) != 3 || s.ResponseSize != got[0].ResponseSize {
+			t.Errorf("figures make no sense: %+v", s)
+		}
+	}
+	if got[0].Elements != 40 || got[0].Target != "fake" || got[1].RateRatio <= 0 {
+		t.Errorf("figures make no sense: %s", out.Bytes())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.most != 40 || len(f.elements) != 0 || f.acks != 40 {
+		t.Errorf("%d elements were registered, %d acknowledged, %d left; want 40, 40, 0", f.most, f.acks, len(f.elements))
+	}
+}
+
+// TestServerGoes: a server that closes is an error, not a wait.
+func TestServerGoes(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"--target", l.Addr().String()}, &out); err == nil {
+		t.Errorf("measured a server that closes: %s", out.Bytes())
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, args := range []string{"", "--target udp://x", "--target a --pid 1 --pid 2", "--target a --connections 0", "--target a b", "--target a --format x", "--target a --compat y"} {
+		if s, err := parse(strings.Fields(args)); err == nil {
+			t.Errorf("%q was accepted: %+v", args, s)
+		}
+	}
+	s, err := parse(strings.Fields("--target a=sctp://10.0.0.1:1 --pid 7 --target b --compat rsplib"))
+	if err != nil || len(s.targets) != 2 || s.targets[0].pid != 7 || s.targets[0].name != "a" || s.targets[1].endpoint.Port != asap.Port || !s.rsplib {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestParseCPU(t *testing.T) {
+	got, err := parseCPU("42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 8 0 100 1000 200")
+	if err != nil || got != 3*time.Second {
+		t.Errorf("CPU time %v, %v; want 3s", got, err)
+	}
+	if _, err := parseCPU("42 (x) S 1"); err == nil {
+		t.Error("a short line was accepted")
+	}
+	if _, err := cpuAt(t.Context(), 1<<30, time.Now()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("CPU time of no process: %v", err)
+	}
+}
