@@ -57,7 +57,7 @@ var errFinal = errors.New("the element is out of its pool for good")
 func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.Signal, load func() (settings, error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	element, end, err := c.build(ctx, log, func(e poolelement.Event) {
+	element, end, err := c.open(ctx, log, func(e poolelement.Event) {
 		final := e.Type == poolelement.RegistrationFailed || e.Type == poolelement.RegistrationLost
 		if final && e.Retry.IsZero() {
 			cancel(fmt.Errorf("%w: %w", errFinal, e.Err))
@@ -117,7 +117,7 @@ func reload(ctx context.Context, now settings, element *poolelement.Element, log
 			log.WithError(err).Error("configuration not reloaded, the old one stays")
 			continue
 		}
-		config, err := next.element()
+		config, _, err := next.element()
 		if err != nil {
 			log.WithError(err).Error("configuration not reloaded, the old one stays")
 			continue

@@ -15,19 +15,15 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
-	"rserpool/asap/hunt"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
-	"rserpool/asap/transport/mcast"
 	"rserpool/asap/transport/sctp"
 	"rserpool/asap/transport/tcp"
+	"rserpool/cmd/internal/registrars"
 	"rserpool/poolelement"
 	"rserpool/poolelement/sidecar"
 	"rserpool/selection"
 )
-
-// defaultPort is where registrars listen (RFC 5352, section 8.2).
-const defaultPort = 3863
 
 // service is what the settings say of one service.
 type service struct {
@@ -49,13 +45,9 @@ type service struct {
 type settings struct {
 	service
 
-	Registrars         []string
-	Announce           string
-	AnnounceInterfaces []string
-	Control            string
-	RFCStrict  bool
-	Compat     string
-	Timers     string
+	registrars.Settings
+	Control   string
+	RFCStrict bool
 
 	Reregister, RetryMin, RetryMax time.Duration
 	RetryRejected, StopTimeout     time.Duration
@@ -75,7 +67,7 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&c.CheckStatus, "check-status", "200-399", "HTTP status, or range of them, that passes the check")
 	fs.StringVar(&c.CheckExit, "check-exit", "0", "exit code, or range of them, that passes the check")
 	fs.DurationVar(&c.CheckInterval, "check-interval", 2*time.Second, "time between checks")
-	fs.DurationVar(&c.CheckTimeout, "check-timeout", time.Second, "time a check may take")
+	fs.DurationVar(&c.CheckTimeout, "check-timeout", 0, "time a check may take (default 1s, or --check-interval if that is shorter)")
 	fs.IntVar(&c.CheckRise, "check-rise", 2, "passes in a row that bring the server back into the pool")
 	fs.IntVar(&c.CheckFall, "check-fall", 3, "failures in a row that take it out")
 
@@ -84,13 +76,9 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.LoadStep, "load-step", 0.02, "smallest change of the load to report, as a share of full load")
 	fs.DurationVar(&c.LoadReportInterval, "load-report-interval", time.Second, "shortest time between two reports of the load")
 
-	fs.StringSliceVar(&c.Registrars, "registrar", nil, "registrar, [sctp://|tcp://]HOST[,HOST...][:PORT]; repeatable; names may have several addresses")
-	fs.StringVar(&c.Announce, "announce", "off", "learn of registrars by multicast: off, auto (the groups of the RFC, with --compat rsplib rsplib's), or GROUP[:PORT]")
-	fs.StringSliceVar(&c.AnnounceInterfaces, "announce-interface", nil, "network interface to hear announcements on; repeatable (default: all with multicast)")
+	c.Settings.Declare(fs)
 	fs.StringVar(&c.Control, "listen", ":0", "HOST[,HOST...]:PORT where registrars reach this element; port 0 takes a free one")
 	fs.BoolVar(&c.RFCStrict, "rfc-strict", false, "SCTP only: no registration over TCP, which is an extension")
-	fs.StringVar(&c.Compat, "compat", "none", "suit another make of registrar: none, rsplib")
-	fs.StringVar(&c.Timers, "timers", "auto", "timers of requests and hunt: auto (as --compat says), rfc, rsplib, fast (sub-second, for one host or rack)")
 
 	fs.DurationVar(&c.Reregister, "reregister", 0, "time between registrations (default: as RFC 5352 says, from the life)")
 	fs.BoolVar(&c.GiveUp, "give-up", false, "end when no registrar answers, instead of trying again with growing pauses")
@@ -106,18 +94,12 @@ func (c settings) sameButPolicyAndLife(other settings) bool {
 	return reflect.DeepEqual(c, other)
 }
 
-// announced stands for the registrars that announcements will bring.
-var announced = transport.Endpoint{Network: transport.Auto, Hosts: []string{"announced"}, Port: defaultPort}
-
 // validate names everything that is wrong.
 func (c *settings) validate() error {
-	element, err := c.element()
+	element, _, err := c.element()
 	car, carErr := c.sidecar()
 	errs := []error{err, carErr}
 	if err == nil {
-		if c.Announce != "off" {
-			element.Registrars = append(element.Registrars, announced)
-		}
 		errs = append(errs, element.Validate())
 	}
 	if carErr == nil {
@@ -126,9 +108,11 @@ func (c *settings) validate() error {
 	return errors.Join(errs...)
 }
 
-// element returns the configuration of the pool element, without announcers.
-func (c *settings) element() (poolelement.Config, error) {
-	var errs []error
+// element returns the configuration of the pool element, with a nil announcer if
+// there are to be any, and where the registrars are.
+func (c *settings) element() (poolelement.Config, registrars.Parsed, error) {
+	found, err := c.Settings.Parse()
+	errs := []error{err}
 	check := func(flag string, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
@@ -136,6 +120,7 @@ func (c *settings) element() (poolelement.Config, error) {
 	}
 	e := poolelement.Config{
 		Handle: param.PoolHandle(c.Pool), Networks: transport.NewNetworks(sctp.New(), tcp.New()),
+		Registrars: found.Endpoints, Hunt: found.Hunt,
 		Reregister: c.Reregister, GiveUp: c.GiveUp, RetryMin: c.RetryMin, RetryMax: c.RetryMax,
 		RetryRejected: c.RetryRejected, StopTimeout: c.StopTimeout,
 		LoadStep: c.LoadStep, LoadInterval: c.LoadReportInterval,
@@ -144,18 +129,15 @@ func (c *settings) element() (poolelement.Config, error) {
 	if c.Pool == "" {
 		errs = append(errs, errors.New("pool: which pool? Give --pool"))
 	}
+	if found.RSPLib {
+		e.Compat = poolelement.Rsplib
+	}
+	if len(found.Groups) > 0 {
+		e.Announcers = []transport.Announcer{nil}
+	}
 	if c.RFCStrict {
 		e.Networks = transport.NewNetworks(sctp.New())
 	}
-	if len(c.Registrars) == 0 && c.Announce == "off" {
-		errs = append(errs, errors.New("registrar: which one? Give --registrar or --announce"))
-	}
-	for _, text := range c.Registrars {
-		r, err := transport.ParseEndpoint(text, transport.Auto, defaultPort)
-		check("registrar", err)
-		e.Registrars = append(e.Registrars, r)
-	}
-	var err error
 	e.Control, err = transport.ParseEndpoint(c.Control, transport.Auto, 0)
 	check("listen", err)
 	e.User, err = c.userTransport()
@@ -166,30 +148,10 @@ func (c *settings) element() (poolelement.Config, error) {
 	check("life", err)
 	e.ID, err = parseID(c.ID)
 	check("id", err)
-	switch c.Compat {
-	case "none":
-	case "rsplib":
-		e.Compat = poolelement.Rsplib
-	default:
-		check("compat", fmt.Errorf("%q is neither none nor rsplib", c.Compat))
-	}
-	switch c.Timers {
-	case "auto":
-	case "rfc":
-		e.Hunt = hunt.Default()
-	case "rsplib":
-		e.Hunt = hunt.RSPLib()
-	case "fast":
-		e.Hunt = hunt.Fast()
-	default:
-		check("timers", fmt.Errorf("%q is none of auto, rfc, rsplib, fast", c.Timers))
-	}
-	_, err = c.groups()
-	check("announce", err)
 	if c.Load != "" && !e.Policy.Type.Adaptive() {
 		check("load", fmt.Errorf("the policy %q has no load", c.Policy))
 	}
-	return e, errors.Join(errs...)
+	return e, found, errors.Join(errs...)
 }
 
 // userTransport returns the transport to register. Without --advertise it has no
@@ -314,51 +276,15 @@ func parseID(s string) (param.PEID, error) {
 	return param.PEID(id), nil
 }
 
-// groups returns the multicast groups of --announce, none when it is off.
-func (c *settings) groups() ([]netip.AddrPort, error) {
-	switch {
-	case c.Announce == "off":
-		return nil, nil
-	case c.Announce == "auto" && c.Compat == "rsplib":
-		return mcast.RsplibGroups(), nil
-	case c.Announce == "auto":
-		return mcast.RFCGroups(mcast.SiteLocal), nil
-	}
-	group, err := netip.ParseAddrPort(c.Announce)
-	if err != nil {
-		var addr netip.Addr
-		addr, err = netip.ParseAddr(c.Announce)
-		group = netip.AddrPortFrom(addr, mcast.Port)
-	}
-	if err != nil || !group.Addr().IsMulticast() {
-		return nil, fmt.Errorf("%q is neither off nor auto nor a multicast group", c.Announce)
-	}
-	return []netip.AddrPort{group}, nil
-}
-
-// build makes the element and what it needs; end frees that when the element has
-// ended.
-func (c *settings) build(ctx context.Context, log logrus.FieldLogger, onEvent func(poolelement.Event)) (e *poolelement.Element, end func() error, err error) {
-	cfg, err := c.element()
+// open makes the element; end frees what it holds when it has ended.
+func (c *settings) open(ctx context.Context, log logrus.FieldLogger, onEvent func(poolelement.Event)) (e *poolelement.Element, end func() error, err error) {
+	cfg, found, err := c.element()
 	if err != nil {
 		return nil, nil, err
 	}
 	cfg.Log, cfg.OnEvent = log, onEvent
-	end = func() error { return nil }
-	groups, err := c.groups()
-	if err != nil {
+	if cfg.Announcers, end, err = found.Open(ctx, log); err != nil {
 		return nil, nil, err
-	}
-	if len(groups) > 0 {
-		announcer, err := mcast.Open(ctx, mcast.Config{
-			Groups: groups, Interfaces: c.AnnounceInterfaces,
-			Report: func(err error) { log.WithError(err).Warn("registrar announcements") },
-		})
-		if err != nil {
-			return nil, nil, fmt.Errorf("announce: %w", err)
-		}
-		cfg.Announcers = []transport.Announcer{announcer}
-		end = announcer.Close
 	}
 	if e, err = poolelement.New(cfg); err != nil {
 		return nil, nil, errors.Join(err, end())
