@@ -33,7 +33,7 @@ func declare(fs *pflag.FlagSet, c *config) {
 	fs.StringVarP(&c.server, "server", "s", "http://"+admin.DefaultAddress,
 		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353")
 	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time; watch: for each look")
-	fs.StringVar(&c.compat, "compat", "none", "make of the registrar: none, or rsplib, whose registration lives are milliseconds;\nfor sctp:// and tcp:// only")
+	fs.StringVar(&c.compat, "compat", "none", "make of the registrar: none, or rsplib, whose registration lives are milliseconds;\nof no effect on the admin API")
 	cli.FormatVar(fs, &c.format)
 	fs.BoolVar(&c.noHeaders, "no-headers", false, "leave out the headers of tables")
 }
@@ -138,9 +138,6 @@ func showElement(h param.PoolHandle, e param.PoolElement) admin.Element {
 func (p *program) open(c config) (source, error) {
 	scheme, _, ok := strings.Cut(c.server, "://")
 	if !ok || scheme == "http" || scheme == "https" {
-		if c.compat != "none" {
-			return nil, cli.Exitf(cli.Usage, "compat: the admin API needs none; name the registrar by sctp:// or tcp://")
-		}
 		api, err := client.New(c.server, nil)
 		if err != nil {
 			return nil, cli.Exit(cli.Usage, fmt.Errorf("server: %w", err))

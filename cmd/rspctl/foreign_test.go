@@ -272,8 +272,10 @@ func TestForeignRegistrarFailures(t *testing.T) {
 		}), cli.Failed, "the registrar reports Invalid Values", 0},
 		{"association closed", func(l *lab) {
 			l.serve(enrp.Port, enrp.PPID, func(conn transport.Conn) func([]byte) []appender {
-				conn.Close()
-				return func([]byte) []appender { return nil }
+				return func([]byte) []appender {
+					conn.Close()
+					return nil
+				}
 			})
 		}, cli.Failed, "the registrar closed the association", 0},
 	} {

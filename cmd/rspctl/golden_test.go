@@ -213,7 +213,6 @@ func TestExitCodes(t *testing.T) {
 		{"bad HTTP server", "pools -s http://x/y", t.Context(), cli.Usage, "http://host:port"},
 		{"bad timeout", "pools --timeout 0s", t.Context(), cli.Usage, "timeout"},
 		{"bad compat", "pools --compat rslib", t.Context(), cli.Usage, "compat"},
-		{"compat without need", "pools --compat rsplib", t.Context(), cli.Usage, "compat"},
 		{"empty handle", "pool show " + `\x4`, t.Context(), cli.Usage, "pool handle"},
 		{"bad identifier", "deregister p 0", t.Context(), cli.Usage, "identifier 0"},
 		{"no transport", "register p", t.Context(), cli.Usage, `"transport"`},
