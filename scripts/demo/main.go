@@ -26,7 +26,7 @@ import (
 const (
 	pool    = "squares"
 	gapMax  = time.Second            // after the kill
-	calmMax = 200 * time.Millisecond // at all other times: a pause of the machine, not of the pool
+	calmMax = 400 * time.Millisecond // at all other times: a pause of the machine, not of the pool
 )
 
 func main() {
