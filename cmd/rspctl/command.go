@@ -76,14 +76,14 @@ written \xNN; other text stands for its octets.
 
 Exit codes:
 
-    0  done
-    1  failed
-    2  wrong command line or configuration
-    3  the registrar can't be reached
-    4  no such pool or element
-    5  status: works, but not as it should
-    6  timed out
-  130  interrupted
+      0  done
+      1  failed
+      2  wrong command line or configuration
+      3  the registrar can't be reached
+      4  no such pool or element
+      5  status: works, but not as it should
+      6  timed out
+    130  interrupted
 
 Each flag can also be set by an environment variable, RSERPOOL_ and the flag in
 capitals, and as a key in the configuration file.`
