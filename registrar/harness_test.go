@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"reflect"
 	"sync"
 	"testing"
@@ -53,13 +54,15 @@ func inWorld(t *testing.T, f func(w *world), change ...func(*Config)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, net: mem.NewNetwork(1)}
 		w.r = w.registrar("registrar", asapAddr.Addr().String(), change...)
+		defer func() { // also when f fails
+			for _, p := range w.peers {
+				p.leave()
+			}
+			if err := w.r.Stop(context.Background()); err != nil {
+				t.Errorf("Stop: %v", err)
+			}
+		}()
 		f(w)
-		for _, p := range w.peers {
-			p.leave()
-		}
-		if err := w.r.Stop(context.Background()); err != nil {
-			t.Errorf("Stop: %v", err)
-		}
 	})
 }
 
@@ -80,6 +83,10 @@ func (w *world) registrar(machine, addr string, change ...func(*Config)) *Regist
 func (w *world) config(machine, addr string, change ...func(*Config)) Config {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
+	if testing.Verbose() {
+		log.SetOutput(os.Stderr)
+		log.SetLevel(logrus.DebugLevel)
+	}
 	host := w.net.Host(machine, addr)
 	cfg := Config{
 		ID:       ownID,
