@@ -234,9 +234,9 @@ func (r *reports) count(part string) (n int) {
 	return n
 }
 
-// TestNobodyReads: announcements beyond the queue are dropped, which is told
+// TestASAP_9_2_16_FloodOfAnnouncements: announcements beyond the queue are dropped, which is told
 // once.
-func TestNobodyReads(t *testing.T) {
+func TestASAP_9_2_16_FloodOfAnnouncements(t *testing.T) {
 	eachFamily(t, func(t *testing.T, group, _ netip.AddrPort, source netip.Addr) {
 		var told reports
 		a := open(t, Config{Groups: []netip.AddrPort{group}, Report: told.add})

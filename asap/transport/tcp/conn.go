@@ -138,8 +138,8 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 	if err := c.writes.Arm(ctx); err != nil {
 		return err
 	}
-	if len(msgs) == 1 && len(msgs[0].Data)%4 == 0 {
-		return c.write(ctx, msgs[0].Data)
+	if whole, ok := joined(msgs); ok {
+		return c.write(ctx, whole)
 	}
 	pooled := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(pooled)
@@ -156,6 +156,27 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 		out = out[:0]
 	}
 	return nil
+}
+
+// joined returns the messages as one piece without copying them, if they need no
+// padding and lie one behind the other in memory, as those do that a caller has
+// collected in one buffer.
+func joined(msgs []transport.Message) ([]byte, bool) {
+	var whole []byte
+	for i, m := range msgs {
+		n := len(whole)
+		switch {
+		case len(m.Data)%4 != 0:
+			return nil, false
+		case i == 0:
+			whole = m.Data
+		case cap(whole) < n+len(m.Data) || &whole[:n+1][n] != &m.Data[0]:
+			return nil, false
+		default:
+			whole = whole[:n+len(m.Data)]
+		}
+	}
+	return whole, len(msgs) > 0
 }
 
 // checkFraming refuses a message that the peer would cut at another place.

@@ -119,6 +119,49 @@ func TestSendBatchBeyondTheBuffer(t *testing.T) {
 	}
 }
 
+// TestSendJoined: messages that lie together in memory, or nearly, arrive as they
+// are.
+func TestSendJoined(t *testing.T) {
+	three := bytes.Join([][]byte{framed(8), framed(12), framed(4)}, nil)
+	a, b, c := three[:8], three[8:20], three[20:]
+	elsewhere := framed(12)
+	clipped := bytes.Clone(three)[:8:8]
+	tests := []struct {
+		name   string
+		msgs   [][]byte
+		joined bool
+	}{
+		{"one", [][]byte{a}, true},
+		{"all", [][]byte{a, b, c}, true},
+		{"a gap", [][]byte{a, c}, false},
+		{"another order", [][]byte{b, a}, false},
+		{"the same twice", [][]byte{a, a}, false},
+		{"one from elsewhere", [][]byte{a, elsewhere, c}, false},
+		{"without room behind", [][]byte{clipped, b}, false},
+		{"without padding", [][]byte{framed(7)[:7], b}, false},
+		{"none", nil, false},
+	}
+	for _, tt := range tests {
+		conn, peer := raw(t, transport.Options{})
+		var msgs []transport.Message
+		var want []byte
+		for _, m := range tt.msgs {
+			msgs = append(msgs, transport.Message{Data: m})
+			want = append(append(want, m...), make([]byte, padded(len(m))-len(m))...)
+		}
+		if _, ok := joined(msgs); ok != tt.joined {
+			t.Errorf("%s: joined: %v", tt.name, ok)
+		}
+		if err := conn.Send(t.Context(), msgs...); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if got, err := io.ReadAll(peer); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: the peer got % x, %v; want % x", tt.name, got, err, want)
+		}
+	}
+}
+
 // TestHalfSentMessageCloses: when the context ends between two messages the
 // connection stays, in the middle of one it goes.
 func TestHalfSentMessageCloses(t *testing.T) {
