@@ -306,7 +306,7 @@ func TestAgainstModel(t *testing.T) {
 					items[i] = &Item{Value: i, Size: 1 + r.IntN(3)}
 				}
 				in := map[*Item]bool{}
-				span := uint32(1) << r.IntN(7) // small: many equals and zeros
+				span := uint32(1) << r.IntN(5) // small: many equals and zeros
 				for step := range 400 {
 					it := items[r.IntN(len(items))]
 					switch r.IntN(5) {

@@ -538,6 +538,31 @@ func TestPOL_5_4_2_01_WeightIsSpareCapacity(t *testing.T) {
 	})
 }
 
+// Elements that carry another policy's parameter count as weight 1, priority 0,
+// load 0 and degradation 0.
+func TestAMB_38_MissingValues(t *testing.T) {
+	other := param.Policy{Type: param.RoundRobin}
+	for typ, c := range map[param.PolicyType]struct {
+		own  param.Policy
+		want string // six replies of one element
+	}{
+		param.WeightedRoundRobin:   {param.Policy{Weight: 2}, "B A A B A A"},
+		param.Priority:             {param.Policy{Priority: 1}, "A A A A A A"},
+		param.LeastUsed:            {param.Policy{Load: 1}, "B B B B B B"},
+		param.LeastUsedDegradation: {param.Policy{Degradation: 1}, "A B B B B B"},
+		param.PriorityLeastUsed:    {param.Policy{Degradation: 1}, "B B B B B B"},
+	} {
+		chooser, _ := fill(typ, member{"A", c.own})
+		chooser.Put(&Item{Value: "B"}, other)
+		if got := replies(chooser, 6, 1); got != c.want {
+			t.Errorf("%v: %s, want %s", typ, got, c.want)
+		}
+	}
+	chooser, _ := fill(param.RandomizedLeastUsed, member{"A", param.Policy{Load: math.MaxUint32 / 2}})
+	chooser.Put(&Item{Value: "B"}, other)
+	follows(t, map[string]float64{"A": 1. / 3, "B": 2. / 3}, func() string { return reply(chooser, 1) })
+}
+
 func TestAMB_35_DefaultLimits(t *testing.T) {
 	for _, d := range All() {
 		want := Unlimited
