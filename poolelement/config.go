@@ -101,6 +101,11 @@ type Config struct {
 	// corrected the pool. Default 0, never, as RFC 5352 demands; with Rsplib
 	// Reregister.
 	RetryRejected time.Duration
+	// Silence is how many times the longest time between two keep-alives of
+	// the home registrar may pass without one before the element registers
+	// again, in case the registrar has removed it or is gone. Default 3;
+	// negative: never.
+	Silence int
 	// StopTimeout bounds the deregistration at the end of Run. Default 5 s.
 	StopTimeout time.Duration
 
@@ -145,6 +150,7 @@ func (c Config) withDefaults() Config {
 	c.Life = cmp.Or(c.Life, life)
 	c.RetryMin = cmp.Or(c.RetryMin, time.Second)
 	c.RetryMax = cmp.Or(c.RetryMax, 60*time.Second)
+	c.Silence = cmp.Or(c.Silence, 3)
 	c.StopTimeout = cmp.Or(c.StopTimeout, 5*time.Second)
 	c.LoadStep = cmp.Or(c.LoadStep, 0.02)
 	c.LoadInterval = cmp.Or(c.LoadInterval, time.Second)

@@ -198,7 +198,7 @@ func (e *Element) tell(ev Event) {
 		log = log.WithError(ev.Err)
 	}
 	switch {
-	case ev.Type == RegistrationRefreshed && ev.Err == nil:
+	case ev.Type == HomeFound, ev.Type == RegistrationRefreshed && ev.Err == nil:
 		log.Debug(ev.Type)
 	case ev.Err != nil || ev.Type == HomeLost:
 		log.Warn(ev.Type)

@@ -79,6 +79,8 @@ type machine struct {
 	retry   time.Time     // when to begin again, in Unregistered and Failed
 	backoff time.Duration // the last pause, 0 after a success
 
+	watch silence // of the home
+
 	ignored uint64 // messages that are not for this element
 	outputs []output
 }
@@ -192,6 +194,7 @@ func (m *machine) homeFound(now time.Time, l *link) {
 		found = HomeChanged
 	}
 	m.home = l
+	m.watch = silence{}
 	switch {
 	case m.state == Hunting && m.outstanding != Unregistered:
 		m.state = m.outstanding // package hunt has sent it again
@@ -229,7 +232,7 @@ func (m *machine) tick(now time.Time) {
 	switch m.state {
 	case Registered:
 		switch {
-		case due(m.t4, now) || due(m.updateAt(), now):
+		case due(m.t4, now) || due(m.updateAt(), now) || due(m.watch.limit, now):
 			m.sendRegistration(now)
 		case due(m.expires, now):
 			m.lost(now)
@@ -245,7 +248,7 @@ func (m *machine) tick(now time.Time) {
 func (m *machine) deadline() time.Time {
 	switch m.state {
 	case Registered:
-		return earliest(m.t4, earliest(m.updateAt(), m.expires))
+		return earliest(earliest(m.t4, m.updateAt()), earliest(m.expires, m.watch.limit))
 	case Unregistered, Failed:
 		return m.retry
 	}
@@ -268,7 +271,7 @@ func earliest(a, b time.Time) time.Time {
 func (m *machine) receive(now time.Time, msg asap.Message, fromHome bool) {
 	switch msg := msg.(type) {
 	case *asap.EndpointKeepAlive:
-		m.keepAlive(msg)
+		m.keepAlive(now, msg, fromHome)
 	case *asap.DeregistrationResponse:
 		if !fromHome || !m.mine(msg.Handle, msg.ID) || len(msg.Error) > 0 ||
 			m.state != Registered && m.state != Reregistering {
@@ -291,12 +294,15 @@ func (m *machine) mine(handle param.PoolHandle, id param.PEID) bool {
 
 // keepAlive follows RFC 5352, section 3.4, and the reading AMB-07. rsplib says
 // which element it means.
-func (m *machine) keepAlive(msg *asap.EndpointKeepAlive) {
+func (m *machine) keepAlive(now time.Time, msg *asap.EndpointKeepAlive, fromHome bool) {
 	if !m.claimed || msg.Handle != m.cfg.Handle || msg.ID != 0 && msg.ID != m.id {
 		m.ignored++
 		return
 	}
 	m.put(replyOutput{&asap.EndpointKeepAliveAck{Handle: m.cfg.Handle, ID: m.id}})
+	if fromHome {
+		m.watch.heard(now, m.cfg.Silence)
+	}
 	if msg.Home && msg.Registrar != 0 {
 		m.put(adoptOutput{msg.Registrar})
 	}
@@ -320,6 +326,7 @@ func (m *machine) sendRegistration(now time.Time) {
 	}
 	m.sent = param.PoolElement{ID: m.id, Life: m.life, User: user, Policy: m.policy, ASAP: asapTransport}
 	m.sentAt, m.refused = now, false
+	m.watch = silence{}
 	m.claimed = true
 	next := Reregistering
 	if m.accepted.ID == 0 || due(m.expires, now) {
