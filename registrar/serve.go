@@ -192,6 +192,9 @@ func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updat
 	case q.Items > 0:
 		query.Items = int(min(q.Items, param.MaxLength))
 	}
+	if r.rsplib() {
+		query.Items = min(query.Items, rsplibItems)
+	}
 	records, policy, ok := r.space.Resolve(s.records[:0], q.Handle, query)
 	s.records = records
 	if !ok {
@@ -218,6 +221,10 @@ func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updat
 	}
 	return out, true
 }
+
+// rsplibItems is the number of elements beyond which rsplib's users refuse an
+// answer.
+const rsplibItems = 128
 
 // answerOverhead is the most that a resolution response needs besides handle and
 // elements: headers, padding, policy parameter.
