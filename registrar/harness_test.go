@@ -46,13 +46,14 @@ type world struct {
 	r     *Registrar
 	peers []*peer
 	hosts int
+	made  map[string]bool // machines of registrars
 }
 
 // inWorld runs f with a registrar whose configuration the given functions change.
 func inWorld(t *testing.T, f func(w *world), change ...func(*Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, net: mem.NewNetwork(1)}
+		w := &world{T: t, net: mem.NewNetwork(1), made: make(map[string]bool)}
 		w.r = w.registrar("registrar", asapAddr.Addr().String(), change...)
 		defer func() { // also when f fails
 			for _, p := range w.peers {
@@ -87,7 +88,11 @@ func (w *world) config(machine, addr string, change ...func(*Config)) Config {
 		log.SetOutput(os.Stderr)
 		log.SetLevel(logrus.DebugLevel)
 	}
-	host := w.net.Host(machine, addr)
+	if !w.made[machine] {
+		w.made[machine] = true
+		w.net.Host(machine, addr)
+	}
+	host := w.net.Host(machine)
 	cfg := Config{
 		ID:       ownID,
 		Networks: transport.NewNetworks(host, asTCP{host}),
