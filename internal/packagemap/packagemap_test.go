@@ -30,8 +30,10 @@ var anything = []string{"*", "*/*", "*/*/*"}
 
 var rules = []rule{
 	{"asap/param", nil, nil},
+	{"asap/param/paramtest", []string{"asap/param"}, nil},
 	{"asap", []string{"asap/param"}, nil},
 	{"asap/hunt", []string{"asap", "asap/param"}, nil},
+	{"asap/hunt/hunttest", []string{"asap", "asap/param", "asap/hunt", "asap/transport"}, nil},
 	{"asap/hunt/huntnet", []string{"asap", "asap/param", "asap/hunt", "asap/transport"}, []string{"github.com/sirupsen/logrus"}},
 	{"asap/transport", []string{"asap/param"}, nil},
 	{"asap/transport/sctp", []string{"asap/param", "asap/transport"}, []string{"github.com/ishidawataru/sctp", "golang.org/x/sys"}},
