@@ -68,6 +68,25 @@ func TestASAP_2_2_1_03_AddressesToRegister(t *testing.T) {
 	}
 }
 
+func TestASAP_2_1_03_AnyTransportCanBeRegistered(t *testing.T) {
+	for _, user := range []param.Transport{
+		{Type: param.TypeTCPTransport, Port: 80},
+		{Type: param.TypeUDPTransport, Port: 53},
+		{Type: param.TypeUDPLiteTransport, Port: 53},
+		{Type: param.TypeDCCPTransport, Port: 80, ServiceCode: 7},
+		{Type: param.TypeSCTPTransport, Port: 7, Use: param.DataAndControl},
+		{Type: param.TypeOpaqueTransport, Opaque: []byte("rfcomm:3")},
+	} {
+		b := newBench(t, func(c *Config) { c.User = user })
+		b.findA()
+		b.join()
+		reg := registration(t, b.take())
+		if data, err := reg.Append(nil); err != nil || len(data) == 0 || reg.Element.User.Type != user.Type {
+			t.Errorf("%+v: %v", user, err)
+		}
+	}
+}
+
 func TestNothingUsableToRegisterIsAFailureThatPasses(t *testing.T) {
 	b := newBench(t, func(c *Config) { c.User.Addrs = addresses("127.0.0.1") })
 	b.findA()

@@ -341,3 +341,42 @@ func TestValidateNamesAllProblems(t *testing.T) {
 		}
 	}
 }
+
+func TestASAP_3_2_18_DeregistrationCutsNoTraffic(t *testing.T) {
+	r := newRegistrar(t, oblige)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p := start(t, "--pool", "echo", "--service", "tcp://"+l.Addr().String(), "--check", "none", "--registrar", r.addr)
+	at := expect[*asap.Registration](t, r).Element.User.AddrPorts()[0]
+	user, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	p.terminate()
+	expect[*asap.Deregistration](t, r)
+	p.expectExit(t, cli.OK, "deregistered")
+
+	answer := make([]byte, 2)
+	if _, err := user.Write([]byte("hi")); err != nil {
+		t.Error(err)
+	}
+	if _, err := server.Read(answer); err != nil || string(answer) != "hi" {
+		t.Errorf("the server read %q, %v", answer, err)
+	}
+	t.Run("ASAP_3_2_09_NewUsersMayStillCome", func(t *testing.T) {
+		late, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		late.Close()
+	})
+}
