@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"rserpool/asap/param"
-	"rserpool/internal/hexfile"
+	"rserpool/asap/param/paramtest"
 )
 
 const (
@@ -72,7 +72,7 @@ var golden = map[string]Message{
 func id(name string) string { id, _, _ := strings.Cut(name, " "); return id }
 
 func TestGoldenVectors(t *testing.T) {
-	vectors := hexfile.Read(t, "testdata/golden.hex")
+	vectors := paramtest.ReadVectors(t, "testdata/golden.hex")
 	if len(vectors) != len(golden) {
 		t.Fatalf("%d vectors, %d messages", len(vectors), len(golden))
 	}
@@ -162,7 +162,7 @@ func TestHostileVectors(t *testing.T) {
 		"N19": {message: withElement(func(e *param.PoolElement) { e.Life = -2 })},
 		"N23": {message: &Error{Causes: param.OperationError{{Code: 0x7777}}}},
 	}
-	vectors := hexfile.Read(t, "testdata/hostile.hex")
+	vectors := paramtest.ReadVectors(t, "testdata/hostile.hex")
 	if len(vectors) != len(tests) {
 		t.Fatalf("%d vectors, %d expectations", len(vectors), len(tests))
 	}

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"rserpool/internal/hexfile"
+	"rserpool/asap/param/paramtest"
 )
 
 // TestRsplib reads what the reference implementation sends, and writes the same
@@ -18,7 +18,7 @@ func TestRsplib(t *testing.T) {
 		t.Fatal("no files", err)
 	}
 	for _, file := range files {
-		for _, v := range hexfile.Read(t, file) {
+		for _, v := range paramtest.ReadVectors(t, file) {
 			t.Run(filepath.Base(file)+"/"+v.Name, func(t *testing.T) {
 				m, report, err := Decode(v.Data)
 				if err != nil || report != nil {

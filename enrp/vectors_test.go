@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"rserpool/asap/param"
-	"rserpool/internal/hexfile"
+	"rserpool/asap/param/paramtest"
 )
 
 func sctp(port uint16, use param.TransportUse, addr string) param.Transport {
@@ -61,7 +61,7 @@ var golden = map[string]Message{
 func id(name string) string { id, _, _ := strings.Cut(name, " "); return id }
 
 func TestGoldenVectors(t *testing.T) {
-	vectors := hexfile.Read(t, "testdata/golden.hex")
+	vectors := paramtest.ReadVectors(t, "testdata/golden.hex")
 	if len(vectors) != len(golden) {
 		t.Fatalf("%d vectors, %d messages", len(vectors), len(golden))
 	}
@@ -95,7 +95,7 @@ func TestHostileVectors(t *testing.T) {
 		// The registrar drops it: a sender of 0 can be told apart only there.
 		"N22": {message: &Presence{Checksum: 0xffff}},
 	}
-	vectors := hexfile.Read(t, "testdata/hostile.hex")
+	vectors := paramtest.ReadVectors(t, "testdata/hostile.hex")
 	if len(vectors) != len(tests) {
 		t.Fatalf("%d vectors, %d expectations", len(vectors), len(tests))
 	}

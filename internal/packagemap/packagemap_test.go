@@ -31,6 +31,7 @@ var anything = []string{"*", "*/*", "*/*/*"}
 var rules = []rule{
 	{"asap/param", nil, nil},
 	{"asap/param/paramtest", []string{"asap/param"}, nil},
+	{"asap/param/paramtest", []string{"asap/param"}, nil},
 	{"asap", []string{"asap/param"}, nil},
 	{"asap/hunt", []string{"asap", "asap/param"}, nil},
 	{"asap/hunt/hunttest", []string{"asap", "asap/param", "asap/hunt", "asap/transport"}, nil},

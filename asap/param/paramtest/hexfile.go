@@ -1,6 +1,4 @@
-// Package hexfile reads test messages from text files: hexadecimal, one message
-// per line, spaces anywhere, lines that start with '#' are comments.
-package hexfile
+package paramtest
 
 import (
 	"encoding/hex"
@@ -9,21 +7,22 @@ import (
 	"testing"
 )
 
-// Message is one message of a file.
-type Message struct {
+// Vector is one message of a file.
+type Vector struct {
 	Name string // the comment line directly above, without '#'
 	Data []byte
 }
 
-// Read returns the messages of a file. It fails the test if the file can't be
-// read or holds none.
-func Read(tb testing.TB, path string) []Message {
+// ReadVectors returns the messages of a text file: hexadecimal, one message per
+// line, spaces anywhere, lines that start with '#' are comments. It fails the test
+// if the file can't be read or holds none.
+func ReadVectors(tb testing.TB, path string) []Vector {
 	tb.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var out []Message
+	var out []Vector
 	name := ""
 	for i, line := range strings.Split(string(text), "\n") {
 		line = strings.TrimSpace(line)
@@ -38,7 +37,7 @@ func Read(tb testing.TB, path string) []Message {
 		if err != nil {
 			tb.Fatalf("%s:%d: %v", path, i+1, err)
 		}
-		out = append(out, Message{Name: name, Data: b})
+		out = append(out, Vector{Name: name, Data: b})
 	}
 	if len(out) == 0 {
 		tb.Fatalf("%s: no message", path)
