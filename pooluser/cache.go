@@ -86,6 +86,7 @@ func (e *entry) fail(id param.PEID) bool {
 
 // flight is one request on its way; done is closed when the rest is set.
 type flight struct {
+	pool    param.PoolHandle
 	started time.Time
 	done    chan struct{}
 	answer  Answer

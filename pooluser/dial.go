@@ -34,6 +34,9 @@ type DialError struct {
 
 // Error names each element tried and why it failed.
 func (e *DialError) Error() string {
+	if e.Err != nil && len(e.Attempts) == 0 {
+		return e.Err.Error()
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "pool %q: ", e.Pool)
 	if e.Err != nil {
@@ -68,6 +71,8 @@ type Conn struct {
 	net.Conn
 	// Element is the element at the other end.
 	Element param.PoolElement
+	// Tried are the elements that did not answer before this one.
+	Tried []Attempt
 
 	pool     param.PoolHandle
 	resolver *Resolver
@@ -87,6 +92,8 @@ type MessageConn struct {
 	transport.Conn
 	// Element is the element at the other end.
 	Element param.PoolElement
+	// Tried are the elements that did not answer before this one.
+	Tried []Attempt
 
 	pool     param.PoolHandle
 	resolver *Resolver
@@ -116,28 +123,28 @@ func ignoreClosed(err error) error {
 // failed are reported to the registrar. The error is a *DialError.
 func (r *Resolver) Dial(ctx context.Context, pool param.PoolHandle, ppid uint32) (*Conn, error) {
 	var conn net.Conn
-	element, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
+	element, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
 		conn, err = r.dialStream(ctx, e.User, ppid)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
+	return &Conn{Conn: conn, Element: element, Tried: tried, pool: pool, resolver: r}, nil
 }
 
 // DialMessage is Dial for pools of SCTP elements whose protocol lives on message
 // boundaries.
 func (r *Resolver) DialMessage(ctx context.Context, pool param.PoolHandle) (*MessageConn, error) {
 	var conn transport.Conn
-	element, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
+	element, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
 		conn, err = r.dialMessages(ctx, e.User)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &MessageConn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
+	return &MessageConn{Conn: conn, Element: element, Tried: tried, pool: pool, resolver: r}, nil
 }
 
 func (r *Resolver) dialStream(ctx context.Context, to param.Transport, ppid uint32) (net.Conn, error) {
@@ -187,46 +194,43 @@ func usable(addrs []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// connect tries elements until one works.
-func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(context.Context, param.PoolElement) error) (param.PoolElement, error) {
-	failure := &DialError{Pool: pool}
-	tried := map[param.PEID]bool{}
-	for len(failure.Attempts) < r.cfg.MaxTries {
+// connect tries elements until one works; tried are those that did not.
+func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(context.Context, param.PoolElement) error) (element param.PoolElement, tried []Attempt, err error) {
+	fail := func(err error) (param.PoolElement, []Attempt, error) {
+		return param.PoolElement{}, nil, &DialError{Pool: pool, Attempts: tried, Err: err}
+	}
+	round := map[param.PEID]bool{}
+	for len(tried) < r.cfg.MaxTries {
 		element, err := r.Select(ctx, pool)
 		if err != nil {
-			failure.Err = err
-			return param.PoolElement{}, failure
+			return fail(err)
 		}
-		if tried[element.ID] {
+		if round[element.ID] {
 			// The registrar still lists those that have failed.
-			clear(tried)
+			clear(round)
 			if err := r.pause(ctx); err != nil {
-				failure.Err = err
-				return param.PoolElement{}, failure
+				return fail(err)
 			}
 		}
-		tried[element.ID] = true
+		round[element.ID] = true
 		tryCtx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
 		err = try(tryCtx, element)
 		cancel()
 		if err == nil {
-			return element, nil
+			return element, tried, nil
 		}
-		failure.Attempts = append(failure.Attempts, Attempt{Element: element, Err: err})
+		tried = append(tried, Attempt{Element: element, Err: err})
 		if ctx.Err() != nil {
-			failure.Err = context.Cause(ctx) // says nothing about the element
-			return param.PoolElement{}, failure
+			return fail(context.Cause(ctx)) // says nothing about the element
 		}
 		if ownFault(err) {
-			failure.Err = err
-			return param.PoolElement{}, failure
+			return fail(err)
 		}
 		if _, err := r.Report(ctx, pool, element.ID); err != nil {
-			failure.Err = err
-			return param.PoolElement{}, failure
+			return fail(err)
 		}
 	}
-	return param.PoolElement{}, failure
+	return fail(nil)
 }
 
 // ownFault tells whether a connection failed for a reason on this machine.

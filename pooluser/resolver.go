@@ -184,7 +184,7 @@ func (r *Resolver) wait(ctx context.Context, f *flight) (Answer, error) {
 	answer, err := f.wait(ctx)
 	if err != nil && ctx.Err() != nil {
 		if _, connected := r.client.Home(); !connected {
-			return Answer{}, fmt.Errorf("%w: %w", hunt.ErrNoRegistrar, err)
+			return Answer{}, fmt.Errorf("resolve pool %q: %w: %w", f.pool, hunt.ErrNoRegistrar, err)
 		}
 	}
 	return answer, err
@@ -281,7 +281,7 @@ func (r *Resolver) drop(e *entry) {
 
 // ask sends a handle resolution and settles the entry when the answer is there.
 func (r *Resolver) ask(e *entry, now time.Time) *flight {
-	f := &flight{started: now, done: make(chan struct{})}
+	f := &flight{pool: e.pool, started: now, done: make(chan struct{})}
 	e.flight = f
 	r.stats.Requests++
 	request := &asap.HandleResolution{Handle: e.pool, SendUpdates: r.cfg.Subscribe}
@@ -426,6 +426,9 @@ func (r *Resolver) replace(ctx context.Context, pool param.PoolHandle) error {
 	_, err := r.Renew(soon, pool)
 	if err == nil || ctx.Err() == nil && r.restart(pool) {
 		return nil
+	}
+	if soon.Err() != nil && ctx.Err() == nil {
+		_, err = r.Renew(ctx, pool) // there is no old one
 	}
 	return err
 }

@@ -89,7 +89,9 @@ func (r *report) add(o outcome) error {
 			r.first = o.err
 		}
 		if r.raw {
-			r.u.log.WithError(o.err).Error("request not answered")
+			if r.u.Lines || r.u.Repeat != 1 { // else it is the run's error
+				r.u.log.WithError(o.err).Error("request not answered")
+			}
 			return nil
 		}
 		return r.line(o)

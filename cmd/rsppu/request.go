@@ -66,8 +66,11 @@ func (u *user) attempt(ctx context.Context, request []byte, a *answer) error {
 			return err
 		}
 	}
-	u.conn = nil
 	a.element = conn.Element
+	if conn != u.conn {
+		a.attempts += len(conn.Tried)
+	}
+	u.conn = nil
 	data, err := u.converse(ctx, conn, request)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -29,7 +29,7 @@ type Settings struct {
 func (s *Settings) Declare(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&s.Registrars, "registrar", nil, "registrar, [sctp://|tcp://]HOST[,HOST...][:PORT]; repeatable; names may have several addresses")
 	fs.StringVar(&s.Announce, "announce", "off", "learn of registrars by multicast: off, auto, or GROUP[:PORT]")
-	fs.StringSliceVar(&s.AnnounceInterfaces, "announce-interface", nil, "interface to listen on for announcements; repeatable (default: all)")
+	fs.StringSliceVar(&s.AnnounceInterfaces, "announce-interfaces", nil, "interfaces for announcements (default: all that have multicast)")
 	fs.StringVar(&s.Compat, "compat", "none", "suit another make of registrar: none, rsplib")
 	fs.StringVar(&s.Timers, "timers", "auto", "timers of requests and hunt: auto (as --compat says), rfc, rsplib, fast (sub-second, for one host or rack)")
 }
