@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -159,7 +160,6 @@ type peer struct {
 	ppid     uint32
 
 	mu       sync.Mutex
-	deaf     bool // does not receive
 	incoming []transport.Conn
 	got      []arrival
 	ended    error
@@ -267,7 +267,10 @@ func (p *peer) receive(c transport.Conn) {
 		p.got = append(p.got, arrival{time.Now(), append([]byte(nil), m.Data...), c})
 		p.mu.Unlock()
 		if k, ok := decodeASAP(m.Data).(*asap.EndpointKeepAlive); ok {
-			for _, id := range p.acks[k.Handle] {
+			p.mu.Lock()
+			acks := p.acks[k.Handle]
+			p.mu.Unlock()
+			for _, id := range acks {
 				p.sendOn(c, &asap.EndpointKeepAliveAck{Handle: k.Handle, ID: id})
 			}
 		}
@@ -424,10 +427,19 @@ func (p *peer) register(handle param.PoolHandle, e param.PoolElement) *asap.Regi
 // join registers an element, must succeed, and answers keep-alives for it.
 func (p *peer) join(handle param.PoolHandle, e param.PoolElement) {
 	p.w.Helper()
-	p.acks[handle] = append(p.acks[handle], e.ID)
+	p.mu.Lock()
+	p.acks[handle] = append(slices.Clone(p.acks[handle]), e.ID)
+	p.mu.Unlock()
 	if m := p.register(handle, e); m.Reject || m.Error != nil {
 		p.w.Fatalf("registration of %v: reject %v, causes %v", e.ID, m.Reject, m.Error)
 	}
+}
+
+// answerFor says which elements of a pool the peer acknowledges keep-alives for.
+func (p *peer) answerFor(handle param.PoolHandle, ids ...param.PEID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.acks[handle] = ids
 }
 
 // resolve asks for a pool and returns the answer.

@@ -215,7 +215,7 @@ func TestKeepAlive(t *testing.T) {
 		{"ASAP_3_5_12 SM_PRE_09 a silent element goes after the time-out", nil, func(w *world) {
 			pe := w.peer()
 			pe.join(pool, pe.element(1))
-			pe.acks = nil
+			pe.answerFor(pool)
 			w.after(14 * time.Second)
 			w.wantStored(pool, 1, true)
 			w.after(37 * time.Second) // at most 45 s + 5 s
@@ -235,7 +235,7 @@ func TestKeepAlive(t *testing.T) {
 		{"ASAP_3_5_07 a reported element that does not answer goes", nil, func(w *world) {
 			pe, pu := w.peer(), w.peer()
 			pe.join(pool, pe.element(1))
-			pe.acks = nil
+			pe.answerFor(pool)
 			pu.say(&asap.EndpointUnreachable{Handle: pool, ID: 1})
 			w.after(4 * time.Second)
 			w.wantStored(pool, 1, true)
@@ -361,7 +361,7 @@ func TestKeepAlive(t *testing.T) {
 		{"an acknowledgement from another host counts for nothing", nil, func(w *world) {
 			pe, other := w.peer(), w.peer()
 			pe.join(pool, pe.element(1))
-			pe.acks = nil
+			pe.answerFor(pool)
 			for range 60 {
 				other.say(&asap.EndpointKeepAliveAck{Handle: pool, ID: 1})
 				w.after(time.Second)
@@ -372,7 +372,7 @@ func TestKeepAlive(t *testing.T) {
 			pe := w.peer()
 			pe.join(pool, pe.element(1))
 			pe.join(pool, pe.element(2))
-			pe.acks[pool] = []param.PEID{2}
+			pe.answerFor(pool, 2)
 			w.after(time.Minute)
 			w.wantStored(pool, 1, false)
 			w.wantStored(pool, 2, true)
@@ -387,7 +387,7 @@ func TestKeepAlive(t *testing.T) {
 				all = append(all, pe)
 			}
 			for _, pe := range all[:6] {
-				pe.acks[pool] = nil
+				pe.answerFor(pool)
 				w.peer().say(&asap.EndpointUnreachable{Handle: pool, ID: param.PEID(1)})
 			}
 			for id := range 6 {
@@ -405,7 +405,7 @@ func TestKeepAlive(t *testing.T) {
 				w.Error("limit not counted")
 			}
 			for i, pe := range all[:6] {
-				pe.acks[pool] = []param.PEID{param.PEID(i + 1)}
+				pe.answerFor(pool, param.PEID(i+1))
 			}
 			w.after(time.Minute)
 			info, _ = w.r.space.Pool(pool)
