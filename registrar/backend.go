@@ -19,7 +19,7 @@ func (r *Registrar) newAdmin(ctx context.Context) (*admin.Server, error) {
 		return nil, nil
 	}
 	r.addresses = r.listenAddrs()
-	return admin.Listen(ctx, admin.Config{
+	s, err := admin.Listen(ctx, admin.Config{
 		Address:     r.cfg.Admin.Address,
 		AllowRemote: r.cfg.Admin.AllowRemote,
 		Hosts:       r.cfg.Admin.Hosts,
@@ -28,6 +28,10 @@ func (r *Registrar) newAdmin(ctx context.Context) (*admin.Server, error) {
 		Gatherer:    r.metrics.registry,
 		Log:         r.cfg.Log,
 	})
+	if err == nil {
+		r.cfg.Log.Infof("admin on %s", s.Addr())
+	}
+	return s, err
 }
 
 // backend is the registrar as the admin API sees it.

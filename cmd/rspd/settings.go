@@ -49,8 +49,8 @@ type settings struct {
 func (c *settings) declare(fs *pflag.FlagSet) {
 	d := registrar.DefaultLimits()
 	fs.StringVar(&c.ID, "id", "", "registrar identifier, such as 0x0a0b0c0d (default: random)")
-	fs.StringArrayVar(&c.Listen, "listen", []string{"auto://:3863"}, "where elements and users reach the registrar, auto://HOST:PORT, sctp://HOST[,HOST...]:PORT or tcp://HOST:PORT; without HOST on all addresses; auto is TCP and, where the kernel has it, SCTP (repeatable)")
-	fs.StringArrayVar(&c.ENRPListen, "enrp-listen", []string{"auto://:9901"}, "where other registrars and tools read the handle table, likewise, or off (repeatable)")
+	fs.StringArrayVar(&c.Listen, "listen", []string{"auto"}, "where elements and users reach the registrar: auto, sctp or tcp, or one of them with an address, such as sctp://192.0.2.1,198.51.100.1:3863 or tcp://:3863; auto is TCP and, where the kernel has it, SCTP; repeatable")
+	fs.StringArrayVar(&c.ENRPListen, "enrp-listen", []string{"auto"}, "where other registrars and tools read the handle table, likewise, or off; repeatable")
 	fs.StringVar(&c.Admin, "admin", admin.DefaultAddress, "HOST:PORT of the administrators' HTTP interface, or off")
 	fs.BoolVar(&c.AdminRemote, "admin-allow-remote", false, "let --admin be another address than loopback; there is no authentication")
 	fs.StringSliceVar(&c.AdminHosts, "admin-hosts", nil, "host names by which the HTTP interface may be called, besides localhost and IP addresses")
@@ -160,6 +160,10 @@ func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (
 	return cfg, errors.Join(errs...)
 }
 
+// alone are the networks that may stand alone for an endpoint.
+var alone = []string{transport.Auto, transport.SCTP, transport.TCP}
+
+// endpoints reads addresses to listen on; 'off' stands for none.
 func endpoints(texts []string, port uint16) ([]transport.Endpoint, error) {
 	out := []transport.Endpoint{}
 	var errs []error
@@ -167,9 +171,9 @@ func endpoints(texts []string, port uint16) ([]transport.Endpoint, error) {
 		if text == off || text == "" {
 			continue
 		}
-		// 'auto' alone stands for all addresses.
-		if network, ok := strings.CutSuffix(text, "://"); ok || !strings.ContainsAny(text, ":./[") && slices.Contains([]string{transport.Auto, transport.SCTP, transport.TCP}, text) {
-			text = strings.TrimSuffix(network, "://") + fmt.Sprintf("://:%d", port)
+		// A network alone stands for all addresses and the standard port.
+		if network := strings.TrimSuffix(text, "://"); slices.Contains(alone, network) {
+			text = fmt.Sprintf("%s://:%d", network, port)
 		}
 		e, err := transport.ParseEndpoint(text, transport.Auto, port)
 		if err != nil {
