@@ -64,12 +64,17 @@ func (e *entry) forget() {
 func (e *entry) next() (param.PoolElement, bool) {
 	element, ok := e.user.Next()
 	if ok {
-		if len(e.asked) >= maxAsked {
-			clear(e.asked) // costs reports of sessions that fail later
-		}
-		e.asked[element.ID] = true
+		e.note(element.ID)
 	}
 	return element, ok
+}
+
+// note remembers an element as asked for.
+func (e *entry) note(id param.PEID) {
+	if len(e.asked) >= maxAsked {
+		clear(e.asked) // costs reports of sessions that fail later
+	}
+	e.asked[id] = true
 }
 
 // fail marks the element as failed and tells whether that is to be reported.

@@ -14,8 +14,17 @@ import (
 	"rserpool/asap/transport"
 )
 
-// ErrTransport: the element's transport is none that the call can use.
-var ErrTransport = errors.New("transport not usable here")
+// Errors of connections. They come wrapped.
+var (
+	// ErrTransport: the element's transport is none that the call can use.
+	ErrTransport = errors.New("transport not usable here")
+	// ErrUnknownElement: the pool has no element with this identifier.
+	ErrUnknownElement = errors.New("unknown pool element")
+)
+
+// errControlPPID: application data never carries ASAP's PPID (RFC 5352,
+// section 5).
+var errControlPPID = fmt.Errorf("%w: PPID %d belongs to ASAP", ErrTransport, transport.PPIDASAP)
 
 // Attempt is one element that Dial tried in vain.
 type Attempt struct {
@@ -104,6 +113,16 @@ func (c *MessageConn) Receive(ctx context.Context, buf []byte) (transport.Messag
 	return receiveData(ctx, c.Conn, buf)
 }
 
+// Send sends user messages; none may have ASAP's PPID.
+func (c *MessageConn) Send(ctx context.Context, msgs ...transport.Message) error {
+	for _, m := range msgs {
+		if m.PPID == transport.PPIDASAP {
+			return errControlPPID
+		}
+	}
+	return c.Conn.Send(ctx, msgs...)
+}
+
 // Failed does what Conn.Failed does.
 func (c *MessageConn) Failed(ctx context.Context) error {
 	_, err := c.resolver.Report(ctx, c.pool, c.Element.ID)
@@ -147,6 +166,44 @@ func (r *Resolver) DialMessage(ctx context.Context, pool param.PoolHandle) (*Mes
 	return &MessageConn{Conn: conn, Element: element, Tried: tried, pool: pool, resolver: r}, nil
 }
 
+// DialElement connects to one element of the pool and to no other. An element
+// that does not answer is reported. Errors wrap ErrUnknownElement, those of
+// Resolve, or what the connection failed by.
+func (r *Resolver) DialElement(ctx context.Context, pool param.PoolHandle, id param.PEID, ppid uint32) (*Conn, error) {
+	element, err := r.element(ctx, pool, id)
+	if err != nil {
+		return nil, err
+	}
+	tryCtx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
+	defer cancel()
+	conn, err := r.dialStream(tryCtx, element.User, ppid)
+	if err == nil {
+		return &Conn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
+	}
+	if ctx.Err() == nil && !ownFault(err) {
+		_, reportErr := r.Report(ctx, pool, id)
+		err = errors.Join(err, reportErr)
+	}
+	return nil, &DialError{Pool: pool, Attempts: []Attempt{{Element: element, Err: err}}}
+}
+
+// element finds an element by its identifier and notes that it was asked for.
+func (r *Resolver) element(ctx context.Context, pool param.PoolHandle, id param.PEID) (param.PoolElement, error) {
+	for _, resolve := range []func(context.Context, param.PoolHandle) (Answer, error){r.Resolve, r.Renew} {
+		answer, err := resolve(ctx, pool)
+		if err != nil {
+			return param.PoolElement{}, err
+		}
+		for _, e := range answer.Elements {
+			if e.ID == id {
+				r.note(pool, id)
+				return e, nil
+			}
+		}
+	}
+	return param.PoolElement{}, fmt.Errorf("%w: %v in pool %q", ErrUnknownElement, id, pool)
+}
+
 func (r *Resolver) dialStream(ctx context.Context, to param.Transport, ppid uint32) (net.Conn, error) {
 	switch to.Type {
 	case param.TypeTCPTransport:
@@ -160,6 +217,9 @@ func (r *Resolver) dialStream(ctx context.Context, to param.Transport, ppid uint
 		}
 		return nil, errors.Join(errs...)
 	case param.TypeSCTPTransport:
+		if ppid == transport.PPIDASAP {
+			return nil, errControlPPID
+		}
 		conn, err := r.dialMessages(ctx, to)
 		if err != nil {
 			return nil, err

@@ -321,6 +321,19 @@ func TestDialBySCTP(t *testing.T) {
 			}
 			l.wantReports(home, 1, 2)
 		})
+		l.row("ASAP_5_04_DataNeverHasTheControlPPID", func(t *row) {
+			if _, err := r.Dial(l.t.Context(), pool, transport.PPIDASAP); !errors.Is(err, pooluser.ErrTransport) {
+				t.Errorf("stream: %v, want ErrTransport", err)
+			}
+			conn, err := r.DialMessage(l.t.Context(), pool)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.Send(l.t.Context(), transport.Message{Data: []byte("x"), PPID: transport.PPIDASAP}); !errors.Is(err, pooluser.ErrTransport) {
+				t.Errorf("message: %v, want ErrTransport", err)
+			}
+		})
 		l.row("LongWritesAreCut", func(t *row) {
 			conn, err := r.Dial(l.t.Context(), pool, 7)
 			if err != nil {
@@ -339,6 +352,35 @@ func TestDialBySCTP(t *testing.T) {
 				t.Errorf("echo differs: %v", err)
 			}
 		})
+	})
+}
+
+func TestASAP_6_5_3_01_SendToOneElement(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		home := l.registrar(home1)
+		l.setPool(pool, param.RoundRobin, 1, 2)
+		r := l.user(nil)
+		for range 3 {
+			conn, err := r.DialElement(t.Context(), pool, 2, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if conn.Element.ID != 2 {
+				t.Errorf("connected to %v", conn.Element.ID)
+			}
+			_ = conn.Close()
+		}
+		l.wantRequests(home, 1) // the first found nothing in the cache
+		l.setPool(pool, param.RoundRobin, 1, 2, 3)
+		if _, err := r.DialElement(t.Context(), pool, 4, 0); !errors.Is(err, pooluser.ErrUnknownElement) {
+			t.Errorf("error %v, want ErrUnknownElement", err)
+		}
+		l.wantRequests(home, 2) // it might have been new
+		l.fail(3, true)
+		if _, err := r.DialElement(t.Context(), pool, 3, 0); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("error %v, want the refusal", err)
+		}
+		l.wantReports(home, 3)
 	})
 }
 

@@ -444,6 +444,15 @@ func (r *Resolver) next(pool param.PoolHandle) (param.PoolElement, bool) {
 	return e.next()
 }
 
+// note remembers an element as asked for.
+func (r *Resolver) note(pool param.PoolHandle, id param.PEID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.pools[pool]; e != nil {
+		e.note(id)
+	}
+}
+
 // restart takes back the marks of failure of the pool's elements.
 func (r *Resolver) restart(pool param.PoolHandle) bool {
 	r.mu.Lock()
