@@ -27,7 +27,8 @@ type Settings struct {
 
 // Declare declares the flags.
 func (s *Settings) Declare(fs *pflag.FlagSet) {
-	fs.StringSliceVar(&s.Registrars, "registrar", nil, "registrar, [sctp://|tcp://]HOST[,HOST...][:PORT]; repeatable; names may have several addresses")
+	// An array, not a slice: commas separate the hosts of one endpoint.
+	fs.StringArrayVar(&s.Registrars, "registrar", nil, "registrar, [sctp://|tcp://]HOST[,HOST...][:PORT]; repeatable; names may have several addresses")
 	fs.StringVar(&s.Announce, "announce", "off", "learn of registrars by multicast: off, auto, or GROUP[:PORT]")
 	fs.StringSliceVar(&s.AnnounceInterfaces, "announce-interfaces", nil, "interfaces for announcements (default: all that have multicast)")
 	fs.StringVar(&s.Compat, "compat", "none", "suit another make of registrar: none, rsplib")

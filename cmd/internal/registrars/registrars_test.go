@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"rserpool/asap/hunt"
 )
 
@@ -34,5 +36,18 @@ func TestParse(t *testing.T) {
 	}
 	if _, err := (&Settings{Announce: "off", Compat: "none", Timers: "rfc"}).Parse(); err == nil {
 		t.Error("no way to find a registrar is accepted")
+	}
+}
+
+func TestHostsOfOneRegistrarStayTogether(t *testing.T) {
+	var s Settings
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	s.Declare(fs)
+	if err := fs.Parse([]string{"--registrar", "sctp://192.0.2.1,198.51.100.1:3863", "--registrar", "192.0.2.2"}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Parse()
+	if err != nil || len(p.Endpoints) != 2 || len(p.Endpoints[0].Hosts) != 2 {
+		t.Errorf("%+v, %v; want an endpoint of two hosts and one of one", p.Endpoints, err)
 	}
 }
