@@ -46,8 +46,12 @@ func (w *Writer) OperationError(e OperationError) {
 	at := w.begin(uint16(TypeOperationError))
 	for i, c := range e {
 		w.pad()
-		// Room for the data, once every further cause has its header.
+		// Room for the data, once every further cause has its header; whole
+		// words, if padding would follow.
 		room := MaxLength - w.Len() - headerLen*(len(e)-i)
+		if i < len(e)-1 {
+			room &^= 3
+		}
 		if room < 0 {
 			break
 		}

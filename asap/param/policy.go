@@ -2,24 +2,24 @@ package param
 
 import "encoding/binary"
 
-// policyWords is the number of 32-bit fields behind the type of the policies of
-// RFC 5356.
-var policyWords = map[PolicyType]int{
-	RoundRobin:           0,
-	WeightedRoundRobin:   1,
-	Random:               0,
-	WeightedRandom:       1,
-	Priority:             1,
-	LeastUsed:            1,
-	LeastUsedDegradation: 2,
-	PriorityLeastUsed:    2,
-	RandomizedLeastUsed:  1,
+// words returns the number of 32-bit fields behind the type of a policy of RFC
+// 5356, and false for any other.
+func (t PolicyType) words() (int, bool) {
+	switch t {
+	case RoundRobin, Random:
+		return 0, true
+	case WeightedRoundRobin, WeightedRandom, Priority, LeastUsed, RandomizedLeastUsed:
+		return 1, true
+	case LeastUsedDegradation, PriorityLeastUsed:
+		return 2, true
+	}
+	return 0, false
 }
 
 // Standard reports whether the type is one of the nine of RFC 5356, whose format
 // this package knows.
 func (t PolicyType) Standard() bool {
-	_, ok := policyWords[t]
+	_, ok := t.words()
 	return ok
 }
 
@@ -46,7 +46,7 @@ func (p Param) Policy() (Policy, error) {
 	if !pol.Type.Valid() {
 		return Policy{}, Invalid(p.raw, "policy type 0x%08x", uint32(pol.Type))
 	}
-	words, standard := policyWords[pol.Type]
+	words, standard := pol.Type.words()
 	if !standard {
 		pol.Data = string(data)
 		return pol, nil
