@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -164,8 +165,9 @@ func RsplibTimers() Timers {
 	return t
 }
 
-// Limits bound what peers can make the registrar spend. What goes beyond a
-// limit is refused, and counted in rserpool_limit_exceeded_total{limit}.
+// Limits bound what peers can make the registrar spend. What goes beyond a limit
+// is refused and counted: in rserpool_limit_exceeded_total{limit}, or in
+// rserpool_queue_drops_total{queue} for queues.
 type Limits struct {
 	// MessageSize is the longest ASAP message accepted, octets, at most
 	// 65536; a longer one costs its connection. Default 16384. Each
@@ -341,6 +343,11 @@ func (c Config) Validate() error {
 	}
 	check(c.Networks != nil, "no networks")
 	check(c.Compat == CompatNone || c.Compat == CompatRsplib, "compat %q is unknown, only %q is there", c.Compat, CompatRsplib)
+
+	if c.Admin.Address != "" {
+		_, _, err := net.SplitHostPort(c.Admin.Address)
+		check(err == nil, "admin address: %v", err)
+	}
 
 	k := c.Timers.KeepAlive
 	for _, d := range []struct {

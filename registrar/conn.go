@@ -196,8 +196,31 @@ func (c *conn) read() {
 			c.active.Store(true)
 		}
 		c.handle(m)
+		c.pathChanges()
 		if !c.t.Buffered() || len(c.answers) >= batchOctets {
 			c.flush()
+		}
+	}
+}
+
+// pathChanges counts what happened to the paths of a multi-homed association
+// since the last message.
+func (c *conn) pathChanges() {
+	for {
+		select {
+		case e := <-c.t.Events():
+			state := "up"
+			switch e.Type {
+			case transport.PathUp:
+			case transport.PathDown:
+				state = "down"
+			default:
+				continue
+			}
+			c.r.metrics.pathChanges.WithLabelValues(state).Inc()
+			c.log.WithFields(logrus.Fields{"address": e.Addr.Addr(), "state": state}).Info("path to the peer changed")
+		default:
+			return
 		}
 	}
 }
@@ -270,7 +293,7 @@ func (c *conn) handleASAP(data []byte) {
 	case *asap.EndpointUnreachable:
 		c.toLoop(func(now time.Time) { c.r.owner.unreachable(c, m, now) })
 	case *asap.Error:
-		c.log.WithField("causes", m.Causes.String()).Info("peer reports an error")
+		c.log.WithField("causes", m.Causes.String()).Debug("peer reports an error")
 	default:
 		// What only registrars send, and what belongs between elements and
 		// users: nothing to do with it.

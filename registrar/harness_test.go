@@ -159,6 +159,9 @@ type peer struct {
 	group    sync.WaitGroup
 	ppid     uint32
 
+	// calm keeps keep-alives out of what was heard.
+	calm bool
+
 	mu       sync.Mutex
 	incoming []transport.Conn
 	got      []arrival
@@ -351,6 +354,9 @@ func (p *peer) heard() []asap.Message {
 		m, _, err := asap.Decode(a.data)
 		if err != nil {
 			p.w.Errorf("registrar sent %x: %v", a.data, err)
+		}
+		if _, ok := m.(*asap.EndpointKeepAlive); ok && p.calm {
+			continue
 		}
 		out = append(out, m)
 	}

@@ -183,10 +183,10 @@ func TestRegistration(t *testing.T) {
 		}},
 		{"ASAP_3_1_40 ASAP_2_2_4_01 SM_PRE_06 AMB_87 a life that passes removes the element, which is told", nil, func(w *world) {
 			pe := w.peer()
+			pe.calm = true
 			pe.join(pool, pe.element(1))
 			w.after(299 * time.Second)
 			w.wantStored(pool, 1, true)
-			pe.take()
 			w.after(time.Second)
 			w.wantStored(pool, 1, false)
 			if m := one[*asap.DeregistrationResponse](pe); m.Handle != pool || m.ID != 1 || m.Error != nil {

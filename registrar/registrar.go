@@ -330,7 +330,7 @@ func (r *Registrar) accept(l listening) {
 		if limit, ok := r.census.enter(c, limits.Connections, limits.ConnectionsPerAddress); !ok {
 			r.exceeded(limit)
 			r.metrics.closed.WithLabelValues(reasonLimit).Inc()
-			c.log.WithField("limit", limit).Warn("connection refused")
+			c.log.WithField("limit", limit).Debug("connection refused")
 			c.cancel(errEnded{reasonLimit})
 			// It was never used.
 			_ = t.Abort()

@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -357,3 +358,42 @@ func TestResolutionAllocatesNothingOnceWarm(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkResolution measures what a reader does for one handle resolution,
+// without the network.
+func BenchmarkResolution(b *testing.B) {
+	for _, size := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			r, err := New(Config{Networks: transport.NewNetworks()})
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.ctx = b.Context()
+			for id := range size {
+				r.space.Apply(handlespace.Register{Handle: pool, Now: time.Now(), Element: param.PoolElement{
+					ID: param.PEID(id + 1), Life: 300, Policy: param.Policy{Type: param.RoundRobin},
+					User: param.Transport{Type: param.TypeTCPTransport, Port: 7, Addrs: []netip.Addr{asapAddr.Addr()}},
+				}})
+			}
+			c := r.newConn(sink{}, protoASAP)
+			c.decoder = asap.NewDecoder(param.Limits{}, 0)
+			c.guard = c.newGuard()
+			q, err := (&asap.HandleResolution{Handle: pool}).Append(nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				c.handle(transport.Message{Data: q})
+				c.flush()
+			}
+		})
+	}
+}
+
+// sink is a connection that takes everything.
+type sink struct{ transport.Conn }
+
+func (sink) Network() string                                  { return transport.TCP }
+func (sink) RemoteAddrs() []netip.AddrPort                    { return []netip.AddrPort{asapAddr} }
+func (sink) Send(context.Context, ...transport.Message) error { return nil }

@@ -145,6 +145,7 @@ func (o *owner) resolve(c *conn, q asap.HandleResolution) {
 		o.unsubscribe(c, q.Handle)
 	}
 	answer, found := o.r.appendResolution(nil, &q, updates, &o.r.loopScratch)
+	o.r.metrics.tally(q.Handle).end(time.Time{}, found)
 	if !found {
 		o.unsubscribe(c, q.Handle)
 	}

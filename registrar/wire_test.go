@@ -321,9 +321,9 @@ func TestRsplibPreset(t *testing.T) {
 			e := pe.element(1)
 			e.Life = 90000
 			pe.join(pool, e)
+			pe.calm = true
 			w.after(89 * time.Second)
 			w.wantStored(pool, 1, true)
-			pe.take()
 			w.after(time.Second)
 			w.wantStored(pool, 1, false)
 			pe.silence() // nothing unsolicited but keep-alives

@@ -53,10 +53,10 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&c.ENRPListen, "enrp-listen", []string{"auto"}, "where other registrars and tools read the handle table, likewise, or off; repeatable")
 	fs.StringVar(&c.Admin, "admin", admin.DefaultAddress, "HOST:PORT of the administrators' HTTP interface, or off")
 	fs.BoolVar(&c.AdminRemote, "admin-allow-remote", false, "let --admin be another address than loopback; there is no authentication")
-	fs.StringSliceVar(&c.AdminHosts, "admin-hosts", nil, "host names by which the HTTP interface may be called, besides localhost and IP addresses")
+	fs.StringSliceVar(&c.AdminHosts, "admin-host", nil, "host name by which the HTTP interface may be called, besides localhost and IP addresses; repeatable")
 
 	fs.StringVar(&c.Announce, "announce", "off", "multicast groups to announce the registrar to: off, auto (the RFC's, or rsplib's with --compat rsplib), or GROUP:PORT[,GROUP:PORT...]")
-	fs.StringSliceVar(&c.AnnounceInterfaces, "announce-interfaces", nil, "interfaces for announcements (default: all that have multicast)")
+	fs.StringSliceVar(&c.AnnounceInterfaces, "announce-interface", nil, "network interface to announce on; repeatable (default: all with multicast)")
 	fs.IntVar(&c.AnnounceHops, "announce-hops", 1, "hop limit of announcements")
 
 	fs.StringVar(&c.Compat, "compat", "", "take the peculiarities of another implementation into account: rsplib")
@@ -109,7 +109,7 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.Limits.ReportRate, "limit-report-rate", d.ReportRate, "unreachable reports of one address per second")
 	fs.Float64Var(&c.Limits.RemovalShare, "removal-share", d.RemovalShare, "share of a pool that may be removed unattended within --removal-window; elements beyond it are marked suspect and kept; 1 sets no limit")
 	fs.DurationVar(&c.Limits.RemovalWindow, "removal-window", d.RemovalWindow, "see --removal-share")
-	fs.StringSliceVar(&c.Results, "results", nil, "elements in an answer by policy, POLICY=N (default: all that fit; 3 for wrr, wrand, rlu and with --compat rsplib)")
+	fs.StringSliceVar(&c.Results, "results", nil, "elements in an answer by policy, POLICY=N; repeatable (default: all that fit; 3 for wrr, wrand, rlu and with --compat rsplib)")
 }
 
 const off = "off"

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -80,8 +81,8 @@ type Server struct {
 	cancel   context.CancelFunc
 }
 
-// ErrNotLoopback: the address is reachable from elsewhere and that was not
-// allowed.
+// ErrNotLoopback is the error for an address that is reachable from elsewhere
+// without AllowRemote.
 var ErrNotLoopback = errors.New("admin address is not loopback")
 
 // Listen opens the listener; Serve answers requests.
@@ -103,9 +104,17 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
-		ErrorLog:          nil,
+		ErrorLog:          log.New(errorLog{cfg.Log}, "", 0),
 	}
 	return s, nil
+}
+
+// errorLog takes what the HTTP server has to say of broken connections.
+type errorLog struct{ to logrus.FieldLogger }
+
+func (l errorLog) Write(p []byte) (int, error) {
+	l.to.Debug(strings.TrimSpace(string(p)))
+	return len(p), nil
 }
 
 // Addr returns the address listened on.

@@ -32,10 +32,12 @@ type registrar struct {
 	reload error
 }
 
-func (r *registrar) Status() Status              { return Status{Registrar: "0x0a0a0a0a", Ready: r.ready} }
-func (r *registrar) Registrars() []RegistrarInfo { return []RegistrarInfo{{ID: "0x0a0a0a0a", Self: true}} }
-func (r *registrar) Space() *handlespace.Space   { return r.space }
-func (r *registrar) Reload() error               { return r.reload }
+func (r *registrar) Status() Status { return Status{Registrar: "0x0a0a0a0a", Ready: r.ready} }
+func (r *registrar) Registrars() []RegistrarInfo {
+	return []RegistrarInfo{{ID: "0x0a0a0a0a", Self: true}}
+}
+func (r *registrar) Space() *handlespace.Space { return r.space }
+func (r *registrar) Reload() error             { return r.reload }
 
 func (r *registrar) apply(cmd handlespace.Command) []handlespace.Event {
 	events := r.space.Apply(cmd)
