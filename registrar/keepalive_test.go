@@ -221,6 +221,16 @@ func TestKeepAlive(t *testing.T) {
 			w.after(37 * time.Second) // at most 45 s + 5 s
 			w.wantStored(pool, 1, false)
 		}},
+		{"a silent element is told that it is out, for when it goes on", nil, func(w *world) {
+			pe := w.peer()
+			pe.calm = true
+			pe.join(pool, pe.element(1))
+			pe.answerFor(pool)
+			w.after(51 * time.Second)
+			if m := one[*asap.DeregistrationResponse](pe); m.Handle != pool || m.ID != 1 || m.Error != nil {
+				w.Errorf("told %+v", m)
+			}
+		}},
 		{"ASAP_3_5_05 ASAP_3_5_06 ASAP_3_5_08 SM_PRE_07 SM_PRE_08 a report has the element asked at once, and it stays if it answers", nil, func(w *world) {
 			pe, pu := w.peer(), w.peer()
 			pe.join(pool, pe.element(1))

@@ -221,8 +221,8 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 		key := e.Record.Key()
 		o.keepAlive.forget(key)
 		o.clients.remove(key)
-		if e.Cause == handlespace.Expired {
-			o.tellExpired(key)
+		if e.Cause == handlespace.Expired || e.Cause == handlespace.Unreachable {
+			o.tellRemoved(key)
 		}
 		o.unbind(key)
 		o.subscriptions.changed(e.Handle, now)
@@ -248,9 +248,11 @@ func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
 	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": string(r.Handle), "element": r.Element.ID.String()})
 }
 
-// tellExpired tells an element that its registration has run out (ASAP-2.2.4-01)
-// if an association to it is up (AMB-87).
-func (o *owner) tellExpired(key elementKey) {
+// tellRemoved tells an element that its registration has run out (ASAP-2.2.4-01)
+// if an association to it is up (AMB-87), or that it is out because it did not
+// answer: when its process or network goes on it hears of that, and can register
+// again at once.
+func (o *owner) tellRemoved(key elementKey) {
 	if c := o.homes[key]; c != nil && !c.gone && !o.r.rsplib() {
 		c.send(&asap.DeregistrationResponse{Handle: key.Handle, ID: key.ID})
 	}
