@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/enrp"
@@ -129,6 +130,38 @@ func TestHandleTable(t *testing.T) {
 			tool.say(&enrp.Presence{Servers: fromTool, Checksum: 0xffff})
 			if n := len(tool.take()); n != 0 {
 				w.Errorf("%d answers where none was asked for", n)
+			}
+		}},
+		{"ENRP_3_6_2_01 ENRP_3_6_2_02 ENRP_3_6_2_03 ENRP_3_6_2_04 the checksum follows each change of own elements", nil, func(w *world) {
+			pe, tool := w.peer(), w.tool()
+			check := func(want uint16) {
+				w.Helper()
+				tool.say(&enrp.Presence{Servers: fromTool, ReplyRequired: true, Checksum: 0xffff})
+				if m := oneENRP[*enrp.Presence](tool); m.Checksum != want {
+					w.Errorf("checksum %#04x, want %#04x", m.Checksum, want)
+				}
+			}
+			check(0xffff)
+			pe.join(pool, pe.element(0x11223344))
+			check(0x4deb)
+			pe.join(pool, pe.element(0xdeadbeef))
+			check(0x429f)
+			pe.join("abc", pe.element(1))
+			check(0x7e3b)
+			foreign := pe.element(2)
+			foreign.Home = toolID
+			w.apply(handlespace.Register{Handle: pool, Element: foreign, Now: time.Now()})
+			check(0x7e3b)
+			pe.say(&asap.Deregistration{Handle: "abc", ID: 1})
+			check(0x429f)
+		}},
+		{"ASAP_3_1_39 ASAP_3_2_17 what is refused, or changes nothing, is told to nobody", nil, func(w *world) {
+			pe, tool := w.peer(), w.tool()
+			pe.register(pool, pe.element(0))
+			pe.say(&asap.Deregistration{Handle: pool, ID: 1})
+			w.after(time.Second)
+			if n := len(tool.take()); n != 0 {
+				w.Errorf("%d messages", n)
 			}
 		}},
 		{"ENRP_3_2_2_2_03 AMB_49 the list names neither the asker nor the asked", nil, func(w *world) {

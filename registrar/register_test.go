@@ -218,6 +218,24 @@ func TestRegistration(t *testing.T) {
 			w.after(200 * time.Second)
 			w.wantStored(pool, 1, true)
 		}},
+		{"PAR_3_12_5_01 causes of registrations go to registering elements, unknown handles to those who resolve", nil, func(w *world) {
+			pe := w.peer()
+			pe.join(pool, pe.element(1))
+			e := pe.element(2)
+			e.Policy.Type = param.Random
+			for _, c := range pe.register(pool, e).Error {
+				if c.Code != param.CauseInconsistentPolicy {
+					w.Errorf("cause %v", c.Code)
+				}
+			}
+			pe.say(&asap.Deregistration{Handle: "none", ID: 1})
+			if m := one[*asap.DeregistrationResponse](pe); m.Error != nil {
+				w.Errorf("causes %v", m.Error)
+			}
+			pe.say(&asap.EndpointUnreachable{Handle: "none", ID: 1})
+			pe.silence()
+			w.wantCauses(pe.resolve("none").Error, param.CauseUnknownPoolHandle)
+		}},
 		{"AMB_27 identifier 0 is refused", nil, func(w *world) {
 			pe := w.peer()
 			m := pe.register(pool, pe.element(0))
