@@ -1,0 +1,345 @@
+//go:build unix
+
+package endtoend
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestUserIsServedWhenAnElementIsKilled(t *testing.T) {
+	for what, kill := range map[string]func(*element){
+		"Server":  func(e *element) { e.server.kill() },
+		"SideCar": func(e *element) { e.car.kill() },
+		"Both":    func(e *element) { e.server.kill(); e.car.kill() },
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newWorld(t).here()
+			r := h.registrar()
+			at := []string{r.at}
+			h.element("a", at)
+			b := h.element("b", at)
+			h.element("c", at)
+			r.hasMembers("a b c")
+			u := h.user(at)
+			u.isServedBy("a b c")
+			kill(b)
+			r.hasMembers("a c")
+			u.isServedBy("a c")
+			u.wasServed(2 * time.Second)
+		})
+	}
+}
+
+// With default timers, as users leave them, only the kernel's word of a closed
+// connection makes this fast.
+func TestKilledElementIsGoneSoonWithDefaultTimers(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar("--timers", "default")
+	at := []string{r.at}
+	h.element("a", at, "--timers", "auto")
+	b := h.element("b", at, "--timers", "auto")
+	r.hasMembers("a b")
+	b.server.kill()
+	b.car.kill()
+	r.hasMembers("a")
+}
+
+func TestUserDoesNotNoticeThatTheRegistrarRestarts(t *testing.T) {
+	for what, stop := range map[string]func(*registrar){
+		"Killed":  func(r *registrar) { r.kill() },
+		"Stopped": func(r *registrar) { r.end(syscall.SIGTERM) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newWorld(t).here()
+			r := h.registrar()
+			at := []string{r.at}
+			h.element("a", at)
+			h.element("b", at)
+			r.hasMembers("a b")
+			u := h.user(at)
+			u.isServedBy("a b")
+			stop(r)
+			u.isServedBy("a b")
+			r.restart()
+			r.hasMembers("a b")
+			u.isServedBy("a b")
+			u.wasServed(2 * time.Second)
+		})
+	}
+}
+
+func TestElementThatDiesWhileTheRegistrarIsAwayIsLeftOut(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	at := []string{r.at}
+	h.element("a", at)
+	b := h.element("b", at)
+	h.element("c", at)
+	r.hasMembers("a b c")
+	u := h.user(at)
+	u.isServedBy("a b c")
+	r.kill()
+	b.signal(syscall.SIGKILL)
+	u.isServedBy("a c")
+	r.restart()
+	r.hasMembers("a c")
+	u.isServedBy("a c")
+	u.wasServed(2 * time.Second)
+}
+
+func TestSideCarLeavesThePoolOnSIGTERM(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar("--timers", "default") // too slow to notice by itself
+	at := []string{r.at}
+	a := h.element("a", at)
+	h.element("b", at)
+	r.hasMembers("a b")
+	if code := a.car.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	if got, err := r.members(); err != nil || got != "b" {
+		t.Errorf("elements %q, error %v after the side-car's end; want b", got, err)
+	}
+}
+
+func TestSideCarEndsOnSIGTERMWithoutARegistrar(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	a := h.element("a", []string{r.at}, "--stop-timeout", "1s")
+	r.hasMembers("a")
+	r.kill()
+	a.car.says("registrar") // it has noticed
+	start := time.Now()
+	if code := a.car.end(syscall.SIGTERM); code != 6 {
+		t.Errorf("exit code %d, want 6: the deregistration was not confirmed", code)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the side-car took %v to end", took)
+	}
+}
+
+func TestServerThatFailsItsChecksIsOutOfThePool(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	at := []string{r.at}
+	healthy := filepath.Join(t.TempDir(), "healthy")
+	write(t, healthy, "")
+	h.element("a", at, "--check", "exec:test -e "+healthy)
+	h.element("b", at)
+	r.hasMembers("a b")
+	u := h.user(at)
+	if err := os.Remove(healthy); err != nil {
+		t.Fatal(err)
+	}
+	r.hasMembers("b")
+	u.isServedBy("b")
+	write(t, healthy, "")
+	r.hasMembers("a b")
+	u.isServedBy("a b")
+	u.wasServed(time.Second)
+}
+
+func TestServerThatStartsAfterItsSideCarJoins(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	service := freePort(t)
+	car := h.sidecar("a", service, []string{r.at})
+	car.says("check")
+	r.hasMembers("")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := h.command(self)
+	server.Env = append(server.Env, serverName+"=a", serverAddress+"="+service)
+	h.w.start("server a", server, nil)
+	r.hasMembers("a")
+}
+
+func TestRegistrarReadsItsConfigurationAgainOnSIGHUP(t *testing.T) {
+	h := newWorld(t).here()
+	file := filepath.Join(t.TempDir(), "rspd.yaml")
+	write(t, file, "limit-elements-per-client: 1\n")
+	r := h.registrar("--config", file)
+	at := []string{r.at}
+	h.element("a", at)
+	r.hasMembers("a")
+	u := h.user(at)
+	refused := h.element("b", at)
+	if code := refused.car.exitCode(); code != 1 {
+		t.Errorf("the refused side-car's exit code is %d, want 1", code)
+	}
+
+	for _, bad := range []string{"limit-elements-per-client: lots\n", "limit-elephants: 1\n", "keep-alive-misses: 99\n", "listen: [\n", "limit-pools: 7\n"} {
+		write(t, file, bad)
+		said := len(r.log.String())
+		r.signal(syscall.SIGHUP)
+		r.w.until("the registrar to refuse "+bad, func() bool {
+			return strings.Contains(r.log.String()[said:], "configuration not taken")
+		})
+		r.hasMembers("a")
+	}
+	refused = h.element("b", at)
+	if code := refused.car.exitCode(); code != 1 {
+		t.Errorf("with the old configuration the refused side-car's exit code is %d, want 1", code)
+	}
+
+	write(t, file, "limit-elements-per-client: 2\n")
+	r.signal(syscall.SIGHUP)
+	r.says("configuration read again")
+	h.element("b", at)
+	r.hasMembers("a b")
+	u.isServedBy("a b")
+	u.wasServed(time.Second)
+}
+
+func TestSideCarTakesANewPolicyOnSIGHUP(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	file := filepath.Join(t.TempDir(), "rsppe.yaml")
+	write(t, file, "policy: wrr:1\n")
+	a := h.element("a", []string{r.at}, "--config", file)
+	r.hasMembers("a")
+	write(t, file, "policy: wrr:none\n")
+	a.car.signal(syscall.SIGHUP)
+	a.car.says("not reloaded")
+	if got := r.member("a").Policy.Weight; got != 1 {
+		t.Errorf("weight %d after a bad configuration, want 1", got)
+	}
+	write(t, file, "policy: wrr:5\n")
+	a.car.signal(syscall.SIGHUP)
+	h.w.until("the weight to change", func() bool { return r.member("a").Policy.Weight == 5 })
+}
+
+func TestElementsAndUsersMoveToTheOtherRegistrar(t *testing.T) {
+	for what, tt := range map[string]struct {
+		stop  syscall.Signal
+		flags []string
+		watch int // keep-alives before that
+	}{
+		"Killed":  {stop: syscall.SIGKILL},
+		"Stopped": {stop: syscall.SIGTERM},
+		// The connections of a frozen registrar stay up, and nothing answers.
+		// Elements miss its keep-alives when they have seen some,
+		"Frozen": {stop: syscall.SIGSTOP, watch: 10},
+		// or the answer to their next registration.
+		"FrozenEarly": {stop: syscall.SIGSTOP, flags: []string{"--reregister", "2s"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newWorld(t).here()
+			one, two := h.registrar(), h.registrar()
+			both := []string{one.at, two.at}
+			// At first only one answers, so that all are there.
+			two.signal(syscall.SIGSTOP)
+			h.element("a", both, tt.flags...)
+			h.element("b", both, tt.flags...)
+			one.hasMembers("a b")
+			u := h.user(both)
+			u.isServedBy("a b")
+			two.signal(syscall.SIGCONT)
+			h.w.until("keep-alives", func() bool { return one.answeredKeepAlives() >= tt.watch })
+			one.signal(tt.stop)
+			two.hasMembers("a b")
+			u.isServedBy("a b")
+			u.wasServed(2 * time.Second)
+		})
+	}
+}
+
+func TestFrozenElementIsRemovedAndComesBack(t *testing.T) {
+	for what, freeze := range map[string]func(*element, syscall.Signal){
+		"SideCar": func(e *element, s syscall.Signal) { e.car.signal(s) },
+		"Both":    (*element).signal,
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newWorld(t).here()
+			r := h.registrar()
+			at := []string{r.at}
+			h.element("a", at)
+			b := h.element("b", at)
+			r.hasMembers("a b")
+			u := h.user(at)
+			u.isServedBy("a b")
+			freeze(b, syscall.SIGSTOP)
+			r.hasMembers("a")
+			u.isServedBy("a")
+			freeze(b, syscall.SIGCONT)
+			r.hasMembers("a b")
+			u.isServedBy("a b")
+			u.wasServed(2 * time.Second)
+		})
+	}
+}
+
+// A server that accepts connections and never answers passes a check by TCP; its
+// users go elsewhere.
+func TestUserGoesOnWhenAServerFreezes(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	at := []string{r.at}
+	h.element("a", at)
+	b := h.element("b", at)
+	r.hasMembers("a b")
+	u := h.user(at)
+	u.isServedBy("a b")
+	b.server.signal(syscall.SIGSTOP)
+	u.isServedBy("a")
+	b.server.signal(syscall.SIGCONT)
+	u.isServedBy("a b")
+	u.wasServed(2 * time.Second)
+}
+
+func TestAdministratorTakesOutADeadElement(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar("--timers", "default") // would take half a minute
+	at := []string{r.at}
+	h.element("a", at)
+	b := h.element("b", at)
+	r.hasMembers("a b")
+	b.signal(syscall.SIGSTOP)
+	if o := r.ctl("deregister", pool, idOf("b")); o.code != 0 {
+		t.Fatalf("deregister: %+v", o)
+	}
+	if got, err := r.members(); err != nil || got != "a" {
+		t.Errorf("elements %q, error %v; want a", got, err)
+	}
+	if o := r.ctl("deregister", pool, idOf("b")); o.code != 4 {
+		t.Errorf("deregister again: %+v, want exit code 4", o)
+	}
+}
+
+// When most of a pool seems to die at once, it may be the registrar's own network:
+// the rest is kept, and marked.
+func TestElementsBeyondTheRemovalShareAreKeptAsSuspects(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar("--removal-floor", "1", "--removal-share", "0.3", "--removal-window", "10m")
+	at := []string{r.at}
+	a, b, c := h.element("a", at), h.element("b", at), h.element("c", at)
+	r.hasMembers("a b c")
+	u := h.hopefulUser(at, "--timeout", "30s")
+	u.isServedBy("a b c")
+	for _, e := range []*element{a, b, c} {
+		e.signal(syscall.SIGSTOP)
+	}
+	h.w.until("two suspects", func() bool {
+		p, err := r.pool()
+		return err == nil && p.Elements == 2 && p.Suspects == 2
+	})
+	if o := r.ctl("status", "--quiet"); o.code != 5 || o.stdout != "" {
+		t.Errorf("status: %+v, want exit code 5 and no output", o)
+	}
+	for _, e := range []*element{a, b, c} {
+		e.signal(syscall.SIGCONT)
+	}
+	r.hasMembers("a b c")
+	u.isServedBy("a b c")
+	u.wasServed(20 * time.Second)
+	if o := r.ctl("status", "--quiet"); o.code != 0 {
+		t.Errorf("status: %+v, want exit code 0", o)
+	}
+}
