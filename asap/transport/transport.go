@@ -134,7 +134,8 @@ type Options struct {
 	DefaultPPID uint32
 	// ReusePort lets a dialled association leave from the port that a
 	// listener of this process uses, so that peers find one address for
-	// both directions. Both sockets must have it.
+	// both directions. Both sockets must have it. SCTP has one association
+	// between two ports: while there is one, another leaves from a free port.
 	ReusePort bool
 	// Heartbeat is the SCTP path heartbeat interval. 0 = the kernel's.
 	Heartbeat time.Duration

@@ -387,6 +387,12 @@ func TestReusePort(t *testing.T) {
 		t.Errorf("association comes from %v, want the listener's %v", got, ours.Addrs()[0])
 	}
 	exchange(t, client, server, "hello")
+	// Another to the same peer has to leave from another port.
+	another, server2 := associate(t, ours.Addrs(), theirs, opt)
+	if got := another.LocalAddrs()[0]; got.Addr() != ours.Addrs()[0].Addr() || got.Port() == ours.Addrs()[0].Port() {
+		t.Errorf("second association comes from %v", got)
+	}
+	exchange(t, another, server2, "hello")
 	// The listener goes on accepting.
 	back, accepted := associate(t, nil, ours, transport.Options{})
 	exchange(t, back, accepted, "hello")

@@ -191,6 +191,23 @@ func dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Opt
 			return nil, fmt.Errorf("the addresses %v do not share one port", remote)
 		}
 	}
+	c, err := dialFrom(ctx, local, remote, opt)
+	if errors.Is(err, unix.EADDRNOTAVAIL) && opt.ReusePort && len(local) > 0 && local[0].Port() != 0 {
+		// From this port there is an association with the peer already, or
+		// still, when an earlier one could not be shut down.
+		free := make([]netip.AddrPort, len(local))
+		for i, a := range local {
+			free[i] = netip.AddrPortFrom(a.Addr(), 0)
+		}
+		c, err = dialFrom(ctx, free, remote, opt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func dialFrom(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (*conn, error) {
 	local = withoutUnspecified(local)
 	fd, err := newSocket(slices.Concat(local, remote), opt)
 	if err != nil {
@@ -251,20 +268,21 @@ func connect(ctx context.Context, file *os.File, fd int, remote []netip.AddrPort
 func connected(fd int) (bool, error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds, 0)
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		return true, os.NewSyscallError("poll", err)
-	}
-	if n == 0 || err != nil {
+	switch {
+	case n == 0, errors.Is(err, unix.EINTR):
 		return false, nil
+	case err != nil:
+		return true, os.NewSyscallError("poll", err)
+	case fds[0].Revents&(unix.POLLERR|unix.POLLHUP) == 0:
+		// Not a word about SO_ERROR: it also tells that one of the peer's
+		// addresses was not reached.
+		return true, nil
 	}
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil {
-		return true, os.NewSyscallError("getsockopt", err)
-	}
-	if errno != 0 {
+	if err == nil && errno != 0 {
 		return true, os.NewSyscallError("connectx", syscall.Errno(errno))
 	}
-	return true, nil
+	return err != nil, os.NewSyscallError("getsockopt", err)
 }
 
 // kernelAddr turns addresses that share a port into the package's form.

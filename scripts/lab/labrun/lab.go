@@ -14,6 +14,8 @@ type lab struct {
 	started        time.Time
 	group          string
 	processes      []*process
+	port           int // of the last server of the group
+	commands       int // rspctl runs, to number their logs
 	passed, failed int
 }
 
@@ -31,6 +33,10 @@ func (l *lab) runGroup(g group) {
 		fmt.Printf("-- %s took %.0f s\n", g.name, time.Since(begin).Seconds())
 	}()
 	fmt.Printf("-- %s: %s\n", g.name, g.about)
+	l.port = 7100
+	if err := l.buildNetwork(g.ipv6); err != nil {
+		l.need("network", err)
+	}
 	g.run(l)
 }
 

@@ -18,6 +18,7 @@ type group struct {
 	name  string
 	about string
 	extra bool // runs only when named
+	ipv6  bool // the hosts have IPv6 addresses on the first network
 	// needs are the folders of the programs of this project that it starts;
 	// with .test behind it, the folder of a package whose tests it runs.
 	needs []string
@@ -28,7 +29,13 @@ type group struct {
 var groups = []group{
 	{name: "sctp", about: "tests of asap/transport/sctp", needs: []string{"asap/transport/sctp.test"}, run: sctpPackage},
 	{name: "sanity", about: "rsplib's own programs work together here", run: sanity},
-	{name: "capture", about: "records rsplib's messages for testdata", extra: true, run: capture},
+	{name: "rsplib-at-ours", about: "our registrar with elements and users of rsplib", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: rsplibAtOurs},
+	{name: "ours-at-rsplib", about: "rsplib's registrar with our element, user and rspctl", needs: []string{"cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: oursAtRsplib},
+	{name: "takeover", about: "rsplib's registrars take our elements over", needs: []string{"cmd/rsppe", "cmd/rsppu"}, run: takeover},
+	{name: "paths", about: "ours with ours, two paths, one of them cut", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: paths},
+	{name: "failures", about: "elements of both makers are killed and stopped", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: failures},
+	{name: "many", about: "2000 associations at one registrar", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: many},
+	{name: "capture", about: "records rsplib's messages for testdata", extra: true, ipv6: true, run: capture},
 }
 
 func main() {
@@ -37,10 +44,22 @@ func main() {
 	list := flag.Bool("list", false, "list the groups and end")
 	needs := flag.Bool("needs", false, "list what the groups need to be built and end")
 	send := flag.String("send", "", "send the messages given as arguments, in hexadecimal, to the first registrar by this protocol, asap or enrp, and end")
+	serving := flag.String("serve", "", "serve echo or chargen -at an endpoint and don't end")
+	holding := flag.Int("hold", 0, "hold so many associations to the registrar -at an endpoint and don't end")
+	at := flag.String("at", "", "see -serve and -hold")
 	flag.Parse()
 
-	if *send != "" {
-		if err := sendRaw(*send, flag.Args()); err != nil {
+	if *send != "" || *serving != "" || *holding > 0 {
+		var err error
+		switch {
+		case *send != "":
+			err = sendRaw(*send, flag.Args())
+		case *serving != "":
+			err = serve(*serving, *at)
+		default:
+			err = hold(*holding, *at)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "labrun:", err)
 			os.Exit(1)
 		}
@@ -54,7 +73,7 @@ func main() {
 	switch {
 	case *list:
 		for _, g := range groups {
-			fmt.Printf("%-10s %s%s\n", g.name, g.about, map[bool]string{true: " (extra)"}[g.extra])
+			fmt.Printf("%-15s %s%s\n", g.name, g.about, map[bool]string{true: " (extra)"}[g.extra])
 		}
 		return
 	case *needs:
@@ -68,10 +87,6 @@ func main() {
 	}
 
 	l := &lab{out: *out, started: time.Now()}
-	if err := l.buildNetwork(); err != nil {
-		fmt.Printf("FAIL network: %v\n0 passed, 1 failed\n", err)
-		os.Exit(1)
-	}
 	for _, g := range wanted {
 		l.runGroup(g)
 	}

@@ -77,14 +77,20 @@ func (l *lab) listens(h host, port int, limit time.Duration) error {
 	})
 }
 
-// buildNetwork makes the bridges and hosts. Multicast goes over network a only,
-// as rsplib takes an announcement's source address for the registrar's.
-func (l *lab) buildNetwork() error {
+// buildNetwork makes the bridges and hosts anew, so that nothing of a former
+// group is left, such as associations that end slowly. Multicast goes over network a only,
+// as rsplib takes an announcement's source address for the registrar's. IPv6 is
+// only there when asked for: from IPv6 sockets that are bound to IPv4 addresses,
+// as rsplib's are, the kernel sends to IPv6 addresses too, from an address that it
+// then doesn't know.
+func (l *lab) buildNetwork(ipv6 bool) error {
 	var script strings.Builder
 	for _, bridge := range []string{"lan-a", "lan-b"} {
+		fmt.Fprintf(&script, "ip link del %s 2>/dev/null || true\n", bridge)
 		fmt.Fprintf(&script, "ip link add %s type bridge mcast_snooping 0; ip link set %s up\n", bridge, bridge)
 	}
 	for _, h := range hosts {
+		fmt.Fprintf(&script, "ip netns del %s 2>/dev/null || true; ip link del %s-a 2>/dev/null || true; ip link del %s-b 2>/dev/null || true\n", h.name, h.name, h.name)
 		ns := "ip -n " + h.name
 		fmt.Fprintf(&script, "ip netns add %s; %s link set lo up; %s link set lo multicast off\n", h.name, ns, ns)
 		for _, network := range []string{"a", "b"} {
@@ -93,7 +99,11 @@ func (l *lab) buildNetwork() error {
 		}
 		fmt.Fprintf(&script, "%s address add %s/24 dev a; %s address add %s/24 dev b\n", ns, h.a(), ns, h.b())
 		fmt.Fprintf(&script, "%s link set dev b multicast off\n", ns)
-		fmt.Fprintf(&script, "%s address add %s/64 dev a nodad\n", ns, h.a6())
+		if ipv6 {
+			fmt.Fprintf(&script, "%s address add %s/64 dev a nodad\n", ns, h.a6())
+		} else {
+			fmt.Fprintf(&script, "ip netns exec %s sysctl -q -w net.ipv6.conf.all.disable_ipv6=1\n", h.name)
+		}
 		fmt.Fprintf(&script, "%s route add 224.0.0.0/4 dev a\n", ns)
 	}
 	file := filepath.Join(l.out, "log", "network.sh")

@@ -162,3 +162,12 @@ func tail(s string) string {
 	}
 	return strings.TrimSpace(s)
 }
+
+// exitCode returns nil if err is that a program ended with the code.
+func exitCode(err error, code int) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == code {
+		return nil
+	}
+	return fmt.Errorf("ended with %v, not exit code %d", err, code)
+}
