@@ -230,18 +230,18 @@ func (c *conn) received(err error) {
 	var ended errEnded
 	reason := reasonError
 	switch {
-	case errors.As(context.Cause(c.ctx), &ended):
-		reason = ended.reason
-	case c.ctx.Err() != nil:
-		reason = reasonShutdown
-	case errors.Is(err, io.EOF):
-		reason = reasonPeer
 	case errors.Is(err, transport.ErrTooLong):
 		reason = reasonTooLong
 		c.r.exceeded("message_size")
 	case errors.Is(err, transport.ErrMalformed):
 		reason = reasonFraming
 		c.r.metrics.decodeErrors.WithLabelValues(string(c.port), "framing").Inc()
+	case errors.As(context.Cause(c.ctx), &ended):
+		reason = ended.reason
+	case c.ctx.Err() != nil:
+		reason = reasonShutdown
+	case errors.Is(err, io.EOF):
+		reason = reasonPeer
 	case errors.Is(err, net.ErrClosed):
 		reason = reasonShutdown
 	}
