@@ -130,7 +130,7 @@ func TestAMB_65_LengthsWithAllFields(t *testing.T) {
 	}
 }
 
-func TestPAR_3_06_07_PaddingOfZeros(t *testing.T) {
+func TestPAR_3_06_PaddingOfZeros(t *testing.T) {
 	for n := range 9 {
 		t.Run("PAR_3_07", func(t *testing.T) {
 			got := encode(t, func(w *param.Writer) {
@@ -342,5 +342,18 @@ func TestTransportsThatMakeNoSense(t *testing.T) {
 				t.Errorf("%q, %v", b, err)
 			}
 		})
+	}
+}
+
+func TestTransportValues(t *testing.T) {
+	if !(param.Transport{}).IsZero() || pt.Transports()[7].IsZero() {
+		t.Error("only the zero value is absent")
+	}
+	want := []netip.AddrPort{
+		netip.MustParseAddrPort("192.0.2.1:65535"), netip.MustParseAddrPort("[2001:db8::1]:65535"),
+		netip.MustParseAddrPort("198.51.100.9:65535"),
+	}
+	if got := pt.Transports()[1].AddrPorts(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
