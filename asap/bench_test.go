@@ -36,7 +36,7 @@ func resolution(tb testing.TB, n int) (request []byte, elements [][]byte) {
 func answer(dst []byte, elements [][]byte) ([]byte, error) {
 	r := asap.BeginResolution(dst, false, benchPool, param.Policy{Type: param.RoundRobin})
 	for _, e := range elements {
-		r.Element(e)
+		r.Elements(e)
 	}
 	return r.Finish()
 }

@@ -1,6 +1,10 @@
 package asap
 
-import "rserpool/asap/param"
+import (
+	"bytes"
+
+	"rserpool/asap/param"
+)
 
 // Decode decodes one message. b is a message as a transport delivers it, with its
 // padding or without; nothing in the results refers to it.
@@ -27,8 +31,13 @@ type Decoder struct {
 	limits     param.Limits
 	handles    *param.Interner
 	resolution HandleResolution
+	latest     []byte // what resolution was decoded from; empty: it isn't valid
 	state      param.Decoding
 }
+
+// latestLength is the longest HandleResolution, in octets, that a Decoder
+// recognizes when it comes again.
+const latestLength = 256
 
 // DefaultHandles is how many pool handles a Decoder keeps by default. One
 // connection seldom asks for more pools.
@@ -44,10 +53,20 @@ func NewDecoder(limits param.Limits, handles int) *Decoder {
 }
 
 // Decode decodes one message like the function Decode, but a HandleResolution
-// that it returns is valid only until the next call. The handle in it may be kept.
+// that it returns is valid only until the next call and must not be changed. The
+// handle in it may be kept.
 func (d *Decoder) Decode(b []byte) (Message, param.OperationError, error) {
+	// Most users ask for the same again and again.
+	if len(d.latest) > 0 && bytes.Equal(b, d.latest) {
+		return &d.resolution, nil, nil
+	}
+	d.latest = d.latest[:0]
 	d.state = param.Decoding{Limits: d.limits, Handles: d.handles}
-	return decode(b, &d.state, &d.resolution)
+	m, report, err := decode(b, &d.state, &d.resolution)
+	if m == &d.resolution && report == nil && err == nil && len(b) <= latestLength {
+		d.latest = append(d.latest, b...)
+	}
+	return m, report, err
 }
 
 // decode puts a HandleResolution into reuse, if that is not nil.

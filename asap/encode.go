@@ -83,8 +83,8 @@ func (m *HandleResolutionResponse) Append(dst []byte) ([]byte, error) {
 // Resolution appends a positive HANDLE_RESOLUTION_RESPONSE from elements that
 // are already encoded, and allocates nothing if the slice has room.
 type Resolution struct {
-	w     param.Writer
-	count int
+	w      param.Writer
+	filled bool
 }
 
 // BeginResolution starts a response at the end of dst. A policy with type zero
@@ -98,12 +98,12 @@ func BeginResolution(dst []byte, acceptUpdates bool, handle param.PoolHandle, po
 	return r
 }
 
-// Element appends one Pool Element parameter as param.AppendPoolElement made it.
-// It returns false, and leaves the element out, if it does not fit into the
-// message any more.
-func (r *Resolution) Element(tlv []byte) bool {
+// Elements appends a Pool Element parameter as param.AppendPoolElement made it, or
+// several, one behind the other. It returns false, and leaves all of them out, if
+// they do not fit into the message any more.
+func (r *Resolution) Elements(tlvs []byte) bool {
 	mark := r.w.Len()
-	r.w.Encoded(tlv)
+	r.w.Encoded(tlvs)
 	return r.keep(mark)
 }
 
@@ -113,23 +113,20 @@ func (r *Resolution) element(write func(*param.Writer)) bool {
 	return r.keep(mark)
 }
 
-// keep takes back the element that began at mark if the message became too long.
+// keep takes back what began at mark if the message became too long.
 func (r *Resolution) keep(mark int) bool {
 	if r.w.Len() > param.MaxLength {
 		r.w.Truncate(mark)
 		return false
 	}
-	r.count++
+	r.filled = true
 	return true
 }
-
-// Count returns the number of elements so far.
-func (r *Resolution) Count() int { return r.count }
 
 // Finish completes the message and returns the extended slice; in case of an
 // error, for example without any element, the slice as BeginResolution got it.
 func (r *Resolution) Finish() ([]byte, error) {
-	if r.count == 0 {
+	if !r.filled {
 		r.w.Fail("positive %s without element", TypeHandleResolutionResponse)
 	}
 	return r.w.Finish()

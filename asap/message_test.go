@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 
 	"rserpool/asap/param"
@@ -207,13 +208,21 @@ func TestAMB_75_LongAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Element(tlv) != (i < fit) {
+		if r.Elements(tlv) != (i < fit) {
 			t.Fatalf("element %d of %d", i, fit)
 		}
 	}
 	copied, err := r.Finish()
-	if err != nil || r.Count() != fit || !bytes.Equal(copied, append([]byte("dst"), plain...)) {
-		t.Errorf("copied elements make another message: %d elements, %v", r.Count(), err)
+	if err != nil || !bytes.Equal(copied, append([]byte("dst"), plain...)) {
+		t.Errorf("copied elements make another message, %v", err)
+	}
+	together := plain[len(plain)-fit*len(tlv):]
+	r = BeginResolution(nil, false, echoPool, param.Policy{})
+	if r.Elements(append(slices.Clone(together), tlv...)) || !r.Elements(together) {
+		t.Error("all together: what fits is refused, or what does not fit isn't")
+	}
+	if copied, err := r.Finish(); err != nil || !bytes.Equal(copied, plain) {
+		t.Errorf("elements copied together make another message, %v", err)
 	}
 	long := param.PoolHandle(bytes.Repeat([]byte{'x'}, 65532))
 	if b, err := (&HandleResolution{Handle: long}).Append([]byte("dst")); !errors.Is(err, param.ErrEncode) || string(b) != "dst" {
@@ -248,15 +257,15 @@ func TestResolutionOfOddElements(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := BeginResolution(nil, false, "a", param.Policy{})
-	r.Element(tlv)
-	r.Element(tlv)
+	r.Elements(tlv)
+	r.Elements(tlv)
 	got, err := r.Finish()
 	if err != nil || !bytes.Equal(got, want) || got[3]%4 == 0 {
 		t.Errorf("got %x, %v\nwant %x", got, err, want)
 	}
 	for _, bad := range [][]byte{nil, {0, 0x0a, 0}, {0, 0x0a, 0, 3}, {0, 0x0a, 0, 9, 1, 2, 3, 4}} {
 		r := BeginResolution(nil, false, "a", param.Policy{})
-		r.Element(bad)
+		r.Elements(bad)
 		if _, err := r.Finish(); !errors.Is(err, param.ErrEncode) {
 			t.Errorf("%x: %v", bad, err)
 		}
@@ -280,6 +289,38 @@ func TestDecoder(t *testing.T) {
 	for i, m := range messages {
 		if m.Type() != TypeHandleResolution && !reflect.DeepEqual(kept[i], m) {
 			t.Errorf("%s changed afterwards", m.Type())
+		}
+	}
+}
+
+// What a Decoder took last makes no difference to what it says next.
+func TestDecoderRepeats(t *testing.T) {
+	option := func(b ...byte) []byte {
+		return pt.Message(uint8(TypeHandleResolution), 0, handleTLV, pt.TLV(param.TypeHandleResolutionOption, b))
+	}
+	messages := map[string][]byte{
+		"plain":          mustEncode(t, &HandleResolution{Handle: echoPool}),
+		"updates":        mustEncode(t, &HandleResolution{Handle: echoPool, SendUpdates: true}),
+		"another pool":   mustEncode(t, &HandleResolution{Handle: "x"}),
+		"long":           mustEncode(t, &HandleResolution{Handle: param.PoolHandle(bytes.Repeat([]byte{'x'}, 2*latestLength))}),
+		"items":          option(0, 0, 0, 3),
+		"report":         pt.Message(uint8(TypeHandleResolution), 0, handleTLV, pt.TLV(0xc0aa, nil)),
+		"refused":        pt.Message(uint8(TypeHandleResolution), 0, handleTLV, pt.TLV(0x40aa, nil)),
+		"empty handle":   pt.Message(uint8(TypeHandleResolution), 0, pt.TLV(param.TypePoolHandle, nil)),
+		"another type":   mustEncode(t, &EndpointUnreachable{Handle: echoPool, ID: 1}),
+		"nothing at all": nil,
+	}
+	for first, a := range messages {
+		for second, b := range messages {
+			d := NewDecoder(param.Limits{}, 0)
+			for i, raw := range [][]byte{a, a, b, a, b, b} {
+				got, report, err := d.Decode(raw)
+				want, wantReport, wantErr := Decode(raw)
+				if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(report, wantReport) || !reflect.DeepEqual(err, wantErr) {
+					t.Errorf("%s and %s, message %d: %+v, %v, %v; want %+v, %v, %v",
+						first, second, i, got, report, err, want, wantReport, wantErr)
+				}
+			}
 		}
 	}
 }

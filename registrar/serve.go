@@ -174,7 +174,7 @@ func (o *owner) subscribe(c *conn, q asap.HandleResolution) bool {
 }
 
 // scratch is what answering a resolution needs besides room for the answer.
-type scratch struct{ records []*handlespace.Record }
+type scratch struct{ elements [][]byte }
 
 // unknownHandle is the error of a negative answer; shared, never changed.
 var unknownHandle = param.OperationError{param.NewCause(param.CauseUnknownPoolHandle)}
@@ -196,8 +196,8 @@ func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updat
 	if r.rsplib() {
 		query.Items = min(query.Items, rsplibItems)
 	}
-	records, policy, ok := r.space.Resolve(s.records[:0], q.Handle, query)
-	s.records = records
+	elements, policy, ok := r.space.ResolveEncoded(s.elements[:0], q.Handle, query)
+	s.elements = elements
 	if !ok {
 		answer := asap.HandleResolutionResponse{Handle: q.Handle, Error: unknownHandle}
 		out, err := answer.Append(dst)
@@ -210,12 +210,12 @@ func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updat
 		policy.Type = 0 // absent stands for Round Robin
 	}
 	answer := asap.BeginResolution(dst, updates, q.Handle, policy)
-	for _, record := range records {
-		if !answer.Element(record.Encoded()) {
+	for _, encoded := range elements {
+		if !answer.Elements(encoded) {
 			break
 		}
 	}
-	clear(records) // not to keep removed elements alive
+	clear(elements) // not to keep removed elements alive
 	out, err := answer.Finish()
 	if err != nil {
 		r.cfg.Log.WithError(err).Error("cannot encode an answer")

@@ -1,6 +1,7 @@
 package selection
 
 import (
+	"iter"
 	"math"
 	"math/rand/v2"
 
@@ -47,6 +48,20 @@ type Chooser interface {
 	// the reply count as used, those that did not fit do not. Without memory
 	// for dst to grow it allocates nothing.
 	Choose(dst []*Item, n, room int) []*Item
+}
+
+// Circle is a Chooser whose replies are one circular list, each begun an element
+// further on than the one before: Round Robin. Who keeps this list in a form of
+// his own can take replies of the whole pool from there, until an element comes or
+// goes.
+type Circle interface {
+	Chooser
+	// All lists the elements in the order of the next reply. None counts as
+	// used.
+	All() iter.Seq[*Item]
+	// Turn stands for a reply of all elements and returns its first one, nil
+	// if there are none.
+	Turn() *Item
 }
 
 // NewChooser returns an empty Chooser for a pool of the given policy type. Types

@@ -1,12 +1,14 @@
 package selection
 
 import (
+	"iter"
 	"math/rand/v2"
 
 	"rserpool/asap/param"
 )
 
-// ring is Round Robin (RFC 5356, section 4.1): a circular list in join order.
+// ring is Round Robin (RFC 5356, section 4.1): a circular list in join order. It is
+// a Circle.
 type ring struct {
 	head *Item
 	n    int
@@ -62,4 +64,22 @@ func (c *ring) Choose(dst []*Item, n, room int) []*Item {
 		c.head = c.head.next
 	}
 	return dst
+}
+
+// All implements Circle.
+func (c *ring) All() iter.Seq[*Item] {
+	return func(yield func(*Item) bool) {
+		for it, n := c.head, c.n; n > 0 && yield(it); n-- {
+			it = it.next
+		}
+	}
+}
+
+// Turn implements Circle.
+func (c *ring) Turn() *Item {
+	first := c.head
+	if first != nil {
+		c.head = first.next
+	}
+	return first
 }

@@ -90,7 +90,7 @@ func (w *Writer) end(at int) {
 }
 
 // Encoded appends a parameter that is already encoded, with its padding or
-// without.
+// without, or several, one behind the other, each with its padding.
 func (w *Writer) Encoded(tlv []byte) {
 	if len(tlv) < headerLen {
 		w.Fail("encoded parameter of %d octets", len(tlv))
@@ -100,6 +100,9 @@ func (w *Writer) Encoded(tlv []byte) {
 	if n < headerLen || n > len(tlv) {
 		w.Fail("encoded parameter of length %d in %d octets", n, len(tlv))
 		return
+	}
+	if pad4(n) < len(tlv) {
+		n = len(tlv) // several: nobody looks for the padding of the last one
 	}
 	w.pad()
 	w.buf = append(w.buf, tlv[:n]...)

@@ -1,6 +1,7 @@
 package handlespace
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -20,6 +21,7 @@ func TestReadersBesideTheWriter(t *testing.T) {
 		readers.Go(func() {
 			r := rand.New(rand.NewPCG(3, uint64(n)))
 			var records []*Record
+			var encoded [][]byte
 			for {
 				select {
 				case <-stop:
@@ -28,6 +30,11 @@ func TestReadersBesideTheWriter(t *testing.T) {
 				}
 				handle := pick(r, handles)
 				records, _, _ = s.Resolve(records[:0], handle, Query{Items: r.IntN(20)})
+				encoded, _, _ = s.ResolveEncoded(encoded[:0], handle, Query{})
+				if n := len(bytes.Join(encoded, nil)); n%4 != 0 {
+					t.Errorf("%d octets of elements", n)
+					return
+				}
 				records = s.Elements(records, handle, 0, 10)
 				records = s.Owned(records, here, Key{}, 10)
 				for _, x := range records {
@@ -89,6 +96,12 @@ func TestResolveAllocatesNothing(t *testing.T) {
 		resolve()
 		if n := testing.AllocsPerRun(1000, resolve); n > 0 {
 			t.Errorf("%v: %v allocations per resolution", typ, n)
+		}
+		pieces := make([][]byte, 0, 200)
+		resolve = func() { s.ResolveEncoded(pieces, "echo", Query{}) }
+		resolve()
+		if n := testing.AllocsPerRun(1000, resolve); n > 0 {
+			t.Errorf("%v: %v allocations per encoded resolution", typ, n)
 		}
 	}
 }
@@ -178,6 +191,14 @@ func BenchmarkResolve(b *testing.B) {
 		dst := make([]*Record, 0, 1000)
 		for b.Loop() {
 			s.Resolve(dst, "pool-0000000", Query{})
+		}
+	})
+	b.Run("whole pool of 1000, encoded", func(b *testing.B) {
+		s, _ := populate(b, 1000, 1000, param.RoundRobin)
+		b.ReportAllocs()
+		dst := make([][]byte, 0, 1000)
+		for b.Loop() {
+			s.ResolveEncoded(dst, "pool-0000000", Query{})
 		}
 	})
 }

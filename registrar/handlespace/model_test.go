@@ -1,6 +1,7 @@
 package handlespace
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -320,6 +321,21 @@ func (m *model) compareResolution(s *Space, handle param.PoolHandle, items int) 
 	return nil
 }
 
+// compareEncoded asks two spaces that had the same commands and questions, one
+// for records and one for what is encoded.
+func compareEncoded(records, encoded *Space, handle param.PoolHandle, q Query) error {
+	chosen, p, ok := records.Resolve(nil, handle, q)
+	pieces, policy, found := encoded.ResolveEncoded(nil, handle, q)
+	var want []byte
+	for _, r := range chosen {
+		want = append(want, r.Encoded()...)
+	}
+	if got := bytes.Join(pieces, nil); !bytes.Equal(got, want) || policy != p || found != ok {
+		return fmt.Errorf("%q, %+v: %x, %v, %v; want %x, %v, %v", handle, q, got, policy, found, want, p, ok)
+	}
+	return nil
+}
+
 // story draws commands that often hit what is stored.
 type story struct {
 	*rand.Rand
@@ -337,11 +353,15 @@ var (
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
+func (s *story) handle() param.PoolHandle {
+	return pick(s.Rand, []param.PoolHandle{"a", "b", "echo", "echo2"})
+}
+
 func (s *story) next() Command {
 	if s.IntN(5) == 0 {
 		s.now = s.now.Add(time.Duration(s.IntN(5000)) * time.Millisecond)
 	}
-	handle := param.PoolHandle(pick(s.Rand, []string{"a", "b", "echo", "echo2"}))
+	handle := s.handle()
 	id := param.PEID(1 + s.IntN(16))
 	address := netip.AddrFrom4([4]byte{192, 0, 2, byte(s.IntN(4))})
 	var g Generation
@@ -397,15 +417,15 @@ func (s *story) next() Command {
 	return Alive{handle, id, g, s.now}
 }
 
-// TestAgainstModel applies random commands to a Space, to a second one that gets
-// other questions, and to the model, and compares events and states.
+// TestAgainstModel applies random commands to a Space, to others that get other
+// questions, and to the model, and compares events and states.
 func TestAgainstModel(t *testing.T) {
 	happened := map[string]int{}
 	for run := range uint64(30) {
 		r := rand.New(rand.NewPCG(2, run))
 		cfg := Config{RemovalFloor: 2, RemovalShare: 0.2, MaxElements: 32, MaxElementsPerPool: 12, MaxPools: 3, MaxPoolsPerOwner: 2}
 		m := newModel(cfg)
-		s, other := space(cfg), space(cfg)
+		s, other, encoded := space(cfg), space(cfg), space(cfg)
 		next := &story{Rand: r, m: m, now: start}
 		for step := range 600 {
 			c := next.next()
@@ -417,8 +437,18 @@ func TestAgainstModel(t *testing.T) {
 			if got := words(other.Apply(c)); got != want {
 				t.Fatalf("run %d, step %d: %+v: the second says %q, want %q", run, step, c, got, want)
 			}
+			if got := words(encoded.Apply(c)); got != want {
+				t.Fatalf("run %d, step %d: %+v: the third says %q, want %q", run, step, c, got, want)
+			}
+			q := Query{Items: r.IntN(14)}
+			if r.IntN(4) == 0 {
+				q.Room = 44 * (1 + r.IntN(12))
+			}
+			if err := compareEncoded(other, encoded, next.handle(), q); err != nil {
+				t.Fatalf("run %d, step %d: %+v: %v", run, step, c, err)
+			}
 			happened[want]++
-			if err := m.compareResolution(s, pick(r, []param.PoolHandle{"a", "b", "echo", "echo2"}), 1+r.IntN(9)); err != nil {
+			if err := m.compareResolution(s, next.handle(), 1+r.IntN(9)); err != nil {
 				t.Fatalf("run %d, step %d: %+v: %v", run, step, c, err)
 			}
 			if step%25 == 0 {

@@ -1,6 +1,7 @@
 package handlespace
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -15,7 +16,7 @@ import (
 // to change elements, choosers and records; readers take it to read them.
 type pool struct {
 	handle  param.PoolHandle
-	policy  param.PolicyType
+	policy  param.Policy // with neutral values
 	owner   string
 	created time.Time
 	limit   int // elements in a reply unless the request names a number
@@ -27,6 +28,7 @@ type pool struct {
 	elements *btree.BTreeG[entry]
 	sound    selection.Chooser
 	suspects selection.Chooser // nil as long as there were none
+	circle   *circle           // nil when it has to be made anew
 
 	// Writer only.
 	removals []int64 // unattended ones within the removal window, Unix ns
@@ -37,6 +39,7 @@ type pool struct {
 type element struct {
 	item   selection.Item // Value is the element
 	record *Record
+	at     int // where it begins in the pool's circle
 
 	reporters []string // writer only: who reported this generation
 }
@@ -56,8 +59,8 @@ func (p *pool) find(id param.PEID) *element {
 // check compares a registration with what the first element fixed, and returns
 // one cause per difference (ASAP-3.1-27).
 func (p *pool) check(e *param.PoolElement) (causes param.OperationError) {
-	if e.Policy.Type != p.policy {
-		causes = append(causes, param.PolicyCause(param.CauseInconsistentPolicy, selection.Neutral(p.policy)))
+	if e.Policy.Type != p.policy.Type {
+		causes = append(causes, param.PolicyCause(param.CauseInconsistentPolicy, p.policy))
 	}
 	if e.User.Type != p.user.Type {
 		causes = append(causes, param.TransportCause(param.CauseInconsistentTransport, p.user))
@@ -79,6 +82,9 @@ func (p *pool) store(e *element, r *Record) {
 		p.elements.ReplaceOrInsert(entry{r.Element.ID, e})
 	}
 	renewed := e.record == nil || e.record.Generation != r.Generation
+	if moves || !bytes.Equal(e.record.encoded, r.encoded) {
+		p.circle = nil
+	}
 	e.record = r
 	if moves || renewed {
 		e.item.Size = len(r.encoded)
@@ -90,6 +96,7 @@ func (p *pool) store(e *element, r *Record) {
 func (p *pool) drop(e *element) {
 	p.elements.Delete(entry{id: e.record.Element.ID})
 	p.chooser(e.record).Remove(&e.item)
+	p.circle = nil
 }
 
 // chooser returns where an element with the record r belongs. Suspects have a
@@ -99,9 +106,17 @@ func (p *pool) chooser(r *Record) selection.Chooser {
 		return p.sound
 	}
 	if p.suspects == nil {
-		p.suspects = selection.NewChooser(p.policy, p.rand)
+		p.suspects = selection.NewChooser(p.policy.Type, p.rand)
 	}
 	return p.suspects
+}
+
+// candidates returns the chooser that replies come from. The mutex is held.
+func (p *pool) candidates() selection.Chooser {
+	if p.sound.Len() == 0 && p.suspects != nil {
+		return p.suspects
+	}
+	return p.sound
 }
 
 // removable counts an unattended removal, unless it exceeds the removal limit.
@@ -138,7 +153,7 @@ func (p *pool) info() PoolInfo {
 	defer p.mu.Unlock()
 	info := PoolInfo{
 		Handle:    p.handle,
-		Policy:    p.policy,
+		Policy:    p.policy.Type,
 		Transport: p.user.Type,
 		Use:       p.user.Use,
 		Created:   p.created,

@@ -16,6 +16,17 @@ type Query struct {
 	Room int
 }
 
+// complete replaces what stands for a default.
+func (q Query) complete(p *pool) Query {
+	if q.Room <= 0 {
+		q.Room = selection.Unlimited
+	}
+	if q.Items <= 0 {
+		q.Items = p.limit
+	}
+	return q
+}
+
 // Resolve chooses elements of a pool by its policy and appends their records to
 // dst. It returns the policy parameter of the reply, with neutral values
 // (AMB-56), and false if there is no such pool or no room for a single element.
@@ -26,30 +37,48 @@ func (s *Space) Resolve(dst []*Record, handle param.PoolHandle, q Query) ([]*Rec
 	if p == nil {
 		return dst, param.Policy{}, false
 	}
-	if q.Room <= 0 {
-		q.Room = selection.Unlimited
-	}
-	if q.Items <= 0 {
-		q.Items = p.limit
-	}
-	scratch := s.scratch.Get().(*[]*selection.Item)
-
+	start := len(dst)
 	p.mu.Lock()
-	chooser := p.sound
-	if chooser.Len() == 0 && p.suspects != nil {
-		chooser = p.suspects
-	}
-	items := chooser.Choose((*scratch)[:0], q.Items, q.Room)
-	for _, it := range items {
-		dst = append(dst, it.Value.(*element).record)
-	}
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	dst = choose(s, dst, p, q.complete(p), func(e *element) *Record { return e.record })
+	return dst, p.policy, len(dst) > start
+}
 
-	chosen := len(items) > 0
+// ResolveEncoded does what Resolve does, but appends what goes into the reply:
+// pieces of one or several Pool Element parameters (Record.Encoded), one behind
+// the other. They must not be changed. It allocates nothing if dst has room,
+// except for the first reply after a change.
+func (s *Space) ResolveEncoded(dst [][]byte, handle param.PoolHandle, q Query) ([][]byte, param.Policy, bool) {
+	p := s.lookup(handle)
+	if p == nil {
+		return dst, param.Policy{}, false
+	}
+	start := len(dst)
+	q = q.complete(p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if first, second, ok := p.turn(q); ok {
+		if dst = append(dst, first); len(second) > 0 {
+			dst = append(dst, second)
+		}
+		return dst, p.policy, true
+	}
+	dst = choose(s, dst, p, q, func(e *element) []byte { return e.record.encoded })
+	return dst, p.policy, len(dst) > start
+}
+
+// choose appends something of each element of the next reply. The mutex of p is
+// held.
+func choose[T any](s *Space, dst []T, p *pool, q Query, of func(*element) T) []T {
+	scratch := s.scratch.Get().(*[]*selection.Item)
+	items := p.candidates().Choose((*scratch)[:0], q.Items, q.Room)
+	for _, it := range items {
+		dst = append(dst, of(it.Value.(*element)))
+	}
 	clear(items)
 	*scratch = items
 	s.scratch.Put(scratch)
-	return dst, selection.Neutral(p.policy), chosen
+	return dst
 }
 
 // Get returns an element's record, nil if there is no such element.

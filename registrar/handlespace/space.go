@@ -159,7 +159,7 @@ func (s *Space) newPool(c *Register) *pool {
 	t := c.Element.Policy.Type
 	p := &pool{
 		handle:   c.Handle,
-		policy:   t,
+		policy:   selection.Neutral(t),
 		owner:    c.Owner,
 		created:  c.Now,
 		limit:    selection.Unlimited,

@@ -1,0 +1,50 @@
+package handlespace
+
+import (
+	"rserpool/asap/param"
+	"rserpool/selection"
+)
+
+// circle is the encoded elements of a pool whose replies are one circular list
+// (selection.Circle), one behind the other in this order: a reply of the whole
+// pool is the circle from an element on. It is made by the first such reply after
+// a change, and never changed itself.
+type circle struct {
+	octets   []byte // empty if the pool does not fit into a message
+	elements int
+}
+
+// turn makes a reply of the whole pool from the circle, and returns the two parts
+// of it, the second one perhaps empty. It returns false if this isn't possible:
+// the policy is another, or the query wants less. The mutex is held.
+func (p *pool) turn(q Query) (first, second []byte, ok bool) {
+	order, ok := p.candidates().(selection.Circle)
+	if !ok {
+		return nil, nil, false
+	}
+	if p.circle == nil {
+		p.circle = newCircle(order)
+	}
+	c := p.circle
+	if len(c.octets) == 0 || len(c.octets) > q.Room || c.elements > q.Items {
+		return nil, nil, false
+	}
+	at := order.Turn().Value.(*element).at
+	return c.octets[at:], c.octets[:at], true
+}
+
+func newCircle(order selection.Circle) *circle {
+	size := 0
+	for it := range order.All() {
+		if size += it.Size; size > param.MaxLength {
+			return &circle{}
+		}
+	}
+	c := &circle{octets: make([]byte, 0, size), elements: order.Len()}
+	for it := range order.All() {
+		e := it.Value.(*element)
+		e.at = len(c.octets)
+		c.octets = append(c.octets, e.record.encoded...)
+	}
+	return c
+}
