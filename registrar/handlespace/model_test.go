@@ -341,6 +341,7 @@ type story struct {
 	*rand.Rand
 	m   *model
 	now time.Time
+	run int // which pools have which policy
 }
 
 var (
@@ -373,7 +374,7 @@ func (s *story) next() Command {
 	}
 	switch s.IntN(13) {
 	case 0, 1, 2, 3, 4:
-		typ := storyPolicies[int(handle[0]+handle[len(handle)-1])%len(storyPolicies)]
+		typ := storyPolicies[(int(handle[0]+handle[len(handle)-1])+s.run)%len(storyPolicies)]
 		if s.IntN(10) == 0 {
 			typ = pick(s.Rand, storyPolicies)
 		}
@@ -426,7 +427,7 @@ func TestAgainstModel(t *testing.T) {
 		cfg := Config{RemovalFloor: 2, RemovalShare: 0.2, MaxElements: 32, MaxElementsPerPool: 12, MaxPools: 3, MaxPoolsPerOwner: 2}
 		m := newModel(cfg)
 		s, other, encoded := space(cfg), space(cfg), space(cfg)
-		next := &story{Rand: r, m: m, now: start}
+		next := &story{Rand: r, m: m, now: start, run: int(run)}
 		for step := range 600 {
 			c := next.next()
 			want := m.apply(c)
@@ -467,6 +468,21 @@ func TestAgainstModel(t *testing.T) {
 		"removed 1, pool removed true", "removed 2, pool removed false", "removed 5, pool removed false"} {
 		if happened[event] == 0 {
 			t.Errorf("%q never happened", event)
+		}
+	}
+}
+
+// Pools that fit into a message and pools that don't.
+func TestEncodedPoolsOfAllSizes(t *testing.T) {
+	size := len(crowd(Config{}, 1).Get("echo", 1).Encoded())
+	for _, n := range []int{1, 2, param.MaxLength / size, param.MaxLength/size + 1, 3000} {
+		records, encoded := crowd(Config{}, n), crowd(Config{}, n)
+		for range 3 {
+			for _, q := range []Query{{}, {Room: param.MaxLength}, {Room: size}, {Items: n - 1, Room: param.MaxLength}} {
+				if err := compareEncoded(records, encoded, "echo", q); err != nil {
+					t.Fatalf("%d elements: %.200s", n, err)
+				}
+			}
 		}
 	}
 }
