@@ -30,9 +30,6 @@ func (w *Writer) Len() int { return len(w.buf) - w.base }
 // SetFlags replaces the flags that NewMessage got.
 func (w *Writer) SetFlags(flags uint8) { w.buf[w.base+1] = flags }
 
-// Err returns the first error.
-func (w *Writer) Err() error { return w.err }
-
 // Truncate takes back what was written since Len returned n.
 func (w *Writer) Truncate(n int) { w.buf = w.buf[:w.base+n] }
 
