@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -79,8 +78,12 @@ func newReport(u *user) *report {
 	}
 }
 
-// add takes in an outcome and prints it.
-func (r *report) add(o outcome) error {
+// add takes in an outcome and prints it. A request that was interrupted is none: it
+// says nothing about the pool.
+func (r *report) add(ctx context.Context, o outcome) error {
+	if o.err != nil && ctx.Err() != nil {
+		return nil
+	}
 	r.sum.Requests++
 	r.sum.Failovers += max(o.attempts-1, 0)
 	if o.err != nil {
@@ -158,7 +161,8 @@ func firstLine(data []byte) string {
 	return string(line[:min(len(line), 200)])
 }
 
-// end prints the summary and returns the first error, as the run's.
+// end prints the summary and returns the first error, as the run's. For requests
+// without number, an interruption is the regular end.
 func (r *report) end(ctx context.Context) error {
 	slices.Sort(r.took)
 	if n := len(r.took); n > 0 {
@@ -171,10 +175,10 @@ func (r *report) end(ctx context.Context) error {
 		}
 	}
 	switch {
-	case r.first == nil && r.sum.Requests > 0:
-		return nil
-	case errors.Is(context.Cause(ctx), cli.ErrSignal):
+	case ctx.Err() != nil && (r.u.Lines || r.sum.Requests == 0 || r.sum.Requests < r.u.Repeat):
 		return context.Cause(ctx)
+	case r.first == nil:
+		return nil
 	case r.sum.Requests > 1:
 		return cli.Exit(codeOf(r.first, r.sum.Answered), fmt.Errorf("%d of %d requests not answered, first error: %w", r.sum.Failed, r.sum.Requests, r.first))
 	}

@@ -325,6 +325,44 @@ func TestExitCodes(t *testing.T) {
 	})
 }
 
+// A request that was on its way at an interruption is no failure of the pool.
+func TestInterruptionIsNoFailure(t *testing.T) {
+	answering := newElement(t, "one")
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, tt := range []struct {
+		name, repeat string
+		at           net.Addr
+		code         cli.ExitCode
+		out          string
+	}{
+		{"WithoutNumber", "0", answering.listener.Addr(), cli.OK, ", 0 failed"},
+		{"BeforeTheLast", "1000000", answering.listener.Addr(), cli.Interrupted, ", 0 failed"},
+		{"BeforeTheFirst", "0", silent.Addr(), cli.Interrupted, "0 requests, 0 answered, 0 failed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := registrar(t, poolElement(1, tt.at))
+			before := answering.connections()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			var out, errOut bytes.Buffer
+			ended := make(chan cli.ExitCode)
+			go func() {
+				ended <- cli.Run(ctx, program(), []string{"pool", "--registrar", "tcp://" + r.Addr().String(), "--request", "x", "--repeat", tt.repeat, "--interval", "0s", "--quiet"}, &out, &errOut)
+			}()
+			waitFor(t, func() bool {
+				return len(r.Received()) > 0 && (tt.name == "BeforeTheFirst" || answering.connections() > before+20)
+			})
+			cancel(cli.ErrSignal)
+			if code := <-ended; code != tt.code || !strings.Contains(out.String(), tt.out) {
+				t.Errorf("exit code %d (%s), output %q, want %d, %q", code, errOut.String(), out.String(), tt.code, tt.out)
+			}
+		})
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{},

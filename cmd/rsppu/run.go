@@ -57,7 +57,7 @@ func (u *user) lines(ctx context.Context) error {
 	in.Buffer(nil, maxLine)
 	report := newReport(u)
 	for ctx.Err() == nil && in.Scan() {
-		if err := report.add(u.timed(ctx, in.Bytes())); err != nil {
+		if err := report.add(ctx, u.timed(ctx, in.Bytes())); err != nil {
 			return err
 		}
 	}
@@ -82,7 +82,7 @@ func (u *user) repeat(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if err := report.add(u.timed(ctx, []byte(u.Request))); err != nil {
+		if err := report.add(ctx, u.timed(ctx, []byte(u.Request))); err != nil {
 			return err
 		}
 	}
