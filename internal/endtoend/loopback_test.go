@@ -234,14 +234,13 @@ func TestElementsAndUsersMoveToTheOtherRegistrar(t *testing.T) {
 			h := newWorld(t).here()
 			one, two := h.registrar(), h.registrar()
 			both := []string{one.at, two.at}
-			// At first only one answers, so that all are there.
-			two.signal(syscall.SIGSTOP)
+			two.kill() // so that all are at the first one
 			h.element("a", both, tt.flags...)
 			h.element("b", both, tt.flags...)
 			one.hasMembers("a b")
 			u := h.user(both)
 			u.isServedBy("a b")
-			two.signal(syscall.SIGCONT)
+			two.restart()
 			h.w.until("keep-alives", func() bool { return one.answeredKeepAlives() >= tt.watch })
 			one.signal(tt.stop)
 			two.hasMembers("a b")
