@@ -61,13 +61,14 @@ type conn struct {
 	busy       atomic.Int32 // requests in the loop and answers in the queue
 	subscribed atomic.Bool
 	queue      sendQueue
+	answering  sending // by the reader
+	writing    sending // from the queue
 
 	// Of the reader.
 	decoder *asap.Decoder
 	answers []byte // waiting to be sent, one after the other
 	marks   []mark
 	out     []transport.Message
-	guard   *time.Timer
 	scratch scratch
 	tallies tallies
 	tables  tables
@@ -140,8 +141,6 @@ func (c *conn) sendEncoded(data []byte) {
 
 // write empties the queue.
 func (c *conn) write() {
-	guard := c.newGuard()
-	defer guard.Stop()
 	for {
 		items := c.queue.take()
 		if len(items) == 0 {
@@ -151,30 +150,46 @@ func (c *conn) write() {
 		for i, data := range items {
 			msgs[i] = transport.Message{Data: data, PPID: transport.PPIDASAP}
 		}
-		c.sendGuarded(guard, msgs)
+		c.deliver(&c.writing, msgs)
 		c.busy.Add(int32(-len(items)))
 	}
 }
 
-// newGuard returns a stopped timer that cuts the connection when it fires.
-func (c *conn) newGuard() *time.Timer {
-	guard := time.AfterFunc(time.Hour, func() {
-		c.log.Warn("peer does not read, connection cut: write time-out")
-		c.end(reasonSlow)
-	})
-	guard.Stop()
-	return guard
+// writeLooks is how often the owner loop looks at a send within the write
+// time-out. A timer for each send would cost a system call or two per answer.
+const writeLooks = 4
+
+// sending is 0 while nothing is being sent, else 1 and how often the owner loop
+// has seen this send.
+type sending struct{ atomic.Int32 }
+
+// stuck is called by the owner loop, writeLooks times within the write time-out:
+// it reports whether the send has taken longer than that.
+func (s *sending) stuck() bool {
+	seen := s.Load()
+	if seen > 0 && seen <= writeLooks {
+		s.CompareAndSwap(seen, seen+1) // fails when the send has just ended
+	}
+	return seen > writeLooks
 }
 
-// sendGuarded sends within the write time-out. Errors need no handling here: the
+// deliver sends within the write time-out, or a quarter of it more. Errors need no handling here: the
 // connection is dead then and the reader notices.
-func (c *conn) sendGuarded(guard *time.Timer, msgs []transport.Message) {
-	guard.Reset(c.r.timers().Write)
+func (c *conn) deliver(s *sending, msgs []transport.Message) {
+	s.Store(1)
 	err := c.t.Send(c.ctx, msgs...)
-	guard.Stop()
+	s.Store(0)
 	if err != nil && c.ctx.Err() == nil {
 		c.log.WithError(err).Debug("send failed")
 		c.end(reasonError)
+	}
+}
+
+// cutIfStuck ends the connection when its peer does not take what is sent to it.
+func (c *conn) cutIfStuck() {
+	if c.answering.stuck() || c.writing.stuck() {
+		c.log.Warn("peer does not read, connection cut: write time-out")
+		c.end(reasonSlow)
 	}
 }
 
@@ -184,8 +199,6 @@ func (c *conn) read() {
 	limits := c.r.limits()
 	buf := make([]byte, limits.MessageSize)
 	c.decoder = asap.NewDecoder(param.Limits{Addresses: limits.Addresses}, 0)
-	c.guard = c.newGuard()
-	defer c.guard.Stop()
 	for {
 		m, err := c.t.Receive(c.ctx, buf)
 		if err != nil {
@@ -406,7 +419,7 @@ func (c *conn) flush() {
 		c.out = append(c.out, transport.Message{Data: c.answers[start:m.end], PPID: m.ppid})
 		start = m.end
 	}
-	c.sendGuarded(c.guard, c.out)
+	c.deliver(&c.answering, c.out)
 	c.marks = c.marks[:0]
 	if c.answers = c.answers[:0]; cap(c.answers) > 2*batchOctets {
 		c.answers = nil // a rare long answer shall not stay in memory

@@ -39,7 +39,8 @@ type owner struct {
 	homes         map[elementKey]*conn // over which connection an element is reached
 	probes        *prober
 	announce      *announceMachine // nil without multicast
-	sweep         time.Time
+	sweep         time.Time        // for idle connections
+	look          time.Time        // at sends
 	due           []handlespace.Command
 }
 
@@ -62,6 +63,7 @@ func newOwner(r *Registrar, space *handlespace.Space, order Sequencer, now time.
 		clients:  newLedger(),
 		homes:    make(map[elementKey]*conn),
 		sweep:    now,
+		look:     now,
 	}
 	cfg := r.config()
 	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
@@ -121,6 +123,7 @@ func (o *owner) next() time.Time {
 			at = t
 		}
 	}
+	earlier(o.look, true)
 	earlier(o.keepAlive.next())
 	earlier(o.subscriptions.next())
 	earlier(o.space.NextDeadline(o.r.id))
@@ -159,6 +162,12 @@ func (o *owner) tick(now time.Time) {
 	if !now.Before(o.sweep) {
 		o.sweepIdle()
 		o.sweep = now.Add(o.r.timers().Idle / sweeps)
+	}
+	if !now.Before(o.look) {
+		for _, c := range o.r.census.all() {
+			c.cutIfStuck()
+		}
+		o.look = now.Add(o.r.timers().Write / writeLooks)
 	}
 	o.r.subscribed.Store(int64(o.subscriptions.total))
 }

@@ -343,7 +343,6 @@ func TestResolutionAllocatesNothingOnceWarm(t *testing.T) {
 				}
 				c := w.r.newConn(&burst{Conn: pe.conn}, protoASAP)
 				c.decoder = asap.NewDecoder(param.Limits{}, 0)
-				c.guard = c.newGuard()
 				m := transport.Message{Data: q}
 				allocs := testing.AllocsPerRun(1000, func() {
 					for range 4 {
@@ -377,7 +376,6 @@ func BenchmarkResolution(b *testing.B) {
 			}
 			c := r.newConn(sink{}, protoASAP)
 			c.decoder = asap.NewDecoder(param.Limits{}, 0)
-			c.guard = c.newGuard()
 			q, err := (&asap.HandleResolution{Handle: pool}).Append(nil)
 			if err != nil {
 				b.Fatal(err)
