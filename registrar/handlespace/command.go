@@ -136,14 +136,14 @@ type Registered struct {
 	PoolCreated bool
 }
 
-// Rejected: a registration or deregistration was refused and nothing changed.
+// Rejected says that a registration or deregistration was refused and nothing changed.
 type Rejected struct {
 	Handle param.PoolHandle
 	ID     param.PEID
 	Causes param.OperationError
 }
 
-// Removed: the element is gone; with it the pool, if PoolRemoved.
+// Removed says that the element is gone; with it the pool, if PoolRemoved.
 type Removed struct {
 	Handle      param.PoolHandle
 	Record      *Record
@@ -151,14 +151,14 @@ type Removed struct {
 	PoolRemoved bool
 }
 
-// Absent: a deregistration found nothing to remove. It is granted all the same
+// Absent says that a deregistration found nothing to remove. It is granted all the same
 // (ASAP-3.2-12), and peers are not told (ASAP-3.2-17).
 type Absent struct {
 	Handle param.PoolHandle
 	ID     param.PEID
 }
 
-// Suspected: the element would have been removed, but the pool lost too large a
+// Suspected says that the element would have been removed, but the pool lost too large a
 // share of its elements within a short time. It stays, marked, until it answers,
 // registers again, or an administrator removes it.
 type Suspected struct {
@@ -167,13 +167,13 @@ type Suspected struct {
 	Cause  RemovalCause
 }
 
-// Recovered: the element is no longer suspect.
+// Recovered says that the element is no longer suspect.
 type Recovered struct {
 	Handle param.PoolHandle
 	Record *Record
 }
 
-// Counted: an unreachable report was counted and the element stays.
+// Counted says that an unreachable report was counted and the element stays.
 type Counted struct {
 	Handle  param.PoolHandle
 	Record  *Record
