@@ -180,7 +180,7 @@ func (r *Resolver) DialElement(ctx context.Context, pool param.PoolHandle, id pa
 	if err == nil {
 		return &Conn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
 	}
-	if ctx.Err() == nil && !ownFault(err) {
+	if ctx.Err() == nil && !ownFault(err) && !noWay(err) {
 		_, reportErr := r.Report(ctx, pool, id)
 		err = errors.Join(err, reportErr)
 	}
@@ -286,11 +286,36 @@ func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(
 		if ownFault(err) {
 			return fail(err)
 		}
+		if noWay(err) {
+			r.avoid(pool, element.ID)
+			continue
+		}
 		if _, err := r.Report(ctx, pool, element.ID); err != nil {
 			return fail(err)
 		}
 	}
 	return fail(nil)
+}
+
+// noWay tells whether a connection failed because this machine's network does not
+// lead to the element, for example for want of IPv6. Others may reach it: a report
+// would count against it, and enough of them have it removed.
+func noWay(err error) bool {
+	for _, no := range []error{syscall.ENETUNREACH, syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
+
+// avoid does what Report does but for the report.
+func (r *Resolver) avoid(pool param.PoolHandle, id param.PEID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.pools[pool]; e != nil {
+		e.fail(id)
+	}
 }
 
 // ownFault tells whether a connection failed for a reason on this machine.

@@ -162,6 +162,31 @@ func TestOwnFaultsBlameNobody(t *testing.T) {
 	})
 }
 
+func TestElementsBeyondTheOwnNetworkAreAvoidedAndBlameless(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		home := l.registrar(home1)
+		l.setPool(pool, param.RoundRobin, 1, 2)
+		r := l.user(func(c *pooluser.Config) {
+			c.DialStream = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if strings.HasPrefix(address, "192.0.2.1:") {
+					return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}
+				}
+				return l.dial(ctx, network, address)
+			}
+		})
+		for range 5 {
+			if got := l.dialOK(r); got != 2 {
+				t.Errorf("connected to %v, want 2", got)
+			}
+		}
+		_, err := r.DialElement(t.Context(), pool, 1, 0)
+		if !errors.Is(err, syscall.ENETUNREACH) {
+			t.Errorf("error %v, want ENETUNREACH", err)
+		}
+		l.wantReports(home)
+	})
+}
+
 func TestDialOfUnknownPool(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		r := l.user(nil)
