@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -16,29 +17,16 @@ import (
 // all groups when the owner loop says so, and one per group that listens for
 // other registrars. Announcements are hints and nobody's identity.
 type announcer struct {
-	r       *Registrar
-	groups  []transport.Announcer
-	message []byte
-	due     chan struct{}
+	r          *Registrar
+	groups     []transport.Announcer
+	interfaces func() ([]netip.Addr, error)
+	due        chan struct{}
+	trouble    string // of the latest message, as logged
 }
 
-// newAnnouncer opens the configured groups. What is announced are the addresses
-// of the ASAP listeners.
+// newAnnouncer opens the configured groups.
 func (r *Registrar) newAnnouncer(ctx context.Context) (*announcer, error) {
-	a := &announcer{r: r, due: make(chan struct{}, 1)}
-	if len(r.cfg.Announce) == 0 {
-		return a, nil
-	}
-	m := asap.ServerAnnounce{Registrar: r.id}
-	for _, l := range r.listeners {
-		if l.port == protoASAP {
-			m.Transports = append(m.Transports, r.announced(l)...)
-		}
-	}
-	var err error
-	if a.message, err = m.Append(nil); err != nil {
-		return nil, err
-	}
+	a := &announcer{r: r, interfaces: interfaceAddrs, due: make(chan struct{}, 1)}
 	for _, open := range r.cfg.Announce {
 		group, err := open(ctx)
 		if err != nil {
@@ -49,26 +37,48 @@ func (r *Registrar) newAnnouncer(ctx context.Context) (*announcer, error) {
 	return a, nil
 }
 
-// announced returns the transports for a listener: one with all addresses for
+// message is the announcement: the addresses of the ASAP listeners that the
+// machine has now, which may be others than when the registrar started.
+func (a *announcer) message() ([]byte, error) {
+	m := asap.ServerAnnounce{Registrar: a.r.id}
+	var errs []error
+	for _, l := range a.r.listeners {
+		if l.port == protoASAP {
+			transports, err := a.transports(l)
+			m.Transports = append(m.Transports, transports...)
+			errs = append(errs, err)
+		}
+	}
+	trouble := ""
+	if err := errors.Join(errs...); err != nil {
+		trouble = err.Error()
+	}
+	if trouble != a.trouble && trouble != "" {
+		a.r.cfg.Log.Warn(trouble)
+	}
+	a.trouble = trouble
+	return m.Append(nil)
+}
+
+// transports are those to announce for a listener: one with all addresses for
 // SCTP, one per address for TCP, which has one address each. rsplib reads only a
 // single SCTP transport.
-func (r *Registrar) announced(l listening) []param.Transport {
-	addrs, err := usable(l.Addrs(), interfaceAddrs)
+func (a *announcer) transports(l listening) ([]param.Transport, error) {
+	addrs, err := usable(l.Addrs(), a.interfaces)
 	if err != nil {
-		r.cfg.Log.WithError(err).Warnf("%s listener is not announced", l.Network())
-		return nil
+		return nil, fmt.Errorf("%s listener is not announced: %w", l.Network(), err)
 	}
 	if l.Network() != transport.TCP {
-		return []param.Transport{endpointTransport(l.Network(), addrs)}
+		return []param.Transport{endpointTransport(l.Network(), addrs)}, nil
 	}
-	if r.rsplib() {
-		return nil
+	if a.r.rsplib() {
+		return nil, nil
 	}
 	var out []param.Transport
 	for i := range addrs {
 		out = append(out, endpointTransport(transport.TCP, addrs[i:i+1]))
 	}
-	return out
+	return out, nil
 }
 
 // endpointTransport describes an ASAP or ENRP endpoint; a TCP transport has room
@@ -119,8 +129,13 @@ func (a *announcer) send() {
 			return
 		case <-a.due:
 		}
+		message, err := a.message()
+		if err != nil {
+			a.r.cfg.Log.WithError(err).Error("cannot encode an announcement")
+			continue
+		}
 		for _, g := range a.groups {
-			if err := g.Announce(a.r.ctx, a.message); err != nil && a.r.ctx.Err() == nil {
+			if err := g.Announce(a.r.ctx, message); err != nil && a.r.ctx.Err() == nil {
 				a.r.cfg.Log.WithError(err).Debug("announcement not sent")
 			}
 		}
