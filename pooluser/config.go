@@ -66,6 +66,9 @@ type Config struct {
 	// RetryPause is the pause in Dial before elements that have all failed
 	// are tried again; a random half of it is left out. Default 250 ms.
 	RetryPause time.Duration
+	// PPID is the payload protocol identifier of what byte streams send to
+	// SCTP elements, as the pool's elements have it; not ASAP's. Default 0.
+	PPID uint32
 	// DialStream connects to TCP elements. Default: net.Dialer.
 	DialStream func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -134,6 +137,9 @@ func (cfg Config) Validate() error {
 		if f.bad {
 			errs = append(errs, fmt.Errorf("%s is %v, must not be negative", f.name, f.v))
 		}
+	}
+	if cfg.PPID == transport.PPIDASAP {
+		errs = append(errs, fmt.Errorf("PPID is %d, which belongs to ASAP (RFC 5352, section 5)", cfg.PPID))
 	}
 	if cfg.RSPLib && cfg.Subscribe {
 		errs = append(errs, errors.New("Subscribe: rsplib's registrars send no updates"))

@@ -138,12 +138,12 @@ func ignoreClosed(err error) error {
 
 // Dial connects to an element of the pool, selected by the pool's policy, and
 // tries the next when one does not answer: a byte stream by TCP, or by SCTP with
-// PPID ppid on everything sent, as the pool's elements have it. Elements that
-// failed are reported to the registrar. The error is a *DialError.
-func (r *Resolver) Dial(ctx context.Context, pool param.PoolHandle, ppid uint32) (*Conn, error) {
+// Config.PPID on everything sent. Elements that failed are reported to the
+// registrar. The error is a *DialError.
+func (r *Resolver) Dial(ctx context.Context, pool param.PoolHandle) (*Conn, error) {
 	var conn net.Conn
 	element, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
-		conn, err = r.dialStream(ctx, e.User, ppid)
+		conn, err = r.dialStream(ctx, e.User)
 		return err
 	})
 	if err != nil {
@@ -169,14 +169,14 @@ func (r *Resolver) DialMessage(ctx context.Context, pool param.PoolHandle) (*Mes
 // DialElement connects to one element of the pool and to no other. An element
 // that does not answer is reported. Errors wrap ErrUnknownElement, those of
 // Resolve, or what the connection failed by.
-func (r *Resolver) DialElement(ctx context.Context, pool param.PoolHandle, id param.PEID, ppid uint32) (*Conn, error) {
+func (r *Resolver) DialElement(ctx context.Context, pool param.PoolHandle, id param.PEID) (*Conn, error) {
 	element, err := r.element(ctx, pool, id)
 	if err != nil {
 		return nil, err
 	}
 	tryCtx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
 	defer cancel()
-	conn, err := r.dialStream(tryCtx, element.User, ppid)
+	conn, err := r.dialStream(tryCtx, element.User)
 	if err == nil {
 		return &Conn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
 	}
@@ -204,7 +204,7 @@ func (r *Resolver) element(ctx context.Context, pool param.PoolHandle, id param.
 	return param.PoolElement{}, fmt.Errorf("%w: %v in pool %q", ErrUnknownElement, id, pool)
 }
 
-func (r *Resolver) dialStream(ctx context.Context, to param.Transport, ppid uint32) (net.Conn, error) {
+func (r *Resolver) dialStream(ctx context.Context, to param.Transport) (net.Conn, error) {
 	switch to.Type {
 	case param.TypeTCPTransport:
 		var errs []error
@@ -217,14 +217,11 @@ func (r *Resolver) dialStream(ctx context.Context, to param.Transport, ppid uint
 		}
 		return nil, errors.Join(errs...)
 	case param.TypeSCTPTransport:
-		if ppid == transport.PPIDASAP {
-			return nil, errControlPPID
-		}
 		conn, err := r.dialMessages(ctx, to)
 		if err != nil {
 			return nil, err
 		}
-		return newStream(conn, ppid), nil
+		return newStream(conn, r.cfg.PPID), nil
 	}
 	return nil, fmt.Errorf("%w: %v is no byte stream", ErrTransport, to.Type)
 }

@@ -57,7 +57,7 @@ func TestASAP_3_5_03_OneReportPerFailure(t *testing.T) {
 		home := l.registrar(home1)
 		l.setPool(pool, param.RoundRobin, 1)
 		r := l.user(nil)
-		conn, err := r.Dial(t.Context(), pool, 0)
+		conn, err := r.Dial(t.Context(), pool)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestASAP_3_5_03_OneReportPerFailure(t *testing.T) {
 			l.wantReports(home, 1)
 		})
 		l.row("AnotherFailureIsAnotherReport", func(t *row) {
-			conn, err := r.Dial(t.Context(), pool, 0)
+			conn, err := r.Dial(t.Context(), pool)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,7 +102,7 @@ func TestASAP_6_7_01_DialErrorListsWhatWasTried(t *testing.T) {
 		l.freeze(2)
 		r := l.user(func(c *pooluser.Config) { c.MaxTries = 4 })
 		start := time.Now()
-		_, err := r.Dial(t.Context(), pool, 0)
+		_, err := r.Dial(t.Context(), pool)
 		var failure *pooluser.DialError
 		if !errors.As(err, &failure) || len(failure.Attempts) != 4 || failure.Err != nil {
 			t.Fatalf("error %v, want four attempts", err)
@@ -136,7 +136,7 @@ func TestDialEndsWithItsContextAndBlamesNobody(t *testing.T) {
 		r := l.user(nil)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := r.Dial(ctx, pool, 0)
+		_, err := r.Dial(ctx, pool)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want the deadline", err)
 		}
@@ -153,7 +153,7 @@ func TestOwnFaultsBlameNobody(t *testing.T) {
 				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
 			}
 		})
-		_, err := r.Dial(t.Context(), pool, 0)
+		_, err := r.Dial(t.Context(), pool)
 		var failure *pooluser.DialError
 		if !errors.As(err, &failure) || len(failure.Attempts) != 1 {
 			t.Errorf("error %v, want one attempt", err)
@@ -179,7 +179,7 @@ func TestElementsBeyondTheOwnNetworkAreAvoidedAndBlameless(t *testing.T) {
 				t.Errorf("connected to %v, want 2", got)
 			}
 		}
-		_, err := r.DialElement(t.Context(), pool, 1, 0)
+		_, err := r.DialElement(t.Context(), pool, 1)
 		if !errors.Is(err, syscall.ENETUNREACH) {
 			t.Errorf("error %v, want ENETUNREACH", err)
 		}
@@ -190,12 +190,12 @@ func TestElementsBeyondTheOwnNetworkAreAvoidedAndBlameless(t *testing.T) {
 func TestDialOfUnknownPool(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		r := l.user(nil)
-		if _, err := r.Dial(t.Context(), pool, 0); !errors.Is(err, hunt.ErrNoRegistrar) {
+		if _, err := r.Dial(t.Context(), pool); !errors.Is(err, hunt.ErrNoRegistrar) {
 			t.Errorf("error %v, want ErrNoRegistrar", err)
 		}
 		l.registrar(home1)
 		sleep(time.Minute)
-		if _, err := r.Dial(t.Context(), pool, 0); !errors.Is(err, pooluser.ErrUnknownPool) {
+		if _, err := r.Dial(t.Context(), pool); !errors.Is(err, pooluser.ErrUnknownPool) {
 			t.Errorf("error %v, want ErrUnknownPool", err)
 		}
 	})
@@ -265,6 +265,9 @@ func (l *lab) sctpEcho(id param.PEID) {
 						_ = conn.Close()
 						return
 					}
+					l.mu.Lock()
+					l.ppid = m.PPID
+					l.mu.Unlock()
 					if conn.Send(ctx, transport.Message{Data: cookie, PPID: transport.PPIDASAP}, m) != nil {
 						return
 					}
@@ -288,13 +291,13 @@ func TestDialBySCTP(t *testing.T) {
 		l.sctpPool(1, 2)
 		l.net.Host(address(1).String()) // a machine without the service
 		l.sctpEcho(2)
-		r := l.user(nil)
+		r := l.user(func(cfg *pooluser.Config) { cfg.PPID = 7 })
 		if got := l.dialOK(r); got != 2 {
 			t.Errorf("connected to %v, want 2", got)
 		}
 		l.wantReports(home, 1)
 		l.row("Deadlines", func(t *row) {
-			conn, err := r.Dial(l.t.Context(), pool, 7)
+			conn, err := r.Dial(l.t.Context(), pool)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -325,6 +328,11 @@ func TestDialBySCTP(t *testing.T) {
 			if n, err := conn.Read(rest); err != nil || string(rest[:n]) != "llo" {
 				t.Errorf("read %q, %v", rest[:n], err)
 			}
+			l.mu.Lock()
+			if l.ppid != 7 {
+				t.Errorf("the element got PPID %d, want Config.PPID", l.ppid)
+			}
+			l.mu.Unlock()
 			if conn.RemoteAddr().String() != "192.0.2.2:8000" {
 				t.Errorf("remote address %v", conn.RemoteAddr())
 			}
@@ -347,8 +355,9 @@ func TestDialBySCTP(t *testing.T) {
 			l.wantReports(home, 1, 2)
 		})
 		l.row("ASAP_5_04_DataNeverHasTheControlPPID", func(t *row) {
-			if _, err := r.Dial(l.t.Context(), pool, transport.PPIDASAP); !errors.Is(err, pooluser.ErrTransport) {
-				t.Errorf("stream: %v, want ErrTransport", err)
+			err := pooluser.Config{PPID: transport.PPIDASAP}.Validate()
+			if err == nil || !strings.Contains(err.Error(), "PPID is 11") {
+				t.Errorf("streams: %v, want the PPID refused", err)
 			}
 			conn, err := r.DialMessage(l.t.Context(), pool)
 			if err != nil {
@@ -360,7 +369,7 @@ func TestDialBySCTP(t *testing.T) {
 			}
 		})
 		l.row("LongWritesAreCut", func(t *row) {
-			conn, err := r.Dial(l.t.Context(), pool, 7)
+			conn, err := r.Dial(l.t.Context(), pool)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -386,7 +395,7 @@ func TestASAP_6_5_3_01_SendToOneElement(t *testing.T) {
 		l.setPool(pool, param.RoundRobin, 1, 2)
 		r := l.user(nil)
 		for range 3 {
-			conn, err := r.DialElement(t.Context(), pool, 2, 0)
+			conn, err := r.DialElement(t.Context(), pool, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -397,12 +406,12 @@ func TestASAP_6_5_3_01_SendToOneElement(t *testing.T) {
 		}
 		l.wantRequests(home, 1) // the first found nothing in the cache
 		l.setPool(pool, param.RoundRobin, 1, 2, 3)
-		if _, err := r.DialElement(t.Context(), pool, 4, 0); !errors.Is(err, pooluser.ErrUnknownElement) {
+		if _, err := r.DialElement(t.Context(), pool, 4); !errors.Is(err, pooluser.ErrUnknownElement) {
 			t.Errorf("error %v, want ErrUnknownElement", err)
 		}
 		l.wantRequests(home, 2) // it might have been new
 		l.fail(3, true)
-		if _, err := r.DialElement(t.Context(), pool, 3, 0); !errors.Is(err, syscall.ECONNREFUSED) {
+		if _, err := r.DialElement(t.Context(), pool, 3); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("error %v, want the refusal", err)
 		}
 		l.wantReports(home, 3)

@@ -48,7 +48,8 @@ type lab struct {
 	down   map[string]bool // addresses of elements that refuse
 	hang   map[string]bool // and of those that never answer
 	dialed []string
-	mute   bool // registrars don't answer
+	ppid   uint32 // of the latest message to an SCTP element
+	mute   bool   // registrars don't answer
 }
 
 func inLab(t *testing.T, f func(t *testing.T, l *lab)) {
@@ -256,7 +257,7 @@ func (l *lab) selectN(r *pooluser.Resolver, n int) []param.PEID {
 // dialOK connects and returns the element.
 func (l *lab) dialOK(r *pooluser.Resolver) param.PEID {
 	l.t.Helper()
-	conn, err := r.Dial(l.t.Context(), pool, 0)
+	conn, err := r.Dial(l.t.Context(), pool)
 	if err != nil {
 		l.t.Fatalf("dial: %v", err)
 	}

@@ -62,7 +62,7 @@ func (u *user) attempt(ctx context.Context, request []byte, a *answer) error {
 	conn := u.conn
 	if conn == nil {
 		var err error
-		if conn, err = u.resolver.Dial(ctx, u.pool, u.PPID); err != nil {
+		if conn, err = u.resolver.Dial(ctx, u.pool); err != nil {
 			return err
 		}
 	}

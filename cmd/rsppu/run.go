@@ -131,7 +131,7 @@ func (u *user) stream(ctx context.Context) error {
 func (u *user) dial(ctx context.Context) (*pooluser.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, u.Timeout, fmt.Errorf("%w: %v", errTimeout, u.Timeout))
 	defer cancel()
-	return u.resolver.Dial(ctx, u.pool, u.PPID)
+	return u.resolver.Dial(ctx, u.pool)
 }
 
 // pump reads the input. A read that waits for a terminal can't be interrupted;

@@ -107,7 +107,7 @@ func (c *settings) config(networks *transport.Networks) (pooluser.Config, regist
 	found, err := c.Settings.Parse()
 	cfg := pooluser.Config{
 		Registrars: found.Endpoints, Networks: networks, Hunt: found.Hunt, RSPLib: found.RSPLib,
-		Stale: c.Stale, DialTimeout: c.AttemptTimeout, Subscribe: c.Subscribe,
+		Stale: c.Stale, DialTimeout: c.AttemptTimeout, Subscribe: c.Subscribe, PPID: c.PPID,
 	}
 	if c.Stale == 0 {
 		cfg.Stale = -1

@@ -58,7 +58,7 @@ func newUser(registrar, pool string) (*user, error) {
 	// chooses and connects. Connections are not kept, so that each request
 	// chooses anew.
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		return resolver.Dial(ctx, param.PoolHandle(pool), 0)
+		return resolver.Dial(ctx, param.PoolHandle(pool))
 	}
 	return &user{
 		resolver: resolver,
