@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	"rserpool/registrar/handlespace"
 )
 
 // protocol tells ASAP and ENRP apart.
@@ -65,13 +67,11 @@ type conn struct {
 	writing    sending // from the queue
 
 	// Of the reader.
-	decoder *asap.Decoder
-	answers []byte // waiting to be sent, one after the other
-	marks   []mark
-	out     []transport.Message
-	scratch scratch
-	tallies tallies
-	tables  tables
+	decoder  *asap.Decoder
+	answers  *answers // waiting to be sent; nil if there are none
+	bookmark handlespace.Bookmark
+	tallies  tallies
+	tables   tables
 
 	// Of the owner loop.
 	elements      map[elementKey]struct{}
@@ -80,19 +80,24 @@ type conn struct {
 	gone          bool
 }
 
-// mark is where an answer of the reader ends, and its protocol.
-type mark struct {
-	end  int
-	ppid uint32
-}
-
 // sendQueueOctets bounds what waits for one peer, besides the number of
 // messages.
 const sendQueueOctets = 1 << 20
 
-// batchOctets is how many octets of answers are collected at most before they
-// are sent.
+// batchOctets is how many octets of answers are collected before they are sent.
 const batchOctets = 64 << 10
+
+// answers are those of a reader that it sends together. They lie one behind the
+// other in memory.
+type answers struct {
+	octets  []byte
+	out     []transport.Message
+	scratch scratch
+	room    [batchOctets + transport.MaxMessage]byte
+}
+
+// spareAnswers are shared by all connections, as few have some at any one time.
+var spareAnswers = sync.Pool{New: func() any { return new(answers) }}
 
 func (r *Registrar) newConn(t transport.Conn, port protocol) *conn {
 	c := &conn{
@@ -209,8 +214,10 @@ func (c *conn) read() {
 			c.active.Store(true)
 		}
 		c.handle(m)
-		c.pathChanges()
-		if !c.t.Buffered() || len(c.answers) >= batchOctets {
+		if !c.t.Buffered() {
+			c.pathChanges()
+			c.flush()
+		} else if c.answers != nil && len(c.answers.octets) >= batchOctets {
 			c.flush()
 		}
 	}
@@ -382,10 +389,10 @@ func (c *conn) resolve(q *asap.HandleResolution) {
 	}
 	tally := c.tallies.of(c.r.metrics, q.Handle)
 	start := tally.begin()
-	answers, found := c.r.appendResolution(c.answers, q, false, &c.scratch)
+	a := c.collecting()
+	octets, found := c.r.appendResolution(a.octets, q, false, &c.bookmark, &a.scratch)
 	tally.end(start, found)
-	c.answers = answers
-	c.marks = append(c.marks, mark{len(answers), transport.PPIDASAP})
+	a.add(octets, transport.PPIDASAP)
 }
 
 // answer queues an answer of the reader, behind what the loop still owes.
@@ -397,31 +404,42 @@ func (c *conn) answer(m asap.Message) {
 	c.collect(m, transport.PPIDASAP)
 }
 
+// collecting returns the answers that wait to be sent, to be added to.
+func (c *conn) collecting() *answers {
+	if c.answers == nil {
+		c.answers = spareAnswers.Get().(*answers)
+		c.answers.octets = c.answers.room[:0]
+	}
+	return c.answers
+}
+
+// add takes what was appended to a.octets as one more answer.
+func (a *answers) add(octets []byte, ppid uint32) {
+	a.out = append(a.out, transport.Message{Data: octets[len(a.octets):], PPID: ppid})
+	a.octets = octets
+}
+
 // collect puts a message behind the answers that wait to be sent.
 func (c *conn) collect(m interface{ Append([]byte) ([]byte, error) }, ppid uint32) {
-	answers, err := m.Append(c.answers)
+	a := c.collecting()
+	octets, err := m.Append(a.octets)
 	if err != nil {
 		c.log.WithError(err).Errorf("cannot encode %T", m)
 		return
 	}
-	c.answers = answers
-	c.marks = append(c.marks, mark{len(answers), ppid})
+	a.add(octets, ppid)
 }
 
 // flush sends the collected answers at once.
 func (c *conn) flush() {
-	if len(c.marks) == 0 {
+	a := c.answers
+	if a == nil {
 		return
 	}
-	c.out = c.out[:0]
-	start := 0
-	for _, m := range c.marks {
-		c.out = append(c.out, transport.Message{Data: c.answers[start:m.end], PPID: m.ppid})
-		start = m.end
+	c.answers = nil
+	if len(a.out) > 0 {
+		c.deliver(&c.answering, a.out)
 	}
-	c.deliver(&c.answering, c.out)
-	c.marks = c.marks[:0]
-	if c.answers = c.answers[:0]; cap(c.answers) > 2*batchOctets {
-		c.answers = nil // a rare long answer shall not stay in memory
-	}
+	a.out = a.out[:0]
+	spareAnswers.Put(a)
 }

@@ -87,7 +87,8 @@ func (c *conn) tablePage(m *enrp.HandleTableRequest, now time.Time) {
 	if p := *position; p != nil && now.Sub(p.at) <= tableSession {
 		after = p.after
 	}
-	page := enrp.BeginTable(c.answers, c.to(m.Sender), c.r.limits().TablePage)
+	a := c.collecting()
+	page := enrp.BeginTable(a.octets, c.to(m.Sender), c.r.limits().TablePage)
 	more := false
 	var encoded []byte
 read:
@@ -120,13 +121,12 @@ read:
 	if more {
 		*position = &tablePosition{after, now}
 	}
-	answers, err := page.Finish(more)
+	octets, err := page.Finish(more)
 	if err != nil {
 		c.log.WithError(err).Error("cannot encode a part of the handle table")
 		return
 	}
-	c.answers = answers
-	c.marks = append(c.marks, mark{len(answers), transport.PPIDENRP})
+	a.add(octets, transport.PPIDENRP)
 }
 
 // elementsAfter returns some elements behind a key, in the order of keys: those

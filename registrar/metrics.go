@@ -163,20 +163,27 @@ func (t *tally) end(start time.Time, found bool) {
 type tallies struct {
 	byPool map[param.PoolHandle]*tally
 	epoch  uint64
+	handle param.PoolHandle // asked for last
+	latest *tally
 }
 
 // tallyLimit bounds the pools that one reader keeps counters of.
 const tallyLimit = 64
 
 func (t *tallies) of(m *metrics, handle param.PoolHandle) *tally {
-	if epoch := m.labels.epoch.Load(); t.byPool == nil || epoch != t.epoch || len(t.byPool) > tallyLimit {
+	epoch := m.labels.epoch.Load()
+	if t.latest != nil && epoch == t.epoch && handle == t.handle {
+		return t.latest
+	}
+	if t.byPool == nil || epoch != t.epoch || len(t.byPool) > tallyLimit {
 		t.byPool, t.epoch = make(map[param.PoolHandle]*tally), epoch
 	}
-	if one := t.byPool[handle]; one != nil {
-		return one
+	one := t.byPool[handle]
+	if one == nil {
+		one = m.tally(handle)
+		t.byPool[handle] = one
 	}
-	one := m.tally(handle)
-	t.byPool[handle] = one
+	t.handle, t.latest = handle, one
 	return one
 }
 

@@ -323,7 +323,7 @@ func (o *owner) sweepIdle() {
 func (o *owner) update(handle param.PoolHandle) {
 	for _, c := range o.subscriptions.of(handle) {
 		q := asap.HandleResolution{SendUpdates: true, Handle: handle, Items: c.subscriptions[handle]}
-		answer, found := o.r.appendResolution(nil, &q, true, &o.r.loopScratch)
+		answer, found := o.r.appendResolution(nil, &q, true, new(handlespace.Bookmark), &o.r.loopScratch)
 		if !found {
 			o.unsubscribe(c, handle)
 		}

@@ -144,7 +144,7 @@ func (o *owner) resolve(c *conn, q asap.HandleResolution) {
 	} else {
 		o.unsubscribe(c, q.Handle)
 	}
-	answer, found := o.r.appendResolution(nil, &q, updates, &o.r.loopScratch)
+	answer, found := o.r.appendResolution(nil, &q, updates, new(handlespace.Bookmark), &o.r.loopScratch)
 	o.r.metrics.tally(q.Handle).end(time.Time{}, found)
 	if !found {
 		o.unsubscribe(c, q.Handle)
@@ -183,9 +183,9 @@ var unknownHandle = param.OperationError{param.NewCause(param.CauseUnknownPoolHa
 const allItems = 0xffffffff
 
 // appendResolution appends the answer to a handle resolution. It returns false
-// when that is negative. Any goroutine may call it, with a scratch of its own;
-// once warm it allocates nothing.
-func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updates bool, s *scratch) ([]byte, bool) {
+// when that is negative. Any goroutine may call it, with a bookmark and a scratch
+// of its own; once warm it allocates nothing.
+func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updates bool, at *handlespace.Bookmark, s *scratch) ([]byte, bool) {
 	query := handlespace.Query{Room: param.MaxLength - answerOverhead - len(q.Handle)}
 	switch {
 	case q.Items == allItems:
@@ -196,7 +196,7 @@ func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updat
 	if r.rsplib() {
 		query.Items = min(query.Items, rsplibItems)
 	}
-	elements, policy, ok := r.space.ResolveEncoded(s.elements[:0], q.Handle, query)
+	elements, policy, ok := r.space.ResolveEncoded(s.elements[:0], at, q.Handle, query)
 	s.elements = elements
 	if !ok {
 		answer := asap.HandleResolutionResponse{Handle: q.Handle, Error: unknownHandle}

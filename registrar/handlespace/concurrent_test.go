@@ -22,6 +22,7 @@ func TestReadersBesideTheWriter(t *testing.T) {
 			r := rand.New(rand.NewPCG(3, uint64(n)))
 			var records []*Record
 			var encoded [][]byte
+			var mark Bookmark
 			for {
 				select {
 				case <-stop:
@@ -30,7 +31,7 @@ func TestReadersBesideTheWriter(t *testing.T) {
 				}
 				handle := pick(r, handles)
 				records, _, _ = s.Resolve(records[:0], handle, Query{Items: r.IntN(20)})
-				encoded, _, _ = s.ResolveEncoded(encoded[:0], handle, Query{})
+				encoded, _, _ = s.ResolveEncoded(encoded[:0], &mark, handle, Query{})
 				if n := len(bytes.Join(encoded, nil)); n%4 != 0 {
 					t.Errorf("%d octets of elements", n)
 					return
@@ -98,7 +99,8 @@ func TestResolveAllocatesNothing(t *testing.T) {
 			t.Errorf("%v: %v allocations per resolution", typ, n)
 		}
 		pieces := make([][]byte, 0, 200)
-		resolve = func() { s.ResolveEncoded(pieces, "echo", Query{}) }
+		var mark Bookmark
+		resolve = func() { s.ResolveEncoded(pieces, &mark, "echo", Query{}) }
 		resolve()
 		if n := testing.AllocsPerRun(1000, resolve); n > 0 {
 			t.Errorf("%v: %v allocations per encoded resolution", typ, n)
@@ -197,8 +199,9 @@ func BenchmarkResolve(b *testing.B) {
 		s, _ := populate(b, 1000, 1000, param.RoundRobin)
 		b.ReportAllocs()
 		dst := make([][]byte, 0, 1000)
+		var mark Bookmark
 		for b.Loop() {
-			s.ResolveEncoded(dst, "pool-0000000", Query{})
+			s.ResolveEncoded(dst, &mark, "pool-0000000", Query{})
 		}
 	})
 }

@@ -323,9 +323,9 @@ func (m *model) compareResolution(s *Space, handle param.PoolHandle, items int) 
 
 // compareEncoded asks two spaces that had the same commands and questions, one
 // for records and one for what is encoded.
-func compareEncoded(records, encoded *Space, handle param.PoolHandle, q Query) error {
+func compareEncoded(records, encoded *Space, mark *Bookmark, handle param.PoolHandle, q Query) error {
 	chosen, p, ok := records.Resolve(nil, handle, q)
-	pieces, policy, found := encoded.ResolveEncoded(nil, handle, q)
+	pieces, policy, found := encoded.ResolveEncoded(nil, mark, handle, q)
 	var want []byte
 	for _, r := range chosen {
 		want = append(want, r.Encoded()...)
@@ -427,6 +427,7 @@ func TestAgainstModel(t *testing.T) {
 		cfg := Config{RemovalFloor: 2, RemovalShare: 0.2, MaxElements: 32, MaxElementsPerPool: 12, MaxPools: 3, MaxPoolsPerOwner: 2}
 		m := newModel(cfg)
 		s, other, encoded := space(cfg), space(cfg), space(cfg)
+		var mark Bookmark
 		next := &story{Rand: r, m: m, now: start, run: int(run)}
 		for step := range 600 {
 			c := next.next()
@@ -445,7 +446,7 @@ func TestAgainstModel(t *testing.T) {
 			if r.IntN(4) == 0 {
 				q.Room = 44 * (1 + r.IntN(12))
 			}
-			if err := compareEncoded(other, encoded, next.handle(), q); err != nil {
+			if err := compareEncoded(other, encoded, &mark, next.handle(), q); err != nil {
 				t.Fatalf("run %d, step %d: %+v: %v", run, step, c, err)
 			}
 			happened[want]++
@@ -477,9 +478,10 @@ func TestEncodedPoolsOfAllSizes(t *testing.T) {
 	size := len(crowd(Config{}, 1).Get("echo", 1).Encoded())
 	for _, n := range []int{1, 2, param.MaxLength / size, param.MaxLength/size + 1, 3000} {
 		records, encoded := crowd(Config{}, n), crowd(Config{}, n)
+		var mark Bookmark
 		for range 3 {
 			for _, q := range []Query{{}, {Room: param.MaxLength}, {Room: size}, {Items: n - 1, Room: param.MaxLength}} {
-				if err := compareEncoded(records, encoded, "echo", q); err != nil {
+				if err := compareEncoded(records, encoded, &mark, "echo", q); err != nil {
 					t.Fatalf("%d elements: %.200s", n, err)
 				}
 			}

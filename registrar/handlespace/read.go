@@ -47,9 +47,10 @@ func (s *Space) Resolve(dst []*Record, handle param.PoolHandle, q Query) ([]*Rec
 // ResolveEncoded does what Resolve does, but appends what goes into the reply:
 // pieces of one or several Pool Element parameters (Record.Encoded), one behind
 // the other. They must not be changed. It allocates nothing if dst has room,
-// except for the first reply after a change.
-func (s *Space) ResolveEncoded(dst [][]byte, handle param.PoolHandle, q Query) ([][]byte, param.Policy, bool) {
-	p := s.lookup(handle)
+// except for the first reply after a change. Who gives the same Bookmark with the
+// same handle again spares the search for the pool.
+func (s *Space) ResolveEncoded(dst [][]byte, at *Bookmark, handle param.PoolHandle, q Query) ([][]byte, param.Policy, bool) {
+	p := at.lookup(s, handle)
 	if p == nil {
 		return dst, param.Policy{}, false
 	}
@@ -79,6 +80,23 @@ func choose[T any](s *Space, dst []T, p *pool, q Query, of func(*element) T) []T
 	*scratch = items
 	s.scratch.Put(scratch)
 	return dst
+}
+
+// Bookmark remembers where a Space has a pool. The zero value remembers none. For
+// one goroutine and one Space.
+type Bookmark struct {
+	version uint64 // of the Space's view
+	handle  param.PoolHandle
+	pool    *pool
+}
+
+// lookup returns a pool, nil if there is none.
+func (b *Bookmark) lookup(s *Space, handle param.PoolHandle) *pool {
+	// Loaded before the view: at worst the bookmark is newer than it says.
+	if version := s.version.Load(); version != b.version || handle != b.handle {
+		*b = Bookmark{version, handle, s.lookup(handle)}
+	}
+	return b.pool
 }
 
 // Get returns an element's record, nil if there is no such element.

@@ -20,6 +20,7 @@ type Space struct {
 	cfg     Config
 	pools   *btree.BTreeG[poolEntry]
 	view    atomic.Pointer[btree.BTreeG[poolEntry]] // pools as published to readers
+	version atomic.Uint64                           // of view, counted from 1
 	spare   *btree.FreeListG[entry]                 // of the pools' trees by identifier
 	owners  map[string]int                          // pools by owner
 	stamp   uint64                                  // the highest of elements that have gone
@@ -298,7 +299,10 @@ func (s *Space) find(handle param.PoolHandle, id param.PEID) (*pool, *element) {
 }
 
 // publish shows the readers which pools there are.
-func (s *Space) publish() { s.view.Store(s.pools.Clone()) }
+func (s *Space) publish() {
+	s.view.Store(s.pools.Clone())
+	s.version.Add(1)
+}
 
 // nextStamp returns a generation stamp above the previous one. A new element
 // starts above all that have gone, so that a command that names a former life of
