@@ -325,12 +325,6 @@ func TestDecoderRepeats(t *testing.T) {
 	}
 }
 
-func TestGroups(t *testing.T) {
-	if Group4.String() != "224.0.1.185" || Group6(5).String() != "ff05::133" || Group6(0xfe).String() != "ff0e::133" {
-		t.Error(Group4, Group6(5), Group6(0xfe))
-	}
-}
-
 func TestMessageNames(t *testing.T) {
 	if s := TypeHandleResolution.String(); s != "ASAP_HANDLE_RESOLUTION" {
 		t.Error(s)

@@ -85,7 +85,7 @@ func TestTshark(t *testing.T) {
 		}
 		encoded = append(encoded, b)
 	}
-	for i, p := range paramtest.Dissect(t, PPID, encoded) {
+	for i, p := range paramtest.Dissect(t, 11, encoded) {
 		t.Run(fmt.Sprintf("%d %s", i, messages[i].Type()), func(t *testing.T) {
 			expected(messages[i]).Check(t, p)
 		})
@@ -121,7 +121,7 @@ func TestTsharkOperationErrors(t *testing.T) {
 		}
 		encoded = append(encoded, b)
 	}
-	for i, p := range paramtest.Dissect(t, PPID, encoded) {
+	for i, p := range paramtest.Dissect(t, 11, encoded) {
 		code := fmt.Sprintf("0x%04x", uint16(tests[i].cause.Code))
 		if got := p.Fields["asap.cause_code"]; len(got) != 1 || got[0] != code {
 			t.Errorf("%s: cause code %q, want %s", tests[i].reason, got, code)

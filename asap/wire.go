@@ -1,9 +1,6 @@
 package asap
 
-import (
-	"fmt"
-	"net/netip"
-)
+import "fmt"
 
 // Where ASAP messages go (RFC 5352, section 8).
 const (
@@ -11,24 +8,7 @@ const (
 	Port = 3863
 	// PortTLS is the port of registrars on TLS over TCP and over SCTP.
 	PortTLS = 3864
-	// PPID is the SCTP payload protocol identifier in host byte order.
-	PPID = 11
 )
-
-// Groups of registrar announcements.
-var (
-	// Group4 is the IPv4 multicast group assigned to ASAP.
-	Group4 = netip.AddrFrom4([4]byte{224, 0, 1, 185})
-	// GroupRsplib is the group that rsplib uses unless told otherwise.
-	GroupRsplib = netip.AddrFrom4([4]byte{239, 0, 0, 50})
-)
-
-// Group6 returns the IPv6 multicast group assigned to ASAP, FF0X::133, for the
-// scope X: 1 interface-local, 2 link-local, 5 site-local, 8 organisation-local,
-// 14 global.
-func Group6(scope uint8) netip.Addr {
-	return netip.AddrFrom16([16]byte{0: 0xff, 1: scope & 0x0f, 14: 0x01, 15: 0x33})
-}
 
 // MessageType is the type of an ASAP message. ENRP numbers its types on its own.
 type MessageType uint8

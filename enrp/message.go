@@ -8,14 +8,12 @@ import (
 	"rserpool/asap/param"
 )
 
-// Where ENRP messages go (RFC 5353, sections 5.3 and 5.4).
+// Where ENRP messages go (RFC 5353, section 5.3).
 const (
 	// Port is the port of registrars on SCTP and, for announcements, UDP.
 	Port = 9901
 	// PortTLS is the port of registrars on TLS over SCTP.
 	PortTLS = 9902
-	// PPID is the SCTP payload protocol identifier in host byte order.
-	PPID = 12
 )
 
 // MessageType is the type of an ENRP message. ASAP numbers its types on its own.

@@ -73,7 +73,7 @@ func TestTshark(t *testing.T) {
 		}
 		encoded = append(encoded, b)
 	}
-	for i, p := range paramtest.Dissect(t, PPID, encoded) {
+	for i, p := range paramtest.Dissect(t, 12, encoded) {
 		t.Run(fmt.Sprintf("%d %s", i, messages[i].Type()), func(t *testing.T) {
 			expected(messages[i]).Check(t, p)
 		})

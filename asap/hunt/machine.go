@@ -233,7 +233,7 @@ func (m *Machine) Adopt(id Link, server param.RegistrarID, peers []netip.Addr, n
 	if c.registrar == nil && len(peers) > 0 {
 		e := Endpoint{Network: network}
 		for _, p := range peers {
-			e.Addrs = append(e.Addrs, netip.AddrPortFrom(p, Port))
+			e.Addrs = append(e.Addrs, netip.AddrPortFrom(p, asap.Port))
 		}
 		m.list.learn(e, time.Time{})
 	}

@@ -11,9 +11,6 @@ import (
 	"rserpool/asap/param"
 )
 
-// Port is the ASAP port (RFC 5352, section 8.2).
-const Port = 3863
-
 // Names of the networks that announcements can speak of.
 const (
 	sctp = "sctp"
@@ -140,7 +137,7 @@ func (l *list) learn(e Endpoint, expires time.Time) bool {
 func (l *list) announce(msg *asap.ServerAnnounce, source netip.AddrPort, now time.Time) bool {
 	expires := now.Add(l.life(msg.Registrar, now))
 	if len(msg.Transports) == 0 {
-		port := uint16(Port)
+		port := uint16(asap.Port)
 		if l.cfg.Ordered {
 			port = source.Port() // rsplib's registrars announce from their SCTP port
 		}

@@ -24,7 +24,7 @@ import (
 type config struct {
 	server    string
 	timeout   time.Duration
-	compat    string
+	compat    cli.Compat
 	format    cli.Format
 	noHeaders bool
 }
@@ -33,20 +33,16 @@ func declare(fs *pflag.FlagSet, c *config) {
 	fs.StringVarP(&c.server, "server", "s", "http://"+admin.DefaultAddress,
 		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353")
 	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time; watch: for each look")
-	fs.StringVar(&c.compat, "compat", "none", "make of the registrar: none, or rsplib, whose registration lives are milliseconds;\nof no effect on the admin API")
+	cli.CompatVar(fs, &c.compat, "make of the registrar, of no effect on the admin API")
 	cli.FormatVar(fs, &c.format)
 	fs.BoolVar(&c.noHeaders, "no-headers", false, "leave out the headers of tables")
 }
 
 func (c *config) validate() error {
-	var errs []error
 	if c.timeout <= 0 {
-		errs = append(errs, fmt.Errorf("timeout: %v is not above zero", c.timeout))
+		return fmt.Errorf("timeout: %v is not above zero", c.timeout)
 	}
-	if c.compat != "none" && c.compat != "rsplib" {
-		errs = append(errs, fmt.Errorf("compat: %q is neither none nor rsplib", c.compat))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // program is rspctl with its networks.
@@ -148,7 +144,7 @@ func (p *program) open(c config) (source, error) {
 	if err != nil {
 		return nil, cli.Exit(cli.Usage, fmt.Errorf("server: %w", err))
 	}
-	return newForeign(p.networks, endpoint, c.compat == "rsplib", c.timeout), nil
+	return newForeign(p.networks, endpoint, c.compat == cli.CompatRsplib, c.timeout), nil
 }
 
 // run makes a command's run function of f, which asks a registrar within the

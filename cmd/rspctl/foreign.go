@@ -110,7 +110,7 @@ func receive(ctx context.Context, conn transport.Conn, buf []byte, ppid uint32) 
 
 // readTable reads the handle table by ENRP.
 func (f *foreign) readTable(ctx context.Context) (table.Table, error) {
-	conn, err := f.dial(ctx, enrp.Port, enrp.PPID)
+	conn, err := f.dial(ctx, enrp.Port, transport.PPIDENRP)
 	if err != nil {
 		return table.Table{}, err
 	}
@@ -125,7 +125,7 @@ func (f *foreign) readTable(ctx context.Context) (table.Table, error) {
 			return table.Table{}, err
 		}
 		wait, cancel := context.WithDeadline(ctx, reader.Deadline())
-		data, err := receive(wait, conn, buf, enrp.PPID)
+		data, err := receive(wait, conn, buf, transport.PPIDENRP)
 		expired := wait.Err() != nil && ctx.Err() == nil
 		cancel()
 		switch {
@@ -160,7 +160,7 @@ func sendENRP(ctx context.Context, conn transport.Conn, messages []enrp.Message)
 		if err != nil {
 			return err
 		}
-		out = append(out, transport.Message{Data: data, PPID: enrp.PPID})
+		out = append(out, transport.Message{Data: data, PPID: transport.PPIDENRP})
 	}
 	if len(out) == 0 {
 		return nil
@@ -219,17 +219,17 @@ func (f *foreign) ask(ctx context.Context, h param.PoolHandle, m asap.Message, a
 	if err != nil {
 		return err
 	}
-	conn, err := f.dial(ctx, asap.Port, asap.PPID)
+	conn, err := f.dial(ctx, asap.Port, transport.PPIDASAP)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.Send(ctx, transport.Message{Data: data, PPID: asap.PPID}); err != nil {
+	if err := conn.Send(ctx, transport.Message{Data: data, PPID: transport.PPIDASAP}); err != nil {
 		return fmt.Errorf("send %v: %w", m.Type(), err)
 	}
 	buf := make([]byte, transport.MaxMessage)
 	for {
-		data, err := receive(ctx, conn, buf, asap.PPID)
+		data, err := receive(ctx, conn, buf, transport.PPIDASAP)
 		if err != nil {
 			return fmt.Errorf("answer to %v: %w", m.Type(), err)
 		}

@@ -120,7 +120,7 @@ type appender interface {
 // itself with the address and port of its association, gives the table in pages,
 // and asks questions of its own.
 func (l *lab) enrpPeer(pages func() [][]enrp.Pool) {
-	l.serve(enrp.Port, enrp.PPID, func(conn transport.Conn) func([]byte) []appender {
+	l.serve(enrp.Port, transport.PPIDENRP, func(conn transport.Conn) func([]byte) []appender {
 		var guest param.RegistrarID
 		var rest [][]enrp.Pool
 		started := false
@@ -234,7 +234,7 @@ func TestForeignRegistrarIsReadByENRP(t *testing.T) {
 func TestForeignRegistrarFailures(t *testing.T) {
 	answer := func(f func(enrp.Message, enrp.Servers) []appender) func(*lab) {
 		return func(l *lab) {
-			l.serve(enrp.Port, enrp.PPID, func(conn transport.Conn) func([]byte) []appender {
+			l.serve(enrp.Port, transport.PPIDENRP, func(conn transport.Conn) func([]byte) []appender {
 				return func(data []byte) []appender {
 					m, _, err := enrp.Decode(data)
 					if err != nil {
@@ -271,7 +271,7 @@ func TestForeignRegistrarFailures(t *testing.T) {
 			return []appender{&enrp.Error{Servers: ids, Causes: param.OperationError{{Code: param.CauseInvalidValues}}}}
 		}), cli.Failed, "the registrar reports Invalid Values", 0},
 		{"association closed", func(l *lab) {
-			l.serve(enrp.Port, enrp.PPID, func(conn transport.Conn) func([]byte) []appender {
+			l.serve(enrp.Port, transport.PPIDENRP, func(conn transport.Conn) func([]byte) []appender {
 				return func([]byte) []appender {
 					conn.Close()
 					return nil
@@ -353,7 +353,7 @@ func TestWatchOfForeignRegistrarShowsDifferences(t *testing.T) {
 
 // asapPeer answers ASAP requests by handler.
 func (l *lab) asapPeer(handler func(asap.Message) []appender) {
-	l.serve(asap.Port, asap.PPID, func(transport.Conn) func([]byte) []appender {
+	l.serve(asap.Port, transport.PPIDASAP, func(transport.Conn) func([]byte) []appender {
 		return func(data []byte) []appender {
 			m, _, err := asap.Decode(data)
 			if err != nil {

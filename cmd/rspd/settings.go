@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"rserpool/asap/transport/sctp"
 	"rserpool/asap/transport/tcp"
 	"rserpool/cmd/internal/cli"
+	"rserpool/cmd/internal/registrars"
 	"rserpool/enrp"
 	"rserpool/registrar"
 	"rserpool/registrar/admin"
@@ -35,7 +35,7 @@ type settings struct {
 	Announce                string
 	AnnounceInterfaces      []string
 	AnnounceHops            int
-	Compat                  string
+	Compat                  cli.Compat
 	RFCStrict, ForeignAddrs bool
 	Timers                  string
 	KeepAlive               registrar.KeepAliveTimers
@@ -55,15 +55,15 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.AdminRemote, "admin-allow-remote", false, "let --admin be another address than loopback; there is no authentication")
 	fs.StringSliceVar(&c.AdminHosts, "admin-host", nil, "host name by which the HTTP interface may be called, besides localhost and IP addresses; repeatable")
 
-	fs.StringVar(&c.Announce, "announce", "off", "multicast groups to announce the registrar to: off, auto (the RFC's, or rsplib's with --compat rsplib), or GROUP:PORT[,GROUP:PORT...]")
+	fs.StringVar(&c.Announce, "announce", "off", "multicast groups to announce the registrar to: "+registrars.GroupsUsage)
 	fs.StringSliceVar(&c.AnnounceInterfaces, "announce-interface", nil, "network interface to announce on; repeatable (default: all with multicast)")
 	fs.IntVar(&c.AnnounceHops, "announce-hops", 1, "hop limit of announcements")
 
-	fs.StringVar(&c.Compat, "compat", "", "take the peculiarities of another implementation into account: rsplib")
+	cli.CompatVar(fs, &c.Compat, "suit another make of elements and users")
 	fs.BoolVar(&c.RFCStrict, "rfc-strict", false, "keep to the letter of the RFCs: elements register over SCTP only")
 	fs.BoolVar(&c.ForeignAddrs, "allow-foreign-addresses", false, "let elements register addresses that are not those of their association, for address translation")
 
-	fs.StringVar(&c.Timers, "timers", "default", "how soon silent elements are found: default (35 s on average), fast (within 2.5 s; a keep-alive per element and second), rsplib (10 s); single values below win")
+	fs.StringVar(&c.Timers, "timers", "auto", "how soon silent elements are found: auto (as --compat says), rfc (35 s on average), rsplib (10 s), fast (within 2.5 s; a keep-alive per element and second); single values below win")
 	fs.DurationVar(&c.KeepAlive.Interval, "keep-alive-interval", 0, "mean time between two keep-alives of an element (0: by --timers)")
 	fs.Float64Var(&c.KeepAlive.Spread, "keep-alive-spread", 0, "share by which intervals vary either way, up to 0.9; negative: none (0: by --timers)")
 	fs.DurationVar(&c.KeepAlive.Timeout, "keep-alive-timeout", 0, "time for an acknowledgement (0: by --timers)")
@@ -132,7 +132,7 @@ func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (
 		}
 	}
 	cfg := registrar.Config{
-		Networks: networks, Compat: registrar.Compat(c.Compat), Strict: c.RFCStrict,
+		Networks: networks, Strict: c.RFCStrict,
 		ForeignAddresses: c.ForeignAddrs, Limits: c.Limits, Version: cli.Version(), Log: log,
 		OnReload: c.reload,
 		Admin:    registrar.AdminConfig{Address: c.Admin, AllowRemote: c.AdminRemote, Hosts: c.AdminHosts},
@@ -141,6 +141,9 @@ func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (
 		id, err := admin.ParseID(c.ID)
 		fail("id", err)
 		cfg.ID = param.RegistrarID(id)
+	}
+	if c.Compat == cli.CompatRsplib {
+		cfg.Compat = registrar.CompatRsplib
 	}
 	if c.Admin == off {
 		cfg.Admin.Address = ""
@@ -190,21 +193,9 @@ func (c *settings) announce(cfg *registrar.Config, log logrus.FieldLogger) error
 		Interfaces: c.AnnounceInterfaces, Hops: c.AnnounceHops,
 		Report: func(err error) { log.WithError(err).Warn("multicast") },
 	}
-	switch {
-	case c.Announce == off || c.Announce == "":
-		return nil
-	case c.Announce == transport.Auto && cfg.Compat == registrar.CompatRsplib:
-		config.Groups = mcast.RsplibGroups()
-	case c.Announce == transport.Auto:
-		config.Groups = mcast.RFCGroups(mcast.SiteLocal)
-	default:
-		for text := range strings.SplitSeq(c.Announce, ",") {
-			group, err := netip.ParseAddrPort(text)
-			if err != nil {
-				return err
-			}
-			config.Groups = append(config.Groups, group)
-		}
+	var err error
+	if config.Groups, err = registrars.Groups(c.Announce, c.Compat); err != nil || config.Groups == nil {
+		return err
 	}
 	cfg.Announce = []func(context.Context) (transport.Announcer, error){
 		func(ctx context.Context) (transport.Announcer, error) { return mcast.Open(ctx, config) },
@@ -213,19 +204,11 @@ func (c *settings) announce(cfg *registrar.Config, log logrus.FieldLogger) error
 }
 
 func (c *settings) timers(cfg *registrar.Config) error {
-	switch c.Timers {
-	case "", "default":
-		cfg.Timers = registrar.DefaultTimers()
-		if cfg.Compat == registrar.CompatRsplib {
-			cfg.Timers = registrar.RsplibTimers()
-		}
-	case "fast":
-		cfg.Timers = registrar.FastTimers()
-	case "rsplib":
-		cfg.Timers = registrar.RsplibTimers()
-	default:
-		return fmt.Errorf("%q is none of default, fast, rsplib", c.Timers)
+	preset, err := registrars.Preset(c.Timers, c.Compat, registrar.DefaultTimers, registrar.RsplibTimers, registrar.FastTimers)
+	if err != nil {
+		return err
 	}
+	cfg.Timers = preset
 	t := &cfg.Timers
 	override(&t.KeepAlive.Interval, c.KeepAlive.Interval)
 	override(&t.KeepAlive.Spread, c.KeepAlive.Spread)

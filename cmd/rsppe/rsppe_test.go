@@ -311,11 +311,11 @@ func TestReloadChangesPolicyAndLife(t *testing.T) {
 
 func TestValidateNamesAllProblems(t *testing.T) {
 	c := parse(t, "--service", "ftp://x", "--policy", "best", "--life", "-1s", "--id", "0", "--listen", "x:y",
-		"--check", "ping", "--check-status", "ok", "--compat", "all", "--load", "cpu", "--announce", "192.0.2.1", "--timers", "slow")
+		"--check", "ping", "--check-status", "ok", "--load", "cpu", "--announce", "192.0.2.1", "--timers", "slow")
 	err := c.validate()
 	for _, want := range []string{
 		"pool: which pool", "does not begin with tcp://", "policy: unknown policy", "life: -1s", "id: ", "listen: ",
-		"compat: ", "announce: ", "timers: ",
+		"announce: ", "timers: ",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("validate does not say %q:\n%v", want, err)

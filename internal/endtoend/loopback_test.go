@@ -39,7 +39,7 @@ func TestUserIsServedWhenAnElementIsKilled(t *testing.T) {
 // connection makes this fast.
 func TestKilledElementIsGoneSoonWithDefaultTimers(t *testing.T) {
 	h := newWorld(t).here()
-	r := h.registrar("--timers", "default")
+	r := h.registrar("--timers", "rfc")
 	at := []string{r.at}
 	h.element("a", at, "--timers", "auto")
 	b := h.element("b", at, "--timers", "auto")
@@ -94,7 +94,7 @@ func TestElementThatDiesWhileTheRegistrarIsAwayIsLeftOut(t *testing.T) {
 
 func TestSideCarLeavesThePoolOnSIGTERM(t *testing.T) {
 	h := newWorld(t).here()
-	r := h.registrar("--timers", "default") // too slow to notice by itself
+	r := h.registrar("--timers", "rfc") // too slow to notice by itself
 	at := []string{r.at}
 	a := h.element("a", at)
 	h.element("b", at)
@@ -295,7 +295,7 @@ func TestUserGoesOnWhenAServerFreezes(t *testing.T) {
 
 func TestAdministratorTakesOutADeadElement(t *testing.T) {
 	h := newWorld(t).here()
-	r := h.registrar("--timers", "default") // would take half a minute
+	r := h.registrar("--timers", "rfc") // would take half a minute
 	at := []string{r.at}
 	h.element("a", at)
 	b := h.element("b", at)

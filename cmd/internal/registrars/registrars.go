@@ -1,5 +1,5 @@
 // Package registrars has the settings by which pool elements and pool users find
-// their registrars.
+// their registrars, and those that registrars share with them.
 package registrars
 
 import (
@@ -7,13 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
+	"rserpool/asap"
 	"rserpool/asap/hunt"
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/mcast"
+	"rserpool/cmd/internal/cli"
 )
 
 // Settings are the texts of the flags.
@@ -21,7 +24,7 @@ type Settings struct {
 	Registrars         []string
 	Announce           string
 	AnnounceInterfaces []string
-	Compat             string
+	Compat             cli.Compat
 	Timers             string
 }
 
@@ -29,9 +32,9 @@ type Settings struct {
 func (s *Settings) Declare(fs *pflag.FlagSet) {
 	// An array, not a slice: commas separate the hosts of one endpoint.
 	fs.StringArrayVar(&s.Registrars, "registrar", nil, "registrar, [sctp://|tcp://]HOST[,HOST...][:PORT]; repeatable; names may have several addresses")
-	fs.StringVar(&s.Announce, "announce", "off", "learn of registrars by multicast: off, auto, or GROUP[:PORT]")
-	fs.StringSliceVar(&s.AnnounceInterfaces, "announce-interfaces", nil, "interfaces for announcements (default: all that have multicast)")
-	fs.StringVar(&s.Compat, "compat", "none", "suit another make of registrar: none, rsplib")
+	fs.StringVar(&s.Announce, "announce", "off", "multicast groups to learn of registrars from: "+GroupsUsage)
+	fs.StringSliceVar(&s.AnnounceInterfaces, "announce-interface", nil, "network interface to listen on for announcements; repeatable (default: all with multicast)")
+	cli.CompatVar(fs, &s.Compat, "suit another make of registrar")
 	fs.StringVar(&s.Timers, "timers", "auto", "timers of requests and hunt: auto (as --compat says), rfc, rsplib, fast (sub-second, for one host or rack)")
 }
 
@@ -50,12 +53,9 @@ type Parsed struct {
 // Parse names everything that is wrong with the settings.
 func (s *Settings) Parse() (Parsed, error) {
 	var errs []error
-	p := Parsed{Interfaces: s.AnnounceInterfaces, RSPLib: s.Compat == "rsplib"}
-	if s.Compat != "none" && s.Compat != "rsplib" {
-		errs = append(errs, fmt.Errorf("compat: %q is neither none nor rsplib", s.Compat))
-	}
+	p := Parsed{Interfaces: s.AnnounceInterfaces, RSPLib: s.Compat == cli.CompatRsplib}
 	for _, text := range s.Registrars {
-		e, err := transport.ParseEndpoint(text, transport.Auto, hunt.Port)
+		e, err := transport.ParseEndpoint(text, transport.Auto, asap.Port)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("registrar: %w", err))
 		}
@@ -65,7 +65,7 @@ func (s *Settings) Parse() (Parsed, error) {
 		errs = append(errs, errors.New("registrar: which one? Give --registrar or --announce"))
 	}
 	var err error
-	if p.Groups, err = s.groups(); err != nil {
+	if p.Groups, err = Groups(s.Announce, s.Compat); err != nil {
 		errs = append(errs, fmt.Errorf("announce: %w", err))
 	}
 	if p.Hunt, err = s.hunt(); err != nil {
@@ -75,42 +75,57 @@ func (s *Settings) Parse() (Parsed, error) {
 }
 
 func (s *Settings) hunt() (hunt.Config, error) {
-	timers := s.Timers
-	if timers == "auto" {
-		if timers = "rfc"; s.Compat == "rsplib" {
-			timers = "rsplib"
-		}
+	cfg, err := Preset(s.Timers, s.Compat, hunt.Default, hunt.RSPLib, hunt.Fast)
+	if err != nil {
+		return cfg, err
 	}
-	presets := map[string]func() hunt.Config{"rfc": hunt.Default, "rsplib": hunt.RSPLib, "fast": hunt.Fast}
-	preset, ok := presets[timers]
-	if !ok {
-		return hunt.Config{}, fmt.Errorf("%q is none of auto, rfc, rsplib, fast", timers)
-	}
-	cfg := preset()
-	cfg.Ordered = s.Compat == "rsplib"
+	cfg.Ordered = s.Compat == cli.CompatRsplib
 	cfg.Jitter = jitter
 	return cfg, nil
 }
 
-func (s *Settings) groups() ([]netip.AddrPort, error) {
+// Preset reads the name of a preset of timers: rfc, rsplib, fast, or auto for the
+// one that suits compat.
+func Preset[T any](name string, compat cli.Compat, rfc, rsplib, fast func() T) (T, error) {
 	switch {
-	case s.Announce == "off":
+	case name == "rsplib", name == "auto" && compat == cli.CompatRsplib:
+		return rsplib(), nil
+	case name == "rfc", name == "auto":
+		return rfc(), nil
+	case name == "fast":
+		return fast(), nil
+	}
+	var none T
+	return none, fmt.Errorf("%q is none of auto, rfc, rsplib, fast", name)
+}
+
+// GroupsUsage says what Groups reads.
+const GroupsUsage = "off, auto (the RFC's, or rsplib's with --compat rsplib), or GROUP[:PORT][,GROUP[:PORT]...]"
+
+// Groups reads the setting of multicast groups; there are none when it is off.
+func Groups(text string, compat cli.Compat) ([]netip.AddrPort, error) {
+	switch {
+	case text == "off":
 		return nil, nil
-	case s.Announce == "auto" && s.Compat == "rsplib":
+	case text == "auto" && compat == cli.CompatRsplib:
 		return mcast.RsplibGroups(), nil
-	case s.Announce == "auto":
+	case text == "auto":
 		return mcast.RFCGroups(mcast.SiteLocal), nil
 	}
-	group, err := netip.ParseAddrPort(s.Announce)
-	if err != nil {
-		var addr netip.Addr
-		addr, err = netip.ParseAddr(s.Announce)
-		group = netip.AddrPortFrom(addr, mcast.Port)
+	var groups []netip.AddrPort
+	for part := range strings.SplitSeq(text, ",") {
+		group, err := netip.ParseAddrPort(part)
+		if err != nil {
+			var addr netip.Addr
+			addr, err = netip.ParseAddr(part)
+			group = netip.AddrPortFrom(addr, mcast.Port)
+		}
+		if err != nil || !group.Addr().IsMulticast() {
+			return nil, fmt.Errorf("%q is neither off nor auto nor a multicast group", part)
+		}
+		groups = append(groups, group)
 	}
-	if err != nil || !group.Addr().IsMulticast() {
-		return nil, fmt.Errorf("%q is neither off nor auto nor a multicast group", s.Announce)
-	}
-	return []netip.AddrPort{group}, nil
+	return groups, nil
 }
 
 // Open joins the multicast groups, if there are any; end leaves them.
