@@ -64,12 +64,13 @@ interrupted.`,
 	return root
 }
 
-// exit gives an error of the pool user its exit code.
+// exit gives an error of the pool user its exit code, unless it has one.
 func exit(err error) error {
+	var coded *cli.ExitError
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, cli.ErrSignal):
+	case errors.Is(err, cli.ErrSignal), errors.As(err, &coded):
 		return err
 	case errors.Is(err, pooluser.ErrUnknownPool):
 		return cli.Exit(cli.NotFound, err)

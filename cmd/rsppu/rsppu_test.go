@@ -325,6 +325,30 @@ func TestExitCodes(t *testing.T) {
 	})
 }
 
+// That the pool went later does not make it one that never was.
+func TestSomeAnsweredAndThenNoPool(t *testing.T) {
+	e := newElement(t, "one")
+	asked := 0
+	r, err := hunttest.Start(tcp.New(), netip.MustParseAddrPort("127.0.0.1:0"), func(msg asap.Message) []asap.Message {
+		q, ok := msg.(*asap.HandleResolution)
+		if !ok {
+			return nil
+		}
+		if asked++; asked > 1 {
+			return []asap.Message{&asap.HandleResolutionResponse{Handle: q.Handle, Error: param.OperationError{{Code: param.CauseUnknownPoolHandle}}}}
+		}
+		return []asap.Message{&asap.HandleResolutionResponse{Handle: q.Handle, Elements: []param.PoolElement{poolElement(1, e.listener.Addr())}}}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Stop()
+	res := rsppu(t, r, "", "pool", "--request", "x", "--repeat", "3", "--interval", "1ms", "--stale", "0", "--quiet")
+	if res.code != cli.Failed || !strings.Contains(res.out, "3 requests, 1 answered, 2 failed") {
+		t.Errorf("exit code %d (%s), output %q, want %d", res.code, res.errOut, res.out, cli.Failed)
+	}
+}
+
 // A request that was on its way at an interruption is no failure of the pool.
 func TestInterruptionIsNoFailure(t *testing.T) {
 	answering := newElement(t, "one")
