@@ -34,7 +34,8 @@ func resolution(tb testing.TB, n int) (request []byte, elements [][]byte) {
 
 // answer appends the answer with all elements.
 func answer(dst []byte, elements [][]byte) ([]byte, error) {
-	r := asap.BeginResolution(dst, false, benchPool, param.Policy{Type: param.RoundRobin})
+	var r asap.Resolution
+	r.Begin(dst, false, benchPool, param.Policy{Type: param.RoundRobin})
 	for _, e := range elements {
 		r.Elements(e)
 	}

@@ -71,7 +71,8 @@ func (m *HandleResolutionResponse) Append(dst []byte) ([]byte, error) {
 		w.OperationError(m.Error)
 		return w.Finish()
 	}
-	r := BeginResolution(dst, m.AcceptUpdates, m.Handle, m.Policy)
+	var r Resolution
+	r.Begin(dst, m.AcceptUpdates, m.Handle, m.Policy)
 	for i := range m.Elements {
 		if !r.element(func(w *param.Writer) { w.PoolElement(&m.Elements[i], true) }) {
 			break
@@ -87,15 +88,15 @@ type Resolution struct {
 	filled bool
 }
 
-// BeginResolution starts a response at the end of dst. A policy with type zero
-// is left out, which stands for Round Robin.
-func BeginResolution(dst []byte, acceptUpdates bool, handle param.PoolHandle, policy param.Policy) Resolution {
-	r := Resolution{w: begin(dst, TypeHandleResolutionResponse, param.Flag(acceptUpdates, flagAcceptUpdates))}
+// Begin starts a response at the end of dst. A policy with type zero is left out,
+// which stands for Round Robin.
+func (r *Resolution) Begin(dst []byte, acceptUpdates bool, handle param.PoolHandle, policy param.Policy) {
+	r.w.Begin(dst, uint8(TypeHandleResolutionResponse), param.Flag(acceptUpdates, flagAcceptUpdates))
+	r.filled = false
 	r.w.PoolHandle(handle)
 	if policy.Type != 0 {
 		r.w.Policy(&policy)
 	}
-	return r
 }
 
 // Elements appends a Pool Element parameter as param.AppendPoolElement made it, or
@@ -124,7 +125,7 @@ func (r *Resolution) keep(mark int) bool {
 }
 
 // Finish completes the message and returns the extended slice; in case of an
-// error, for example without any element, the slice as BeginResolution got it.
+// error, for example without any element, the slice as Begin got it.
 func (r *Resolution) Finish() ([]byte, error) {
 	if !r.filled {
 		r.w.Fail("positive %s without element", TypeHandleResolutionResponse)

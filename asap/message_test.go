@@ -202,7 +202,8 @@ func TestAMB_75_LongAnswers(t *testing.T) {
 	if got := mustDecode(t, plain).(*HandleResolutionResponse).Elements; !reflect.DeepEqual(got, many[:fit]) {
 		t.Errorf("%d elements, want the first %d", len(got), fit)
 	}
-	r := BeginResolution([]byte("dst"), false, echoPool, param.Policy{})
+	var r Resolution
+	r.Begin([]byte("dst"), false, echoPool, param.Policy{})
 	for i := range many {
 		tlv, err := param.AppendPoolElement(nil, &many[i], false)
 		if err != nil {
@@ -217,7 +218,7 @@ func TestAMB_75_LongAnswers(t *testing.T) {
 		t.Errorf("copied elements make another message, %v", err)
 	}
 	together := plain[len(plain)-fit*len(tlv):]
-	r = BeginResolution(nil, false, echoPool, param.Policy{})
+	r.Begin(nil, false, echoPool, param.Policy{})
 	if r.Elements(append(slices.Clone(together), tlv...)) || !r.Elements(together) {
 		t.Error("all together: what fits is refused, or what does not fit isn't")
 	}
@@ -256,7 +257,8 @@ func TestResolutionOfOddElements(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := BeginResolution(nil, false, "a", param.Policy{})
+	var r Resolution
+	r.Begin(nil, false, "a", param.Policy{})
 	r.Elements(tlv)
 	r.Elements(tlv)
 	got, err := r.Finish()
@@ -264,7 +266,8 @@ func TestResolutionOfOddElements(t *testing.T) {
 		t.Errorf("got %x, %v\nwant %x", got, err, want)
 	}
 	for _, bad := range [][]byte{nil, {0, 0x0a, 0}, {0, 0x0a, 0, 3}, {0, 0x0a, 0, 9, 1, 2, 3, 4}} {
-		r := BeginResolution(nil, false, "a", param.Policy{})
+		var r Resolution
+		r.Begin(nil, false, "a", param.Policy{})
 		r.Elements(bad)
 		if _, err := r.Finish(); !errors.Is(err, param.ErrEncode) {
 			t.Errorf("%x: %v", bad, err)

@@ -247,6 +247,7 @@ func (c *conn) pathChanges() {
 
 // received ends the connection after an error of Receive.
 func (c *conn) received(err error) {
+	c.tallies.settle(c.r.metrics)
 	var ended errEnded
 	reason := reasonError
 	switch {
@@ -300,7 +301,7 @@ func (c *conn) handleASAP(data []byte) {
 		c.refuseMalformed(msg, err)
 		return
 	}
-	c.r.metrics.countASAP(msg.Type())
+	c.tallies.received(msg.Type())
 	switch m := msg.(type) {
 	case *asap.HandleResolution:
 		c.resolve(m)
@@ -430,8 +431,9 @@ func (c *conn) collect(m interface{ Append([]byte) ([]byte, error) }, ppid uint3
 	a.add(octets, ppid)
 }
 
-// flush sends the collected answers at once.
+// flush counts what was received and sends the collected answers at once.
 func (c *conn) flush() {
+	c.tallies.settle(c.r.metrics)
 	a := c.answers
 	if a == nil {
 		return

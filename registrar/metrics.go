@@ -110,13 +110,6 @@ func (l *poolLabels) label(handle param.PoolHandle) string {
 	return admin.EscapeHandle(handle)
 }
 
-// countASAP counts a received message.
-func (m *metrics) countASAP(t asap.MessageType) {
-	if int(t) < len(m.asapTypes) {
-		m.asapTypes[t].Inc()
-	}
-}
-
 // forget frees a pool's label.
 func (m *metrics) forget(handle param.PoolHandle) {
 	m.labels.mu.Lock()
@@ -130,11 +123,12 @@ func (m *metrics) forget(handle param.PoolHandle) {
 }
 
 // tally counts the resolutions of one pool by one reader; it spares looking up
-// the counters each time.
+// the counters each time, and lets readers share them seldom.
 type tally struct {
-	m              *metrics
-	found, missing prometheus.Counter
-	count          int
+	m                 *metrics
+	accepted, unknown prometheus.Counter
+	found, missing    int // not yet counted there
+	count             int
 }
 
 // resolutionSampling is how often the time of a resolution is measured.
@@ -150,21 +144,33 @@ func (t *tally) begin() time.Time {
 
 func (t *tally) end(start time.Time, found bool) {
 	if found {
-		t.found.Inc()
+		t.found++
 	} else {
-		t.missing.Inc()
+		t.missing++
 	}
 	if !start.IsZero() {
 		t.m.resolutionTime.Observe(time.Since(start).Seconds())
 	}
 }
 
-// tallies are those of one reader.
+// settle brings the counters up to date.
+func (t *tally) settle() {
+	if t.found > 0 {
+		t.accepted.Add(float64(t.found))
+	}
+	if t.missing > 0 {
+		t.unknown.Add(float64(t.missing))
+	}
+	t.found, t.missing = 0, 0
+}
+
+// tallies are those of one reader. Only the latest one can be unsettled.
 type tallies struct {
-	byPool map[param.PoolHandle]*tally
-	epoch  uint64
-	handle param.PoolHandle // asked for last
-	latest *tally
+	messages [asapTypes]int // received and not yet counted, by type
+	byPool   map[param.PoolHandle]*tally
+	epoch    uint64
+	handle   param.PoolHandle // asked for last
+	latest   *tally
 }
 
 // tallyLimit bounds the pools that one reader keeps counters of.
@@ -174,6 +180,9 @@ func (t *tallies) of(m *metrics, handle param.PoolHandle) *tally {
 	epoch := m.labels.epoch.Load()
 	if t.latest != nil && epoch == t.epoch && handle == t.handle {
 		return t.latest
+	}
+	if t.latest != nil {
+		t.latest.settle()
 	}
 	if t.byPool == nil || epoch != t.epoch || len(t.byPool) > tallyLimit {
 		t.byPool, t.epoch = make(map[param.PoolHandle]*tally), epoch
@@ -187,6 +196,26 @@ func (t *tallies) of(m *metrics, handle param.PoolHandle) *tally {
 	return one
 }
 
+// received counts a message.
+func (t *tallies) received(typ asap.MessageType) {
+	if int(typ) < len(t.messages) {
+		t.messages[typ]++
+	}
+}
+
+// settle brings all counters up to date.
+func (t *tallies) settle(m *metrics) {
+	for typ, n := range t.messages {
+		if n > 0 {
+			m.asapTypes[typ].Add(float64(n))
+			t.messages[typ] = 0
+		}
+	}
+	if t.latest != nil {
+		t.latest.settle()
+	}
+}
+
 // tally makes the counters of a pool; one that does not exist gets no label.
 func (m *metrics) tally(handle param.PoolHandle) *tally {
 	label, policy := otherPools, ""
@@ -194,9 +223,9 @@ func (m *metrics) tally(handle param.PoolHandle) *tally {
 		label, policy = m.labels.label(handle), info.Policy.String()
 	}
 	return &tally{
-		m:       m,
-		found:   m.resolutions.WithLabelValues(label, policy, resultAccepted),
-		missing: m.resolutions.WithLabelValues(otherPools, "", resultUnknown),
+		m:        m,
+		accepted: m.resolutions.WithLabelValues(label, policy, resultAccepted),
+		unknown:  m.resolutions.WithLabelValues(otherPools, "", resultUnknown),
 	}
 }
 

@@ -145,7 +145,9 @@ func (o *owner) resolve(c *conn, q asap.HandleResolution) {
 		o.unsubscribe(c, q.Handle)
 	}
 	answer, found := o.r.appendResolution(nil, &q, updates, new(handlespace.Bookmark), &o.r.loopScratch)
-	o.r.metrics.tally(q.Handle).end(time.Time{}, found)
+	tally := o.r.metrics.tally(q.Handle)
+	tally.end(time.Time{}, found)
+	tally.settle()
 	if !found {
 		o.unsubscribe(c, q.Handle)
 	}
@@ -207,9 +209,10 @@ func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updat
 		return out, false
 	}
 	if policy.Type == param.RoundRobin && !r.rsplib() {
-		policy.Type = 0 // absent stands for Round Robin
+		policy = param.Policy{} // absent stands for Round Robin
 	}
-	answer := asap.BeginResolution(dst, updates, q.Handle, policy)
+	var answer asap.Resolution
+	answer.Begin(dst, updates, q.Handle, policy)
 	for _, encoded := range elements {
 		if !answer.Elements(encoded) {
 			break

@@ -20,8 +20,14 @@ type Writer struct {
 }
 
 // NewMessage returns a Writer that appends a message with this header to dst.
-func NewMessage(dst []byte, typ, flags uint8) Writer {
-	return Writer{buf: append(dst, typ, flags, 0, 0), base: len(dst)}
+func NewMessage(dst []byte, typ, flags uint8) (w Writer) {
+	w.Begin(dst, typ, flags)
+	return w
+}
+
+// Begin makes w a Writer as NewMessage returns it, in place.
+func (w *Writer) Begin(dst []byte, typ, flags uint8) {
+	w.buf, w.base, w.err = append(dst, typ, flags, 0, 0), len(dst), nil
 }
 
 // Len returns the length of the message so far, without padding at its end.
