@@ -198,9 +198,11 @@ func (e *Element) tell(ev Event) {
 		log = log.WithError(ev.Err)
 	}
 	switch {
-	case ev.Type == HomeFound, ev.Type == RegistrationRefreshed && ev.Err == nil:
+	case ev.Type == HomeFound || ev.Type == HomeChanged || ev.Type == HomeLost:
+		// The client has said so.
+	case ev.Type == RegistrationRefreshed && ev.Err == nil:
 		log.Debug(ev.Type)
-	case ev.Err != nil || ev.Type == HomeLost:
+	case ev.Err != nil:
 		log.Warn(ev.Type)
 	default:
 		log.Info(ev.Type)

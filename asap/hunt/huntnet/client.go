@@ -219,15 +219,18 @@ func (c *Client) Abandon() error {
 }
 
 // Attach takes over a connection that a registrar opened: its messages go to
-// Handler, and it may become the home by Adopt. When Attach fails, conn is
-// closed.
+// Handler, and it may become the home by Adopt. With MaxIncoming of them already
+// the one that has been silent for longest is closed, but never the home: anybody
+// can open connections and say nothing, and a takeover must not wait for them.
+// When Attach fails, conn is closed.
 func (c *Client) Attach(conn transport.Conn) error {
 	full := make(chan bool, 1)
-	err := c.post(func(time.Time) {
-		full <- c.incoming >= c.cfg.MaxIncoming
-		if c.incoming < c.cfg.MaxIncoming {
+	err := c.post(func(now time.Time) {
+		room := c.incoming < c.cfg.MaxIncoming || c.dropSilent(now)
+		full <- !room
+		if room {
 			c.incoming++
-			c.open(c.machine.Incoming(), conn, true)
+			c.open(c.machine.Incoming(), conn, true, now)
 		}
 	})
 	if err == nil {

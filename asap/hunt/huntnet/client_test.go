@@ -401,41 +401,115 @@ func TestASAP_2_2_7_02_KeepAliveIsAnsweredAndAdopts(t *testing.T) {
 	})
 }
 
-func TestIncomingConnectionsAreBounded(t *testing.T) {
+// visitor is the far end of a connection that a registrar opens.
+type visitor struct {
+	t    *testing.T
+	conn transport.Conn
+}
+
+// visit opens a connection to the client, which attaches it.
+func (l *lab) visit(c *huntnet.Client) (visitor, error) {
+	l.t.Helper()
+	at := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.100:5000")}
+	listener, err := l.net.Host("10.0.0.100").Listen(l.t.Context(), at, transport.Options{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer listener.Close()
+	far, err := l.net.Host("10.0.0.2").Dial(l.t.Context(), nil, at, transport.Options{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = far.Close() })
+	conn, err := listener.Accept(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	err = c.Attach(conn)
+	time.Sleep(time.Second)
+	return visitor{l.t, far}, err
+}
+
+// keepAlive sends an ENDPOINT_KEEP_ALIVE.
+func (v visitor) keepAlive(home bool) {
+	v.t.Helper()
+	data, err := (&asap.EndpointKeepAlive{Home: home, Registrar: 9, Handle: "pool"}).Append(nil)
+	if err == nil {
+		err = v.conn.Send(v.t.Context(), transport.Message{Data: data, PPID: transport.PPIDASAP})
+	}
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+}
+
+// open tells whether the client has not closed the connection.
+func (v visitor) open() bool {
+	ctx, cancel := context.WithTimeout(v.t.Context(), time.Second)
+	defer cancel()
+	_, err := v.conn.Receive(ctx, make([]byte, transport.MaxMessage))
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+func adoptAll(max int) func(*huntnet.Config) {
+	return func(cfg *huntnet.Config) {
+		cfg.MaxIncoming = max
+		cfg.Handler = func(in huntnet.Inbound) {
+			if in.Message.(*asap.EndpointKeepAlive).Home {
+				_, _ = in.Adopt(9)
+			}
+		}
+	}
+}
+
+func TestSilentIncomingConnectionsMakeRoom(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
-		c := l.client(func(cfg *huntnet.Config) { cfg.MaxIncoming = 2 }, "10.0.0.1")
-		at := netip.MustParseAddrPort("10.0.0.100:5000")
-		listener, err := l.net.Host("10.0.0.100").Listen(t.Context(), []netip.AddrPort{at}, transport.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		attach := func() (transport.Conn, error) {
-			far, err := l.net.Host("10.0.0.2").Dial(t.Context(), nil, []netip.AddrPort{at}, transport.Options{})
+		c := l.client(adoptAll(2), "10.0.0.1")
+		var v []visitor
+		enter := func(wantOpen ...bool) {
+			t.Helper()
+			next, err := l.visit(c)
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = far.Close() })
-			conn, err := listener.Accept(t.Context())
-			if err != nil {
-				t.Fatal(err)
+			v = append(v, next)
+			for i, want := range wantOpen {
+				if got := v[i].open(); got != want {
+					t.Errorf("with %d visitors, the one of number %d is open: %v", len(v), i, got)
+				}
 			}
-			return far, c.Attach(conn)
 		}
-		first, err := attach()
+		enter(true)
+		enter(true, true)
+		v[0].keepAlive(false)
+		enter(true, false, true) // the second has said nothing for longest
+		v[2].keepAlive(true)
+		v[0].keepAlive(false)
+		enter(false, false, true, true) // the third is the home
+		if h, ok := c.Home(); !ok || h.Registrar != 9 {
+			t.Errorf("home %+v, %v", h, ok)
+		}
+	})
+}
+
+func TestHomeMakesNoRoom(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		c := l.client(adoptAll(1), "10.0.0.1")
+		home, err := l.visit(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := attach(); err != nil {
-			t.Fatal(err)
+		home.keepAlive(true)
+		if _, err := l.visit(c); !errors.Is(err, huntnet.ErrTooManyConnections) {
+			t.Errorf("another connection: %v, want ErrTooManyConnections", err)
 		}
-		if _, err := attach(); !errors.Is(err, huntnet.ErrTooManyConnections) {
-			t.Errorf("third connection: %v, want ErrTooManyConnections", err)
+		if !home.open() {
+			t.Error("the home was dropped")
 		}
-		_ = first.Close()
+		_ = home.conn.Close()
 		synctest.Wait()
-		if _, err := attach(); err != nil {
-			t.Errorf("after one has gone: %v", err)
+		if _, err := l.visit(c); err != nil {
+			t.Errorf("after the home has gone: %v", err)
 		}
 	})
 }

@@ -24,7 +24,8 @@ var (
 	ErrStopped = errors.New("client is not running")
 	// ErrGone: the connection that a reply was for is closed.
 	ErrGone = errors.New("connection is gone")
-	// ErrTooManyConnections: Attach found MaxIncoming connections.
+	// ErrTooManyConnections: Attach found MaxIncoming connections and none
+	// that can go.
 	ErrTooManyConnections = errors.New("too many connections")
 )
 
@@ -65,7 +66,8 @@ type Config struct {
 	// section 3.7.1). nil sends messages as they are.
 	Prepare func(msg asap.Message, via Peer) asap.Message
 
-	// MaxIncoming bounds the connections taken by Attach. Default 64.
+	// MaxIncoming bounds the connections taken by Attach, which drops others
+	// for new ones when there are so many. Default 64.
 	MaxIncoming int
 	// SendQueue bounds the messages that wait to be written on one
 	// connection; when it is full, the connection is given up. Default 256.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"rserpool/asap"
 	"rserpool/asap/hunt"
 	"rserpool/asap/param"
@@ -20,15 +22,17 @@ type connection struct {
 	conn     transport.Conn
 	queue    chan []byte
 	incoming bool
+	heard    time.Time // when the latest message came, or it was opened
 }
 
 // open starts the reader and the writer of a connection.
-func (c *Client) open(link hunt.Link, conn transport.Conn, incoming bool) {
+func (c *Client) open(link hunt.Link, conn transport.Conn, incoming bool, now time.Time) {
 	p := &connection{
 		peer:     Peer{Link: link, Network: conn.Network(), Local: conn.LocalAddrs(), Remote: conn.RemoteAddrs()},
 		conn:     conn,
 		queue:    make(chan []byte, c.cfg.SendQueue),
 		incoming: incoming,
+		heard:    now,
 	}
 	c.conns[link] = p
 	c.workers.Go(func() { c.writeQueued(link, p) })
@@ -50,6 +54,25 @@ func (c *Client) close(link hunt.Link) {
 		c.incoming--
 	}
 	close(p.queue)
+}
+
+// dropSilent makes room for an incoming connection. It reports whether there is
+// some.
+func (c *Client) dropSilent(now time.Time) bool {
+	home, _ := c.machine.Home()
+	var silent *connection
+	for link, p := range c.conns {
+		if p.incoming && link != home.Link && (silent == nil || p.heard.Before(silent.heard)) {
+			silent = p
+		}
+	}
+	if silent == nil {
+		return false
+	}
+	c.log.WithFields(logrus.Fields{"from": silent.peer.Remote, "silent": now.Sub(silent.heard), "limit": c.cfg.MaxIncoming}).
+		Warn("connection dropped for a new one: too many from registrars")
+	c.lost(silent.peer.Link, now)
+	return true
 }
 
 // lost ends a connection and tells the machine.

@@ -125,15 +125,24 @@ func (c *Client) tell(e hunt.Event) {
 	case hunt.Round:
 		c.log.WithFields(logrus.Fields{"round": e.Round, "t5": e.T5}).Debug("hunt for a registrar")
 	case hunt.HomeFound:
+		before := c.home.Load()
 		c.publishHome()
 		p := c.home.Load()
 		if p == nil || p.Link != e.Link {
 			return // lost again meanwhile
 		}
-		c.log.WithFields(logrus.Fields{"network": p.Network, "registrar": p.Remote}).Info("home registrar found")
+		what := "home registrar found"
+		if before != nil {
+			what = "home registrar changed"
+		}
+		c.log.WithFields(logrus.Fields{"network": p.Network, "registrar": p.Remote}).Info(what)
 		c.tellHome(HomeEvent{Found: true, Peer: *p})
 	case hunt.HomeLost:
-		c.log.Info("home registrar lost")
+		log := c.log
+		if p := c.home.Load(); p != nil {
+			log = log.WithFields(logrus.Fields{"network": p.Network, "registrar": p.Remote})
+		}
+		log.Warn("home registrar lost")
 		c.publishHome()
 		c.tellHome(HomeEvent{Peer: Peer{Link: e.Link}})
 	}
@@ -152,6 +161,7 @@ func (c *Client) received(link hunt.Link, msg asap.Message, now time.Time) {
 	if p == nil {
 		return
 	}
+	p.heard = now
 	if ka, ok := msg.(*asap.EndpointKeepAlive); ok && !ka.Home {
 		c.machine.Identify(link, ka.Registrar)
 		p.peer.Registrar = ka.Registrar
@@ -188,7 +198,7 @@ func (c *Client) dial(ctx context.Context, d hunt.Dial) {
 				c.machine.Failed(d.Link, now)
 				return
 			}
-			c.open(d.Link, conn, false)
+			c.open(d.Link, conn, false, now)
 			c.machine.Up(d.Link, now)
 		})
 		if posted != nil && err == nil {
