@@ -92,6 +92,65 @@ func TestElementThatDiesWhileTheRegistrarIsAwayIsLeftOut(t *testing.T) {
 	u.wasServed(2 * time.Second)
 }
 
+// With default timers, as users leave them, elements look for a registrar every ten
+// seconds.
+func TestPoolIsBackSoonAfterTheRegistrarWithDefaultTimers(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar("--timers", "rfc")
+	at := []string{r.at}
+	h.element("a", at, "--timers", "auto")
+	h.element("b", at, "--timers", "auto")
+	r.hasMembers("a b")
+	u := h.user(at, "--timers", "auto")
+	u.isServedBy("a b")
+	r.kill()
+	u.isServedBy("a b")
+	r.restart()
+	r.hasMembers("a b")
+	u.isServedBy("a b")
+	u.wasServed(2 * time.Second)
+}
+
+// The same identifier, and the old registration not yet gone.
+func TestElementThatRestartsAtOnceStaysInThePool(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	at := []string{r.at}
+	h.element("a", at)
+	b := h.element("b", at)
+	r.hasMembers("a b")
+	u := h.user(at)
+	for range 3 {
+		b.car.kill()
+		before := r.answeredKeepAlives()
+		b.car = h.sidecar("b", b.service, at)
+		b.car.says("registered")
+		r.hasMembers("a b")
+		h.w.until("keep-alives", func() bool { return r.answeredKeepAlives() >= before+4 })
+		r.hasMembers("a b")
+	}
+	u.isServedBy("a b")
+	u.wasServed(time.Second)
+}
+
+// Requests to a pool that is gone fail at once, and are answered when it is back.
+func TestUserIsServedAgainWhenThePoolIsBack(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	at := []string{r.at}
+	a := h.element("a", at)
+	r.hasMembers("a")
+	u := h.user(at)
+	a.signal(syscall.SIGKILL)
+	r.hasMembers("")
+	u.isServedBy(`unknown pool "echo"`)
+	h.element("b", at)
+	u.isServedBy("b")
+	if code := u.end(syscall.SIGINT); code != 1 {
+		t.Errorf("exit code %d, want 1: some requests were not answered", code)
+	}
+}
+
 func TestSideCarLeavesThePoolOnSIGTERM(t *testing.T) {
 	h := newWorld(t).here()
 	r := h.registrar("--timers", "rfc") // too slow to notice by itself

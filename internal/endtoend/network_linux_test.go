@@ -92,13 +92,34 @@ func TestElementsAndUsersMoveWhenTheRegistrarsCableIsCut(t *testing.T) {
 	u.wasServed(2 * time.Second)
 }
 
+// The registrar takes all others for dead meanwhile.
+func TestRegistrarWithACutCableComesBackUnnoticed(t *testing.T) {
+	n := newNetwork(t)
+	h := n.host("192.0.2.1/24")
+	r := h.registrar()
+	at := []string{r.at}
+	n.host("192.0.2.11/24").element("a", at)
+	n.host("192.0.2.12/24").element("b", at)
+	r.hasMembers("a b")
+	u := n.host("192.0.2.21/24").user(at)
+	u.isServedBy("a b")
+	n.plug(h, false)
+	r.hasMembers("")
+	u.isServedBy("a b")
+	n.plug(h, true)
+	r.hasMembers("a b")
+	u.isServedBy("a b")
+	u.wasServed(2 * time.Second)
+}
+
 // Nobody is told an address of a registrar.
 func TestRegistrarsAreFoundByAnnouncementAlone(t *testing.T) {
 	for name, prefix := range map[string]string{"IPv4": "192.0.2.%/24", "IPv6": "2001:db8::%/64"} {
 		t.Run(name, func(t *testing.T) {
 			n := newNetwork(t)
 			address := func(last string) string { return strings.Replace(prefix, "%", last, 1) }
-			one := n.host(address("1")).registrar("--announce", "auto")
+			// Not all that it announces leads to it.
+			one := n.host(address("1"), "198.51.100.1/24", "2001:db8:1::1/64").registrar("--announce", "auto")
 			listen := []string{"--announce", "auto"}
 			n.host(address("11")).element("a", nil, listen...)
 			n.host(address("12")).element("b", nil, listen...)

@@ -39,6 +39,11 @@ func newWorld(t *testing.T) *world {
 		defer w.mu.Unlock()
 		for _, p := range w.processes {
 			p.kill()
+			for _, sign := range []string{"panic:", "fatal error:", "DATA RACE"} {
+				if strings.Contains(p.log.String(), sign) {
+					t.Errorf("%s: %s", p.name, sign)
+				}
+			}
 		}
 		if t.Failed() {
 			for _, p := range w.processes {
