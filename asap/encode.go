@@ -71,8 +71,12 @@ func (m *HandleResolutionResponse) Append(dst []byte) ([]byte, error) {
 		w.OperationError(m.Error)
 		return w.Finish()
 	}
+	var policy *param.Policy
+	if m.Policy.Type != 0 {
+		policy = &m.Policy
+	}
 	var r Resolution
-	r.Begin(dst, m.AcceptUpdates, m.Handle, m.Policy)
+	r.Begin(dst, m.AcceptUpdates, m.Handle, policy)
 	for i := range m.Elements {
 		if !r.element(func(w *param.Writer) { w.PoolElement(&m.Elements[i], true) }) {
 			break
@@ -88,20 +92,19 @@ type Resolution struct {
 	filled bool
 }
 
-// Begin starts a response at the end of dst. A policy with type zero is left out,
-// which stands for Round Robin.
-func (r *Resolution) Begin(dst []byte, acceptUpdates bool, handle param.PoolHandle, policy param.Policy) {
+// Begin starts a response at the end of dst. No policy stands for Round Robin.
+func (r *Resolution) Begin(dst []byte, acceptUpdates bool, handle param.PoolHandle, policy *param.Policy) {
 	r.w.Begin(dst, uint8(TypeHandleResolutionResponse), param.Flag(acceptUpdates, flagAcceptUpdates))
 	r.filled = false
 	r.w.PoolHandle(handle)
-	if policy.Type != 0 {
-		r.w.Policy(&policy)
+	if policy != nil {
+		r.w.Policy(policy)
 	}
 }
 
 // Elements appends a Pool Element parameter as param.AppendPoolElement made it, or
-// several, one behind the other. It returns false, and leaves all of them out, if
-// they do not fit into the message any more.
+// several, one behind the other, the last of which is not param.Padded. It returns
+// false, and leaves all of them out, if they do not fit into the message any more.
 func (r *Resolution) Elements(tlvs []byte) bool {
 	mark := r.w.Len()
 	r.w.Encoded(tlvs)

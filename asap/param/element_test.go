@@ -3,6 +3,7 @@ package param_test
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"reflect"
 	"testing"
 
@@ -273,6 +274,28 @@ func TestHandleResolutionOption(t *testing.T) {
 		p, err := r.Expect(param.TypeHandleResolutionOption)
 		if err != nil || p.HandleResolutionOption() != want {
 			t.Errorf("%d octets: %x, %v", n, p.HandleResolutionOption(), err)
+		}
+	}
+}
+
+func TestPAR_4_04_EncodedElementsEndWithoutPadding(t *testing.T) {
+	for _, data := range []string{"", "abcd", "a", "abcdefg"} {
+		e := param.PoolElement{
+			ID: 1, Life: 300, Policy: param.Policy{Type: 0x80000001, Data: data},
+			User: param.Transport{Type: param.TypeTCPTransport, Port: 80, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		}
+		tlv, err := param.AppendPoolElement(nil, &e, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := len(data)%4 != 0; param.Padded(tlv) != want {
+			t.Errorf("%d octets of data: padded %v, want %v", len(data), param.Padded(tlv), want)
+		}
+		w := param.NewMessage(nil, 1, 0)
+		w.Encoded(tlv)
+		w.Encoded(tlv)
+		if want := 4 + len(tlv) + 40 + len(data); w.Len() != want {
+			t.Errorf("%d octets of data: message of %d octets, want %d", len(data), w.Len(), want)
 		}
 	}
 }

@@ -93,7 +93,8 @@ func (w *Writer) end(at int) {
 }
 
 // Encoded appends a parameter that is already encoded, with its padding or
-// without, or several, one behind the other, each with its padding.
+// without, or several, one behind the other, the last of which has none (Padded):
+// no length ever includes the padding at its end.
 func (w *Writer) Encoded(tlv []byte) {
 	if len(tlv) < headerLen {
 		w.Fail("encoded parameter of %d octets", len(tlv))
@@ -105,10 +106,17 @@ func (w *Writer) Encoded(tlv []byte) {
 		return
 	}
 	if pad4(n) < len(tlv) {
-		n = len(tlv) // several: nobody looks for the padding of the last one
+		n = len(tlv) // several
 	}
 	w.pad()
 	w.buf = append(w.buf, tlv[:n]...)
+}
+
+// Padded reports whether an encoded parameter ends in padding. A Pool Element
+// does when its last parameter is the policy, of a type for private use with data
+// that is no multiple of four octets.
+func Padded(tlv []byte) bool {
+	return len(tlv) >= headerLen && int(binary.BigEndian.Uint16(tlv[2:])) != len(tlv)
 }
 
 // Flag returns bit if set is true, for the flags of a message.

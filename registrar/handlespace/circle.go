@@ -10,7 +10,7 @@ import (
 // pool is the circle from an element on. It is made by the first such reply after
 // a change, and never changed itself.
 type circle struct {
-	octets   []byte // empty if the pool does not fit into a message
+	octets   []byte // empty if there is to be no such reply
 	elements int
 }
 
@@ -33,10 +33,13 @@ func (p *pool) turn(q Query) (first, second []byte, ok bool) {
 	return c.octets[at:], c.octets[:at], true
 }
 
+// newCircle returns an empty circle if the pool does not fit into a message, or
+// if one of its elements may not stand at the end of octets.
 func newCircle(order selection.Circle) *circle {
 	size := 0
 	for it := range order.All() {
-		if size += it.Size; size > param.MaxLength {
+		size += it.Size
+		if size > param.MaxLength || param.Padded(it.Value.(*element).record.encoded) {
 			return &circle{}
 		}
 	}
