@@ -35,7 +35,7 @@ func resolution(tb testing.TB, n int) (request []byte, elements [][]byte) {
 // answer appends the answer with all elements.
 func answer(dst []byte, elements [][]byte) ([]byte, error) {
 	var r asap.Resolution
-	r.Begin(dst, false, benchPool, param.Policy{Type: param.RoundRobin})
+	r.Begin(dst, false, benchPool, &param.Policy{Type: param.RoundRobin})
 	for _, e := range elements {
 		r.Elements(e)
 	}

@@ -203,7 +203,7 @@ func TestAMB_75_LongAnswers(t *testing.T) {
 		t.Errorf("%d elements, want the first %d", len(got), fit)
 	}
 	var r Resolution
-	r.Begin([]byte("dst"), false, echoPool, param.Policy{})
+	r.Begin([]byte("dst"), false, echoPool, nil)
 	for i := range many {
 		tlv, err := param.AppendPoolElement(nil, &many[i], false)
 		if err != nil {
@@ -218,7 +218,7 @@ func TestAMB_75_LongAnswers(t *testing.T) {
 		t.Errorf("copied elements make another message, %v", err)
 	}
 	together := plain[len(plain)-fit*len(tlv):]
-	r.Begin(nil, false, echoPool, param.Policy{})
+	r.Begin(nil, false, echoPool, nil)
 	if r.Elements(append(slices.Clone(together), tlv...)) || !r.Elements(together) {
 		t.Error("all together: what fits is refused, or what does not fit isn't")
 	}
@@ -258,7 +258,7 @@ func TestResolutionOfOddElements(t *testing.T) {
 		t.Fatal(err)
 	}
 	var r Resolution
-	r.Begin(nil, false, "a", param.Policy{})
+	r.Begin(nil, false, "a", nil)
 	r.Elements(tlv)
 	r.Elements(tlv)
 	got, err := r.Finish()
@@ -267,7 +267,7 @@ func TestResolutionOfOddElements(t *testing.T) {
 	}
 	for _, bad := range [][]byte{nil, {0, 0x0a, 0}, {0, 0x0a, 0, 3}, {0, 0x0a, 0, 9, 1, 2, 3, 4}} {
 		var r Resolution
-		r.Begin(nil, false, "a", param.Policy{})
+		r.Begin(nil, false, "a", nil)
 		r.Elements(bad)
 		if _, err := r.Finish(); !errors.Is(err, param.ErrEncode) {
 			t.Errorf("%x: %v", bad, err)

@@ -209,7 +209,7 @@ func (r *Registrar) appendResolution(dst []byte, q *asap.HandleResolution, updat
 		return out, false
 	}
 	if policy.Type == param.RoundRobin && !r.rsplib() {
-		policy = param.Policy{} // absent stands for Round Robin
+		policy = nil // absent stands for Round Robin
 	}
 	var answer asap.Resolution
 	answer.Begin(dst, updates, q.Handle, policy)

@@ -330,7 +330,7 @@ func compareEncoded(records, encoded *Space, mark *Bookmark, handle param.PoolHa
 	for _, r := range chosen {
 		want = append(want, r.Encoded()...)
 	}
-	if got := bytes.Join(pieces, nil); !bytes.Equal(got, want) || policy != p || found != ok {
+	if got := bytes.Join(pieces, nil); !bytes.Equal(got, want) || policy != nil && *policy != p || found != ok {
 		return fmt.Errorf("%q, %+v: %x, %v, %v; want %x, %v, %v", handle, q, got, policy, found, want, p, ok)
 	}
 	return nil

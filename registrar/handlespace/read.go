@@ -46,13 +46,13 @@ func (s *Space) Resolve(dst []*Record, handle param.PoolHandle, q Query) ([]*Rec
 
 // ResolveEncoded does what Resolve does, but appends what goes into the reply:
 // pieces of one or several Pool Element parameters (Record.Encoded), one behind
-// the other. They must not be changed. It allocates nothing if dst has room,
+// the other. Neither they nor the policy must be changed. It allocates nothing if dst has room,
 // except for the first reply after a change. Who gives the same Bookmark with the
 // same handle again spares the search for the pool.
-func (s *Space) ResolveEncoded(dst [][]byte, at *Bookmark, handle param.PoolHandle, q Query) ([][]byte, param.Policy, bool) {
+func (s *Space) ResolveEncoded(dst [][]byte, at *Bookmark, handle param.PoolHandle, q Query) ([][]byte, *param.Policy, bool) {
 	p := at.lookup(s, handle)
 	if p == nil {
-		return dst, param.Policy{}, false
+		return dst, nil, false
 	}
 	start := len(dst)
 	q = q.complete(p)
@@ -62,10 +62,10 @@ func (s *Space) ResolveEncoded(dst [][]byte, at *Bookmark, handle param.PoolHand
 		if dst = append(dst, first); len(second) > 0 {
 			dst = append(dst, second)
 		}
-		return dst, p.policy, true
+		return dst, &p.policy, true
 	}
 	dst = choose(s, dst, p, q, func(e *element) []byte { return e.record.encoded })
-	return dst, p.policy, len(dst) > start
+	return dst, &p.policy, len(dst) > start
 }
 
 // choose appends something of each element of the next reply. The mutex of p is

@@ -130,9 +130,13 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 		}
 	}
 	select {
-	case c.writing <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case c.writing <- struct{}{}: // nearly always, and cheaper alone
+	default:
+		select {
+		case c.writing <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	defer func() { <-c.writing }()
 	if err := c.writes.Arm(ctx); err != nil {
