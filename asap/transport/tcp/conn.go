@@ -35,6 +35,7 @@ type conn struct {
 	// For the goroutine in Receive.
 	reads    *transport.Interrupter
 	in       frames
+	next     int // length of the first message in there, 0 unless it was looked at and is whole
 	readErr  error
 	buffered atomic.Bool
 
@@ -81,7 +82,10 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 		if c.readErr != nil {
 			return transport.Message{}, c.readErr
 		}
-		n, err := c.in.ready()
+		n, err := c.next, error(nil)
+		if n == 0 {
+			n, err = c.in.ready()
+		}
 		if n > len(buf) {
 			err = fmt.Errorf("%w: %d octets, buffer of %d", transport.ErrTooLong, n, len(buf))
 		}
@@ -90,8 +94,10 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 		}
 		if n > 0 {
 			c.in.take(buf, n)
-			next, err := c.in.ready()
-			c.buffered.Store(err == nil && next > 0)
+			c.next, _ = c.in.ready() // an error will come again
+			if whole := c.next > 0; whole != c.buffered.Load() {
+				c.buffered.Store(whole)
+			}
 			return transport.Message{Data: buf[:n]}, nil
 		}
 		if err := c.reads.Arm(ctx); err != nil {
