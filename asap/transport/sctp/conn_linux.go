@@ -26,8 +26,11 @@ const maxNotification = 256
 // maxDiscard limits how many messages a close reads for nothing.
 const maxDiscard = 1024
 
-// outgoings are shared by all connections, as few send at any one time.
-var outgoings = sync.Pool{New: func() any { return new(outgoing) }}
+// Both are shared by all connections, as few are busy at any one time.
+var (
+	incomings = sync.Pool{New: func() any { return new(incoming) }}
+	outgoings = sync.Pool{New: func() any { return new(outgoing) }}
+)
 
 // conn has no goroutine of its own: notifications are read, and turned into
 // events, by Receive.
@@ -44,13 +47,15 @@ type conn struct {
 	closeErr error
 
 	// For the goroutine in Receive.
-	reads   *transport.Interrupter
-	in      incoming
-	readBuf []byte             // where readOnce reads to
-	readFn  func(uintptr) bool // readOnce, made a value once
-	partial []byte             // the beginning of a message that ctx interrupted
-	note    []byte             // the beginning of a notification
-	readErr error              // the answer from now on
+	reads     *transport.Interrupter
+	in        *incoming          // what has been read; nil while waiting
+	readBuf   []byte             // where readOnce reads to
+	readErrno syscall.Errno      // what it got
+	readFn    func(uintptr) bool // readOnce, made a value once
+	partial   []byte             // the beginning of a message that ctx interrupted
+	note      []byte             // the beginning of a notification
+	readErr   error              // the answer from now on
+	buffered  atomic.Bool
 
 	// For the goroutine that has the token of writing.
 	writing      chan struct{}
@@ -99,10 +104,17 @@ func (c *conn) LocalAddrs() []netip.AddrPort   { return c.addrs.Load().local }
 func (c *conn) RemoteAddrs() []netip.AddrPort  { return c.addrs.Load().remote }
 func (c *conn) Events() <-chan transport.Event { return c.events.C() }
 
-// Buffered always returns false: the kernel would have to be asked.
-func (c *conn) Buffered() bool { return false }
+func (c *conn) Buffered() bool { return c.buffered.Load() }
 
 func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
+	m, err := c.receive(ctx, buf)
+	if buffered := err == nil && c.in.whole(); buffered != c.buffered.Load() {
+		c.buffered.Store(buffered)
+	}
+	return m, err
+}
+
+func (c *conn) receive(ctx context.Context, buf []byte) (transport.Message, error) {
 	limit := min(len(buf), c.opt.MaxMessage)
 	n := len(c.partial)
 	if n <= limit {
@@ -110,14 +122,15 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 		c.partial = nil
 	}
 	for n < limit {
-		if err := c.read(ctx, buf[n:limit]); err != nil {
+		p, err := c.read(ctx, buf[n:limit])
+		if err != nil {
 			if n > 0 && c.readErr == nil {
 				c.partial = append([]byte(nil), buf[:n]...)
 			}
 			return transport.Message{}, err
 		}
-		if c.in.flags&msgNotification != 0 {
-			discard, err := c.takeNotification(buf[n : n+c.in.n])
+		if p.flags&msgNotification != 0 {
+			discard, err := c.takeNotification(p)
 			if discard {
 				n = 0
 			}
@@ -126,8 +139,11 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 			}
 			continue
 		}
-		n += c.in.n
-		if c.in.flags&msgEOR != 0 {
+		if len(p.data) > limit-n {
+			break
+		}
+		n += copy(buf[n:limit], p.data)
+		if p.flags&msgEOR != 0 {
 			stream, ppid := c.in.info()
 			return transport.Message{Data: buf[:n], PPID: ppid, Stream: stream}, nil
 		}
@@ -136,21 +152,27 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 	return transport.Message{}, errors.Join(err, c.Abort())
 }
 
-// read waits for data or a notification and puts it, or the beginning of it,
-// into buf; c.in tells what it was.
-func (c *conn) read(ctx context.Context, buf []byte) error {
+// read returns the next piece, in buf or read ahead, and waits for it if need be.
+func (c *conn) read(ctx context.Context, buf []byte) (piece, error) {
 	for {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return piece{}, context.Cause(ctx)
 		}
 		if c.closed.Load() && c.readErr == nil {
 			c.readErr = fmt.Errorf("receive: %w", net.ErrClosed)
 		}
 		if c.readErr != nil {
-			return c.readErr
+			return piece{}, c.readErr
+		}
+		if c.in != nil && c.in.next < c.in.n {
+			p := c.in.take(buf)
+			if len(p.data) == 0 && p.flags&msgNotification == 0 {
+				return piece{}, c.fail(io.EOF)
+			}
+			return p, nil
 		}
 		if err := c.reads.Arm(ctx); err != nil {
-			return err
+			return piece{}, err
 		}
 		c.readBuf = buf
 		err := c.raw.Read(c.readFn)
@@ -159,14 +181,9 @@ func (c *conn) read(ctx context.Context, buf []byte) error {
 		case errors.Is(err, os.ErrDeadlineExceeded), c.closed.Load():
 			// Once more round the loop says why.
 		case err != nil:
-			return c.fail(err)
-		case c.in.errno == unix.EINTR:
-		case c.in.errno != 0:
-			return c.fail(os.NewSyscallError("recvmsg", c.in.errno))
-		case c.in.n == 0:
-			return c.fail(io.EOF)
-		default:
-			return nil
+			return piece{}, c.fail(err)
+		case c.readErrno != 0 && c.readErrno != unix.EINTR:
+			return piece{}, c.fail(os.NewSyscallError("recvmmsg", c.readErrno))
 		}
 	}
 }
@@ -174,16 +191,24 @@ func (c *conn) read(ctx context.Context, buf []byte) error {
 // readOnce is called by the poller, first at once and then whenever the
 // descriptor is ready; false means to wait for that.
 func (c *conn) readOnce(fd uintptr) bool {
-	c.in.receive(fd, c.readBuf)
-	return c.in.errno != unix.EAGAIN
+	if c.in == nil {
+		c.in = incomings.Get().(*incoming)
+	}
+	c.readErrno = c.in.receive(fd, c.readBuf)
+	if c.readErrno == unix.EAGAIN {
+		incomings.Put(c.in)
+		c.in = nil
+		return false
+	}
+	return true
 }
 
-// takeNotification acts on a notification, or keeps b for when the rest of it
+// takeNotification acts on a notification, or keeps p for when the rest of it
 // comes. discard tells that a message that has come in part is void, err what
 // Receive returns from now on.
-func (c *conn) takeNotification(b []byte) (discard bool, err error) {
-	c.note = append(c.note, b[:min(len(b), maxNotification-len(c.note))]...)
-	if c.in.flags&msgEOR == 0 {
+func (c *conn) takeNotification(p piece) (discard bool, err error) {
+	c.note = append(c.note, p.data[:min(len(p.data), maxNotification-len(c.note))]...)
+	if p.flags&msgEOR == 0 {
 		return false, nil
 	}
 	note := parseNotification(c.note)

@@ -157,7 +157,7 @@ func TestConformance(t *testing.T) {
 				Setup: func(*testing.T) transporttest.Sides {
 					return transporttest.Sides{Client: New(), Server: New(), Listen: test.listen}
 				},
-				PPID: true,
+				PPID: true, Buffered: true,
 			}.Run(t)
 		})
 	}
@@ -248,6 +248,9 @@ func TestWildcardTakesBothFamilies(t *testing.T) {
 
 func TestPathEvents(t *testing.T) {
 	needLab(t)
+	// The time-outs of a path that doesn't answer grow up to a minute.
+	command(t, "sysctl", "-q", "-w", "net.sctp.rto_max=1000")
+	defer command(t, "sysctl", "-q", "-w", "net.sctp.rto_max=60000")
 	opt := transport.Options{Heartbeat: 300 * time.Millisecond, PathMaxRetrans: 1, AssocMaxRetrans: 20}
 	client, server := pair(t, ports("10.8.0.1:0"), ports("10.8.0.1:0", "10.8.0.2:0"), opt)
 	second := netip.MustParseAddr("10.8.0.2")

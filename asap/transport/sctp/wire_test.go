@@ -87,12 +87,13 @@ func TestPPIDInNetworkOrder(t *testing.T) {
 		}
 	}
 	var in incoming
-	in.control = out.controls[0]
-	in.header.SetControllen(controlSpace)
+	in.next = 1
+	in.controls[0] = out.controls[0]
+	in.headers[0].header.SetControllen(controlSpace)
 	if stream, ppid := in.info(); stream != 2 || ppid != 11 {
 		t.Errorf("read stream %d, PPID %d", stream, ppid)
 	}
-	in.header.SetControllen(10)
+	in.headers[0].header.SetControllen(10)
 	if stream, ppid := in.info(); stream != 0 || ppid != 0 {
 		t.Errorf("cut control message: stream %d, PPID %d", stream, ppid)
 	}
