@@ -34,6 +34,12 @@ type entry struct {
 	flight *flight
 	// asked are the elements selected and not reported since.
 	asked map[param.PEID]bool
+	// failed says when elements failed, for those of late.
+	failed map[param.PEID]time.Time
+}
+
+func newEntry(pool param.PoolHandle) *entry {
+	return &entry{pool: pool, asked: map[param.PEID]bool{}, failed: map[param.PEID]time.Time{}}
 }
 
 func (e *entry) answer(now time.Time, stale time.Duration) Answer {
@@ -44,18 +50,30 @@ func (e *entry) answer(now time.Time, stale time.Duration) Answer {
 	}
 }
 
-func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, now time.Time, r *rand.Rand) {
+// fill takes in a positive answer. Elements that failed within the last pause stay
+// marked: the registrar may not know yet.
+func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, now time.Time, pause time.Duration, r *rand.Rand) {
 	e.known, e.refusal, e.notBefore = true, nil, time.Time{}
 	e.policy = response.Policy.Type
 	if e.policy == 0 {
 		e.policy = param.RoundRobin // ASAP-2.2.6-03
 	}
 	e.elements, e.filled, e.home, e.updates = response.Elements, now, home, response.AcceptUpdates
-	e.restart(r)
+	e.user = selection.NewUser(e.policy, e.elements, r)
+	for id, at := range e.failed {
+		if now.Sub(at) >= pause {
+			delete(e.failed, id)
+			continue
+		}
+		e.user.Failed(id)
+	}
 }
 
 // restart begins selecting anew, with no element marked as failed.
-func (e *entry) restart(r *rand.Rand) { e.user = selection.NewUser(e.policy, e.elements, r) }
+func (e *entry) restart(r *rand.Rand) {
+	clear(e.failed)
+	e.user = selection.NewUser(e.policy, e.elements, r)
+}
 
 func (e *entry) forget() {
 	e.known, e.elements, e.user = false, nil, nil
@@ -78,11 +96,15 @@ func (e *entry) note(id param.PEID) {
 }
 
 // fail marks the element as failed and tells whether that is to be reported.
-func (e *entry) fail(id param.PEID) bool {
+func (e *entry) fail(id param.PEID, now time.Time) bool {
 	if !e.asked[id] {
 		return false
 	}
 	delete(e.asked, id)
+	if len(e.failed) >= maxAsked {
+		clear(e.failed) // costs attempts at elements that just failed
+	}
+	e.failed[id] = now
 	if e.user != nil {
 		e.user.Failed(id)
 	}

@@ -63,8 +63,9 @@ type Config struct {
 	MaxTries int
 	// DialTimeout bounds each try. Default 5 s.
 	DialTimeout time.Duration
-	// RetryPause is the pause in Dial before elements that have all failed
-	// are tried again; a random half of it is left out. Default 250 ms.
+	// RetryPause is the pause before elements that have all failed are
+	// selected again, a random half of it left out, and how long one that
+	// failed is avoided although the registrar lists it anew. Default 250 ms.
 	RetryPause time.Duration
 	// PPID is the payload protocol identifier of what byte streams send to
 	// SCTP elements, as the pool's elements have it; not ASAP's. Default 0.

@@ -256,20 +256,11 @@ func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(
 	fail := func(err error) (param.PoolElement, []Attempt, error) {
 		return param.PoolElement{}, nil, &DialError{Pool: pool, Attempts: tried, Err: err}
 	}
-	round := map[param.PEID]bool{}
 	for len(tried) < r.cfg.MaxTries {
 		element, err := r.Select(ctx, pool)
 		if err != nil {
 			return fail(err)
 		}
-		if round[element.ID] {
-			// The registrar still lists those that have failed.
-			clear(round)
-			if err := r.pause(ctx); err != nil {
-				return fail(err)
-			}
-		}
-		round[element.ID] = true
 		tryCtx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
 		err = try(tryCtx, element)
 		cancel()
@@ -311,7 +302,7 @@ func (r *Resolver) avoid(pool param.PoolHandle, id param.PEID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.pools[pool]; e != nil {
-		e.fail(id)
+		e.fail(id, time.Now())
 	}
 }
 
@@ -323,18 +314,4 @@ func ownFault(err error) bool {
 		}
 	}
 	return false
-}
-
-func (r *Resolver) pause(ctx context.Context) error {
-	r.mu.Lock()
-	d := r.cfg.RetryPause/2 + time.Duration(r.cfg.Rand.Int64N(int64(r.cfg.RetryPause/2)+1))
-	r.mu.Unlock()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -256,7 +256,7 @@ func (r *Resolver) entry(pool param.PoolHandle) (*entry, error) {
 	if len(r.pools) >= r.cfg.MaxPools && !r.evict() {
 		return nil, fmt.Errorf("%w: %d", ErrTooManyPools, len(r.pools))
 	}
-	e := &entry{pool: pool, asked: map[param.PEID]bool{}}
+	e := newEntry(pool)
 	e.place = r.unused.PushFront(e)
 	r.pools[pool] = e
 	return e, nil
@@ -323,7 +323,7 @@ func (r *Resolver) settle(e *entry, reply asap.Message, err error, now time.Time
 // fill replaces what the entry knows.
 func (r *Resolver) fill(e *entry, response *asap.HandleResolutionResponse, now time.Time) {
 	home, _ := r.client.Home()
-	e.fill(response, home.Link, now, r.cfg.Rand)
+	e.fill(response, home.Link, now, r.cfg.RetryPause, r.cfg.Rand)
 }
 
 // refused takes in a negative answer.
@@ -384,7 +384,7 @@ func (r *Resolver) homeChanged(e huntnet.HomeEvent) {
 func (r *Resolver) Report(ctx context.Context, pool param.PoolHandle, id param.PEID) (bool, error) {
 	r.mu.Lock()
 	e := r.pools[pool]
-	if e == nil || !e.fail(id) {
+	if e == nil || !e.fail(id, time.Now()) {
 		r.mu.Unlock()
 		return false, nil
 	}
@@ -398,7 +398,8 @@ func (r *Resolver) Report(ctx context.Context, pool param.PoolHandle, id param.P
 
 // Select resolves the pool and selects one of its elements by the pool's policy.
 // When all have failed it asks the registrar again, and where that brings no
-// answer it begins anew with the elements it has. Errors are those of Resolve.
+// others it begins anew with them, after a pause (Config.RetryPause). Errors are
+// those of Resolve.
 func (r *Resolver) Select(ctx context.Context, pool param.PoolHandle) (param.PoolElement, error) {
 	if _, err := r.Resolve(ctx, pool); err != nil {
 		return param.PoolElement{}, err
@@ -412,19 +413,26 @@ func (r *Resolver) Select(ctx context.Context, pool param.PoolHandle) (param.Poo
 	if element, ok := r.next(pool); ok {
 		return element, nil
 	}
+	if err := r.pause(ctx); err != nil {
+		return param.PoolElement{}, err
+	}
+	r.restart(pool)
+	if element, ok := r.next(pool); ok {
+		return element, nil
+	}
 	return param.PoolElement{}, &RefusedError{Pool: pool, Causes: param.OperationError{{Code: param.CauseUnknownPoolHandle}}}
 }
 
 // replace gets a new answer for a pool whose elements have all failed. Where none
-// comes soon the old one serves again.
+// comes soon the old one stays.
 func (r *Resolver) replace(ctx context.Context, pool param.PoolHandle) error {
-	if _, connected := r.client.Home(); !connected && r.restart(pool) {
+	if _, connected := r.client.Home(); !connected && r.knows(pool) {
 		return nil
 	}
 	soon, cancel := context.WithTimeout(ctx, r.cfg.StaleWait)
 	defer cancel()
 	_, err := r.Renew(soon, pool)
-	if err == nil || ctx.Err() == nil && r.restart(pool) {
+	if err == nil || ctx.Err() == nil && r.knows(pool) {
 		return nil
 	}
 	if soon.Err() != nil && ctx.Err() == nil {
@@ -453,14 +461,34 @@ func (r *Resolver) note(pool param.PoolHandle, id param.PEID) {
 	}
 }
 
-// restart takes back the marks of failure of the pool's elements.
-func (r *Resolver) restart(pool param.PoolHandle) bool {
+// knows reports whether there is an answer for the pool.
+func (r *Resolver) knows(pool param.PoolHandle) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.pools[pool]
-	if e == nil || !e.known {
-		return false
+	return e != nil && e.known
+}
+
+// restart takes back the marks of failure of the pool's elements.
+func (r *Resolver) restart(pool param.PoolHandle) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.pools[pool]; e != nil && e.known {
+		e.restart(r.cfg.Rand)
 	}
-	e.restart(r.cfg.Rand)
-	return true
+}
+
+// pause waits before elements that have failed are tried again.
+func (r *Resolver) pause(ctx context.Context) error {
+	r.mu.Lock()
+	d := r.cfg.RetryPause/2 + time.Duration(r.cfg.Rand.Int64N(int64(r.cfg.RetryPause/2)+1))
+	r.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
