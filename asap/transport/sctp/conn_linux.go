@@ -52,6 +52,7 @@ type conn struct {
 	readBuf   []byte             // where readOnce reads to
 	readErrno syscall.Errno      // what it got
 	readFn    func(uintptr) bool // readOnce, made a value once
+	pieces    int                // how many it may read
 	partial   []byte             // the beginning of a message that ctx interrupted
 	note      []byte             // the beginning of a notification
 	readErr   error              // the answer from now on
@@ -81,6 +82,7 @@ func newConn(file *os.File, opt transport.Options) (*conn, error) {
 		reads:   transport.NewInterrupter(file.SetReadDeadline),
 		writes:  transport.NewInterrupter(file.SetWriteDeadline),
 		writing: make(chan struct{}, 1),
+		pieces:  batch,
 	}
 	c.readFn, c.writeFn = c.readOnce, c.writeOnce
 	if err := c.updateAddrs(); err != nil {
@@ -143,7 +145,11 @@ func (c *conn) receive(ctx context.Context, buf []byte) (transport.Message, erro
 			break
 		}
 		n += copy(buf[n:limit], p.data)
+		c.pieces = 1 // reading long messages piece by piece ruins the throughput
 		if p.flags&msgEOR != 0 {
+			if n <= aheadLen {
+				c.pieces = batch
+			}
 			stream, ppid := c.in.info()
 			return transport.Message{Data: buf[:n], PPID: ppid, Stream: stream}, nil
 		}
@@ -194,7 +200,7 @@ func (c *conn) readOnce(fd uintptr) bool {
 	if c.in == nil {
 		c.in = incomings.Get().(*incoming)
 	}
-	c.readErrno = c.in.receive(fd, c.readBuf)
+	c.readErrno = c.in.receive(fd, c.readBuf, c.pieces)
 	if c.readErrno == unix.EAGAIN {
 		incomings.Put(c.in)
 		c.in = nil

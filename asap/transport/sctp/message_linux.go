@@ -20,8 +20,8 @@ const (
 	infoLen = int(unsafe.Sizeof(kernel.SndRcvInfo{}))
 	// batch is how many messages one system call sends or receives.
 	batch = 16
-	// aheadLen is how much of a message is read ahead. It holds most messages;
-	// the kernel gives the rest of others as the next piece.
+	// aheadLen is how much of a message can be read ahead; the kernel gives the
+	// rest as the next piece.
 	aheadLen = 2048
 )
 
@@ -62,9 +62,9 @@ type piece struct {
 }
 
 // receive fills buf, which must not be empty, and then the room for reading
-// ahead.
-func (in *incoming) receive(fd uintptr, buf []byte) syscall.Errno {
-	for i := range in.headers {
+// ahead, up to so many pieces in all.
+func (in *incoming) receive(fd uintptr, buf []byte, pieces int) syscall.Errno {
+	for i := range pieces {
 		room := buf
 		if i > 0 {
 			room = in.ahead[i-1][:]
@@ -75,7 +75,7 @@ func (in *incoming) receive(fd uintptr, buf []byte) syscall.Errno {
 		in.headers[i].header.SetIovlen(1)
 		in.headers[i].header.SetControllen(len(in.controls[i]))
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.headers)), batch, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.headers)), uintptr(pieces), unix.MSG_DONTWAIT, 0, 0)
 	in.data[0].Base = nil // the buffer is the caller's
 	in.n, in.next = int(n), 0
 	if errno != 0 {

@@ -3,6 +3,7 @@
 package sctp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -370,6 +371,32 @@ func TestSizes(t *testing.T) {
 		if string(m.Data) != string(data) || m.Stream != 3 || m.PPID != 12 {
 			t.Errorf("%d octets: got %d octets, stream %d, PPID %d", n, len(m.Data), m.Stream, m.PPID)
 		}
+	}
+}
+
+// Long messages between short ones, which are read ahead.
+func TestMixedSizes(t *testing.T) {
+	client, server := pair(t, nil, ports("127.0.0.1:0"), transport.Options{})
+	const count = 300
+	size := func(i int) int { return []int{50, 40000, 100, 100, 100, 3000}[i%6] }
+	begin := time.Now()
+	go func() {
+		for i := range count {
+			if err := client.Send(patient(t), transport.Message{Data: bytes.Repeat([]byte{byte(i)}, size(i))}); err != nil {
+				t.Errorf("message %d: %v", i, err)
+				return
+			}
+		}
+	}()
+	buf := make([]byte, transport.MaxMessage)
+	for i := range count {
+		m, err := server.Receive(patient(t), buf)
+		if err != nil || len(m.Data) != size(i) || m.Data[0] != byte(i) || m.Data[size(i)-1] != byte(i) {
+			t.Fatalf("message %d of %d octets: %d octets, %v", i, size(i), len(m.Data), err)
+		}
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("took %v", took)
 	}
 }
 
