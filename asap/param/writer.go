@@ -77,8 +77,7 @@ func (w *Writer) pad() {
 func (w *Writer) begin(code uint16) int {
 	w.pad()
 	at := len(w.buf)
-	w.Uint16(code)
-	w.Uint16(0)
+	w.buf = append(w.buf, byte(code>>8), byte(code), 0, 0)
 	return at
 }
 
