@@ -175,8 +175,12 @@ func (m *Machine) Up(id Link, now time.Time) {
 	}
 	old := m.home
 	m.setHome(c)
-	if old != nil {
-		m.close(old)
+	for _, other := range m.inLinkOrder() {
+		// A former home that was left by Adopt is superseded when it is
+		// found again.
+		if other == old || other != c && other.registrar == c.registrar {
+			m.close(other)
+		}
 	}
 	m.moveTo(now)
 }
@@ -235,7 +239,7 @@ func (m *Machine) Adopt(id Link, server param.RegistrarID, peers []netip.Addr, n
 		for _, p := range peers {
 			e.Addrs = append(e.Addrs, netip.AddrPortFrom(p, asap.Port))
 		}
-		m.list.learn(e, time.Time{})
+		m.list.adopt(e)
 	}
 	m.setHome(c)
 	m.resume(now)

@@ -387,6 +387,47 @@ func TestASAP_3_4_04_AdoptByKeepAlive(t *testing.T) {
 	})
 }
 
+func TestAdoptedRegistrarsAreBounded(t *testing.T) {
+	b := newBench(t, Config{}, a1)
+	b.m.Start(b.now)
+	b.run(0)
+	peer := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }
+	for i := range 100 {
+		b.m.Adopt(b.m.Incoming(), param.RegistrarID(i+1), []netip.Addr{peer(i)}, sctp, b.now)
+	}
+	known := b.m.Known()
+	if len(known) != 1+maxAdopted {
+		t.Errorf("%d known, want the static one and %d", len(known), maxAdopted)
+	}
+	for i := 100 - maxAdopted; i < 100; i++ {
+		if !slices.ContainsFunc(known, func(e Endpoint) bool { return e.Addrs[0].Addr() == peer(i) }) {
+			t.Errorf("the latest are not known: %v", known)
+		}
+	}
+	// And others still find a place.
+	b.m.Announce(&asap.ServerAnnounce{Registrar: 7}, netip.MustParseAddrPort("198.51.100.1:5000"), b.now)
+	if len(b.m.Known()) != 2+maxAdopted {
+		t.Error("an announcement is ignored")
+	}
+}
+
+// A home that was left for a registrar that took over is connected still; when the
+// hunt finds it again there must not be two connections to it, and three next time.
+func TestFormerHomeFoundAgainHasOneConnection(t *testing.T) {
+	b := newBench(t, Config{}, a1)
+	b.m.Start(b.now)
+	for range 5 {
+		b.run(0)
+		in := b.m.Incoming()
+		b.m.Adopt(in, 9, nil, tcp, b.now)
+		b.m.Down(in, b.now)
+		b.run(2 * time.Second)
+		if len(b.m.links) != 1 {
+			t.Fatalf("%d connections, want one", len(b.m.links))
+		}
+	}
+}
+
 func TestAMB_33_KeepAliveEndsTheHunt(t *testing.T) {
 	b := newBench(t, Config{}, a1)
 	b.m.Start(b.now)

@@ -17,8 +17,12 @@ const (
 	tcp  = "tcp"
 )
 
-// maxPerAnnouncement bounds the transports taken from one announcement.
-const maxPerAnnouncement = 16
+const (
+	// maxPerAnnouncement bounds the transports taken from one announcement.
+	maxPerAnnouncement = 16
+	// maxAdopted bounds the registrars remembered because they took over.
+	maxAdopted = 8
+)
 
 // Endpoint is where a registrar takes ASAP requests.
 type Endpoint struct {
@@ -72,7 +76,8 @@ type pulse struct {
 type list struct {
 	cfg       *Config
 	known     map[string]*registrar
-	announced int // number of known that are not static
+	announced int      // number of known that are not static
+	adopted   []string // keys of those known from adopt, oldest first
 	pulses    map[param.RegistrarID]*pulse
 	ignored   uint64
 }
@@ -114,12 +119,30 @@ func (l *list) newRegistrar(e Endpoint, static bool, expires time.Time) *registr
 	return &registrar{endpoint: e, static: static, expires: expires, rank: rank}
 }
 
-// learn adds a registrar that isn't static, or extends its life. It reports
-// whether the registrar is new.
+// adopt adds a registrar that took over. It does not expire by time; the oldest
+// such makes room for a new one, as anybody can say that he took over.
+func (l *list) adopt(e Endpoint) {
+	if !l.learn(e, time.Time{}) {
+		return
+	}
+	l.adopted = append(l.adopted, e.String())
+	if len(l.adopted) <= maxAdopted {
+		return
+	}
+	oldest := l.adopted[0]
+	l.adopted = l.adopted[1:]
+	if r := l.known[oldest]; r != nil && !r.static {
+		delete(l.known, oldest)
+		l.announced--
+	}
+}
+
+// learn adds a registrar that isn't static, or extends its life if that has an
+// end. It reports whether the registrar is new.
 func (l *list) learn(e Endpoint, expires time.Time) bool {
 	key := e.String()
 	if r := l.known[key]; r != nil {
-		if !r.static && (expires.IsZero() || !r.expires.IsZero()) {
+		if !r.expires.IsZero() && !expires.IsZero() {
 			r.expires = expires
 		}
 		return false

@@ -24,7 +24,7 @@ import (
 // One goroutine, the loop, owns the hunt.Machine and all tables; others hand it
 // closures. Besides it there are one goroutine per connection attempt, a reader
 // and a writer per connection, one that calls Handler and OnHome, one per
-// announcer and at most one that looks up names. Stop ends and awaits all.
+// announcer and those that look up names, at most one per static registrar. Stop ends and awaits all.
 type Client struct {
 	cfg  Config
 	log  logrus.FieldLogger
@@ -44,8 +44,8 @@ type Client struct {
 	conns     map[hunt.Link]*connection
 	incoming  int
 	waiting   map[hunt.RequestID]chan hunt.Result
-	callbacks []func() // waiting for the goroutine that calls them
-	looking   bool
+	callbacks []func()                // waiting for the goroutine that calls them
+	looking   map[int]bool            // by index in cfg.Registrars
 	resolved  map[int][]hunt.Endpoint // by index in cfg.Registrars
 	dropped   atomic.Uint64
 }
@@ -78,6 +78,7 @@ func New(cfg Config) (*Client, error) {
 		attempts: map[hunt.Link]context.CancelFunc{},
 		conns:    map[hunt.Link]*connection{},
 		waiting:  map[hunt.RequestID]chan hunt.Result{},
+		looking:  map[int]bool{},
 		resolved: map[int][]hunt.Endpoint{},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())

@@ -233,6 +233,32 @@ func TestNamesAreLookedUpInEachRound(t *testing.T) {
 	})
 }
 
+// slowNames is a machine whose DNS server does not answer for one name.
+type slowNames struct{ *mem.Host }
+
+func (h slowNames) LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error) {
+	if name == "slow" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.Host.LookupNetIP(ctx, network, name)
+}
+
+func TestANameThatHangsHoldsNobodyUp(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar("10.0.0.1", resolver(1))
+		l.net.Host("10.0.0.2")
+		l.net.Alias("name", "10.0.0.2")
+		c := l.client(func(cfg *huntnet.Config) {
+			cfg.Networks = transport.NewNetworks(slowNames{l.net.Host("10.0.0.100")})
+		}, "slow", "10.0.0.1", "name")
+		l.wantElement(c, 1)
+		if known, err := c.Known(t.Context()); err != nil || len(known) != 2 {
+			t.Errorf("known %v, %v; want both that can be found", known, err)
+		}
+	})
+}
+
 func TestAMB_32_ReportWaitsForARegistrar(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		c := l.client(nil, "10.0.0.1")

@@ -216,18 +216,40 @@ func (c *Client) connect(ctx context.Context, e hunt.Endpoint) (transport.Conn, 
 }
 
 // lookUp finds the addresses of the static registrars. A name that can't be
-// found now keeps the addresses that it had.
+// found now keeps the addresses that it had, and holds nobody else up.
 func (c *Client) lookUp(ctx context.Context) {
-	if c.looking || len(c.cfg.Registrars) == 0 {
+	var addresses []int
+	for i, e := range c.cfg.Registrars {
+		switch {
+		case c.looking[i]:
+		case slices.ContainsFunc(e.Hosts, isName):
+			c.lookUpThese(ctx, i)
+		default:
+			addresses = append(addresses, i)
+		}
+	}
+	c.lookUpThese(ctx, addresses...)
+}
+
+func isName(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err != nil
+}
+
+// lookUpThese looks up registrars by their index in the configuration.
+func (c *Client) lookUpThese(ctx context.Context, registrars ...int) {
+	if len(registrars) == 0 {
 		return
 	}
-	c.looking = true
+	for _, i := range registrars {
+		c.looking[i] = true
+	}
 	c.workers.Go(func() {
 		found := map[int][]hunt.Endpoint{}
-		for i, e := range c.cfg.Registrars {
-			endpoints, err := c.expand(ctx, e)
-			if err != nil {
-				c.log.WithError(err).WithField("registrar", e.String()).Warn("registrar's address not found")
+		for _, i := range registrars {
+			endpoints, err := c.expand(ctx, c.cfg.Registrars[i])
+			if err != nil && ctx.Err() == nil {
+				c.log.WithError(err).WithField("registrar", c.cfg.Registrars[i].String()).Warn("registrar's address not found")
 			}
 			if len(endpoints) > 0 {
 				found[i] = endpoints
@@ -235,7 +257,9 @@ func (c *Client) lookUp(ctx context.Context) {
 		}
 		// Fails only when the client stops.
 		_ = c.post(func(now time.Time) {
-			c.looking = false
+			for _, i := range registrars {
+				delete(c.looking, i)
+			}
 			maps.Copy(c.resolved, found)
 			var all []hunt.Endpoint
 			for i := range c.cfg.Registrars {
