@@ -26,6 +26,7 @@ type entry struct {
 	filled   time.Time
 	home     hunt.Link // where it came from
 	updates  bool      // its sender will send changes
+	doubted  bool      // a registrar asked later did not confirm it
 	user     *selection.User
 
 	refusal   error     // the negative answer, when known is false
@@ -46,14 +47,14 @@ func (e *entry) answer(now time.Time, stale time.Duration) Answer {
 	age := now.Sub(e.filled)
 	return Answer{
 		Pool: e.pool, Policy: e.policy, Elements: e.elements,
-		Age: age, Stale: stale > 0 && age >= stale, Updates: e.updates,
+		Age: age, Stale: stale > 0 && (age >= stale || e.doubted), Updates: e.updates,
 	}
 }
 
 // fill takes in a positive answer. Elements that failed within the last pause stay
 // marked: the registrar may not know yet.
 func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, now time.Time, pause time.Duration, r *rand.Rand) {
-	e.known, e.refusal, e.notBefore = true, nil, time.Time{}
+	e.known, e.doubted, e.refusal, e.notBefore = true, false, nil, time.Time{}
 	e.policy = response.Policy.Type
 	if e.policy == 0 {
 		e.policy = param.RoundRobin // ASAP-2.2.6-03

@@ -153,7 +153,7 @@ func (r *Resolver) Resolve(ctx context.Context, pool param.PoolHandle) (Answer, 
 	now := time.Now()
 	if r.cfg.Stale > 0 {
 		switch age := now.Sub(e.filled); {
-		case e.known && age < r.cfg.Stale:
+		case e.known && age < r.cfg.Stale && !e.doubted:
 			r.stats.Hits++
 			defer r.mu.Unlock()
 			return e.answer(now, r.cfg.Stale), nil
@@ -305,7 +305,7 @@ func (r *Resolver) settle(e *entry, reply asap.Message, err error, now time.Time
 	response, ok := reply.(*asap.HandleResolutionResponse)
 	switch refused, isError := reply.(*asap.Error); {
 	case err != nil:
-		e.notBefore = now.Add(r.cfg.Negative)
+		e.notBefore, e.doubted = now.Add(r.cfg.Negative), true
 		return Answer{}, err
 	case isError:
 		return Answer{}, r.refused(e, refused.Causes, now)
@@ -334,6 +334,7 @@ func (r *Resolver) refused(e *entry, causes param.OperationError, now time.Time)
 	home, _ := r.client.Home()
 	newHome := home.Link != e.home && now.Sub(home.Since) < r.cfg.Grace
 	if e.known && (newHome || !errors.Is(refusal, ErrUnknownPool)) {
+		e.doubted = true
 		return refusal // the last answer stands
 	}
 	e.forget()

@@ -72,6 +72,35 @@ func TestASAP_2_2_5_03_SubscribesAgainAtANewHome(t *testing.T) {
 	})
 }
 
+// A registrar that has just started does not know the pool, so that nobody
+// subscribes to it there. The user asks again until it does.
+func TestSubscribesAgainWhenARestartedRegistrarLearnsOfThePool(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		first := l.registrar(home1)
+		l.setPool(pool, param.RoundRobin, 1)
+		r := l.user(func(c *pooluser.Config) { c.Subscribe, c.Stale = true, time.Hour })
+		l.wantAnswer(r, 1)
+		l.setPool(pool, param.RoundRobin)
+		second := l.registrar(home2)
+		first.Stop()
+		sleep(1500 * time.Millisecond)
+		if a := l.wantAnswer(r, 1); !a.Stale || a.Updates {
+			t.Errorf("answer %+v, want a stale one without updates", a)
+		}
+		l.setPool(pool, param.RoundRobin, 1, 2)
+		sleep(1500 * time.Millisecond)
+		l.wantAnswer(r, 1) // and ask meanwhile
+		synctest.Wait()
+		if a := l.wantAnswer(r, 1, 2); a.Stale || !a.Updates {
+			t.Errorf("answer %+v, want a fresh one with updates", a)
+		}
+		asked := len(received[*asap.HandleResolution](second))
+		sleep(time.Minute)
+		l.wantAnswer(r, 1, 2)
+		l.wantRequests(second, asked)
+	})
+}
+
 func TestASAP_2_2_6_02_WithoutUpdatesTheTimerRules(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		home := l.registrar(home1)
