@@ -90,7 +90,7 @@ func Fast() Config {
 	c := Default()
 	c.T1, c.T2, c.T3 = 300*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond
 	c.T5, c.RetranMax, c.Redial = 200*time.Millisecond, 800*time.Millisecond, 50*time.Millisecond
-	c.NoRegistrar = time.Second
+	c.NoRegistrar = 3 * time.Second // registrars may announce themselves every second only
 	return c
 }
 

@@ -276,6 +276,15 @@ func TestASAP_3_3_02_WithoutHomeTheHuntRunsFirst(t *testing.T) {
 	t.Run("SM_PU_02_HuntThenSend", func(t *testing.T) { b.wantTimes("home", 10*time.Second) })
 }
 
+// A registrar announces itself about every second (T6), and datagrams get lost.
+func TestPresetsOutlastTheAnnouncements(t *testing.T) {
+	for name, c := range map[string]Config{"Default": Default(), "Fast": Fast(), "RSPLib": RSPLib()} {
+		if c.NoRegistrar < 3*time.Second {
+			t.Errorf("%s: requests wait %v for a registrar", name, c.NoRegistrar)
+		}
+	}
+}
+
 func TestNoRegistrarEndsARequest(t *testing.T) {
 	b := newBench(t, Config{}, a1)
 	b.refuse[a1] = true
