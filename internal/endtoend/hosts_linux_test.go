@@ -61,6 +61,16 @@ func (n *network) ip(args ...string) {
 	}
 }
 
+// run runs a command of the system on a host.
+func (n *network) run(h *host, command ...string) string {
+	n.w.t.Helper()
+	out, err := exec.Command("ip", append([]string{"netns", "exec", h.namespace}, command...)...).CombinedOutput()
+	if err != nil {
+		n.w.t.Fatalf("%q: %v: %s", command, err, out)
+	}
+	return string(out)
+}
+
 // host adds a host with these addresses, each with the length of its prefix.
 func (n *network) host(addresses ...string) *host {
 	n.w.t.Helper()

@@ -309,6 +309,61 @@ func TestElementsAndUsersMoveToTheOtherRegistrar(t *testing.T) {
 	}
 }
 
+// A user that asks for each request notices at once.
+func TestUserWithoutCacheMovesToTheOtherRegistrar(t *testing.T) {
+	for what, stop := range map[string]syscall.Signal{"Killed": syscall.SIGKILL, "Frozen": syscall.SIGSTOP} {
+		t.Run(what, func(t *testing.T) {
+			h := newWorld(t).here()
+			one, two := h.registrar(), h.registrar()
+			h.element("a", []string{one.at})
+			h.element("b", []string{two.at})
+			one.hasMembers("a")
+			two.hasMembers("b")
+			two.kill()
+			u := h.user([]string{one.at, two.at}, "--stale", "0")
+			u.isServedBy("a")
+			two.restart()
+			two.hasMembers("b")
+			one.signal(stop)
+			u.isServedBy("b")
+			u.wasServed(2 * time.Second)
+		})
+	}
+}
+
+func TestSubscriberHearsOfChanges(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	at := []string{r.at}
+	a := h.element("a", at)
+	h.element("b", at)
+	r.hasMembers("a b")
+	u := h.user(at, "--subscribe", "--stale", "1h")
+	u.isServedBy("a b")
+	h.element("c", at)
+	u.isServedBy("a b c")
+	a.car.end(syscall.SIGTERM) // the server goes on
+	u.isServedBy("b c")
+	// A registrar that restarts knows of no subscriptions.
+	r.kill()
+	r.restart()
+	r.hasMembers("b c")
+	h.element("d", at)
+	u.isServedBy("b c d")
+	u.wasServed(time.Second)
+}
+
+func TestSecondRegistrarOnTheSamePortSaysSo(t *testing.T) {
+	h := newWorld(t).here()
+	r := h.registrar()
+	for _, port := range []string{r.at, r.enrp} {
+		o := h.run("rspd", "--listen", port, "--enrp-listen", "off", "--admin", "off")
+		if o.code != 1 || !strings.Contains(o.stderr, "address already in use") || !strings.Contains(o.stderr, strings.TrimPrefix(port, "tcp://")) {
+			t.Errorf("%+v, want exit code 1 and the address", o)
+		}
+	}
+}
+
 func TestFrozenElementIsRemovedAndComesBack(t *testing.T) {
 	for what, freeze := range map[string]func(*element, syscall.Signal){
 		"SideCar": func(e *element, s syscall.Signal) { e.car.signal(s) },

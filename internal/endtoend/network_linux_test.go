@@ -92,6 +92,34 @@ func TestElementsAndUsersMoveWhenTheRegistrarsCableIsCut(t *testing.T) {
 	u.wasServed(2 * time.Second)
 }
 
+// No connection is closed, and the registrar that comes back knows of none.
+func TestPoolIsBackWhenTheRegistrarsHostLostItsPower(t *testing.T) {
+	n := newNetwork(t)
+	h := n.host("192.0.2.1/24")
+	r := h.registrar()
+	at := []string{r.at}
+	n.host("192.0.2.11/24").element("a", at)
+	n.host("192.0.2.12/24").element("b", at)
+	r.hasMembers("a b")
+	u := n.host("192.0.2.21/24").user(at)
+	u.isServedBy("a b")
+	r.w.until("keep-alives", func() bool { return r.answeredKeepAlives() >= 10 })
+	n.plug(h, false)
+	n.run(h, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_orphan_retries")
+	r.kill()
+	u.isServedBy("a b")
+	// The kernel of a host without power would not try to take leave.
+	r.w.until("the connections to be forgotten", func() bool {
+		const finWait1 = " 04 "
+		return !strings.Contains(n.run(h, "cat", "/proc/net/tcp", "/proc/net/tcp6"), finWait1)
+	})
+	r.restart()
+	n.plug(h, true)
+	r.hasMembers("a b")
+	u.isServedBy("a b")
+	u.wasServed(2 * time.Second)
+}
+
 // The registrar takes all others for dead meanwhile.
 func TestRegistrarWithACutCableComesBackUnnoticed(t *testing.T) {
 	n := newNetwork(t)
