@@ -32,9 +32,6 @@ const (
 	Rsplib
 )
 
-// rsplibMaxHandle is the longest pool handle that rsplib's programs survive.
-const rsplibMaxHandle = 32
-
 // maxHandle leaves room for a Pool Element parameter of 64 IPv6 addresses in a
 // REGISTRATION.
 const maxHandle = 32768
@@ -177,7 +174,7 @@ func (c Config) Validate() error {
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	limit := maxHandle
 	if c.Compat == Rsplib {
-		limit = rsplibMaxHandle
+		limit = param.RsplibMaxHandle
 	}
 	if len(c.Handle) == 0 || len(c.Handle) > limit {
 		wrong("Handle has %d octets, must have 1 to %d", len(c.Handle), limit)

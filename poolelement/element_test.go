@@ -308,7 +308,7 @@ func TestLeaving(t *testing.T) {
 			w.a.send(got.conn, &asap.DeregistrationResponse{
 				Handle: dereg.Handle, ID: dereg.ID, Error: causesOf([]param.CauseCode{param.CauseSecurity}),
 			})
-			if err := <-stopped; !IsRejected(err) {
+			if err := <-stopped; !isRejected(err) {
 				t.Errorf("Stop: %v", err)
 			}
 			if !slices.Contains(w.events, DeregistrationRejected) {

@@ -75,12 +75,6 @@ type RejectedError struct{ Causes param.OperationError }
 
 func (e *RejectedError) Error() string { return "refused by the registrar: " + causes(e.Causes) }
 
-// IsRejected reports whether err is a registrar's refusal.
-func IsRejected(err error) bool {
-	_, ok := errors.AsType[*RejectedError](err)
-	return ok
-}
-
 // WarningError comes with a registration that was accepted with changed values
 // (RFC 5352, section 2.2.3).
 type WarningError struct{ Causes param.OperationError }

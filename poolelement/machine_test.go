@@ -334,7 +334,7 @@ func TestASAP_2_2_3_03_WarningIsSuccessAndRejectIsFailureWithoutCause(t *testing
 	b = in(t, Registering, nil)
 	b.respond(true)
 	out = b.expect(Failed, "registration failed")
-	if err := out[0].(eventOutput).event.Err; !IsRejected(err) {
+	if err := out[0].(eventOutput).event.Err; !isRejected(err) {
 		t.Errorf("event's error is %v, want a rejection", err)
 	}
 }

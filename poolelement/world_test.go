@@ -79,7 +79,7 @@ func (w *world) element(change func(*Config)) *Element {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() {
-		if err := e.Stop(context.Background()); err != nil && !errors.Is(err, ErrStopTimeout) && !IsRejected(err) {
+		if err := e.Stop(context.Background()); err != nil && !errors.Is(err, ErrStopTimeout) && !isRejected(err) {
 			w.t.Errorf("Stop: %v", err)
 		}
 	})
@@ -109,4 +109,9 @@ func (w *world) state(e *Element, want State) {
 // control returns where registrars reach the element.
 func control(e *Element) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(elementAddr), e.Status().Control[transport.Mem])
+}
+
+func isRejected(err error) bool {
+	_, ok := errors.AsType[*RejectedError](err)
+	return ok
 }

@@ -8,9 +8,12 @@ import (
 
 // PoolHandle names a pool: an exact octet string, compared octet by octet,
 // with no terminator and no character set (RFC 5354, section 3.9). It holds
-// 1 to 65531 octets less what else must fit into the message; rsplib stops at
-// 32.
+// 1 to 65531 octets less what else must fit into the message.
 type PoolHandle string
+
+// RsplibMaxHandle is the longest pool handle that rsplib's programs take, in
+// octets. A longer one ends its registrar.
+const RsplibMaxHandle = 32
 
 // PEID is a pool element's identifier, unique within its pool. Zero means "no
 // element": a pool element never picks it and a registrar refuses it.

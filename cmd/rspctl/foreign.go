@@ -34,28 +34,15 @@ type refusal struct {
 
 func (e *refusal) Error() string {
 	text := e.what
-	for i, c := range e.causes {
-		if i == 0 {
-			text += ": "
-		} else {
-			text += ", "
-		}
-		text += c.Code.String()
+	if len(e.causes) > 0 {
+		text += ": " + e.causes.String()
 	}
 	return text + e.hint
 }
 
 // Is says that an unknown pool handle is errNotFound.
 func (e *refusal) Is(target error) bool {
-	if target != errNotFound {
-		return false
-	}
-	for _, c := range e.causes {
-		if c.Code == param.CauseUnknownPoolHandle {
-			return true
-		}
-	}
-	return false
+	return target == errNotFound && e.causes.Has(param.CauseUnknownPoolHandle)
 }
 
 // foreign is a registrar of which nothing but the protocols of the RFCs is
@@ -206,14 +193,10 @@ func rsplibFromSeconds(l param.Life) param.Life {
 	return param.Life(uint32(min(uint64(l)*1000, 0xffffffff)))
 }
 
-// rsplibHandle is the longest pool handle of rsplib, in octets. A longer one ends
-// its registrar.
-const rsplibHandle = 32
-
 // ask sends one ASAP message about a pool and waits until accept takes the answer.
 func (f *foreign) ask(ctx context.Context, h param.PoolHandle, m asap.Message, accept func(asap.Message) bool) error {
-	if f.rsplib && len(h) > rsplibHandle {
-		return cli.Exitf(cli.Usage, "pool handle of %d octets: rsplib takes %d at most", len(h), rsplibHandle)
+	if f.rsplib && len(h) > param.RsplibMaxHandle {
+		return cli.Exitf(cli.Usage, "pool handle of %d octets: rsplib takes %d at most", len(h), param.RsplibMaxHandle)
 	}
 	data, err := m.Append(nil)
 	if err != nil {

@@ -35,17 +35,10 @@ var (
 type ErrorReport struct{ Causes param.OperationError }
 
 func (e *ErrorReport) Error() string {
-	text := "the registrar reports"
-	for i, c := range e.Causes {
-		if i > 0 {
-			text += ","
-		}
-		text += fmt.Sprintf(" %v", c.Code)
-	}
 	if len(e.Causes) == 0 {
-		text += " an error without a cause"
+		return "the registrar reports an error without a cause"
 	}
-	return text
+	return "the registrar reports " + e.Causes.String()
 }
 
 // Config describes a Reader. Server is required.
@@ -217,7 +210,9 @@ func (r *Reader) Step(m enrp.Message, now time.Time) {
 	r.registrar = ids.Sender
 	switch m := m.(type) {
 	case *enrp.Presence:
-		r.learn(m.Server)
+		if m.Server.ID == ids.Sender {
+			r.learn(m.Server)
+		}
 	case *enrp.Error:
 		r.fail(&ErrorReport{m.Causes})
 	case *enrp.ListResponse:
