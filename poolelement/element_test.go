@@ -316,6 +316,22 @@ func TestLeaving(t *testing.T) {
 			}
 		})
 	})
+	t.Run("WishesAfterwardsChangeNothing", func(t *testing.T) {
+		inWorld(t, func(t *testing.T, w *world) {
+			e, _, _ := w.registered(nil)
+			stopped := make(chan error, 1)
+			go func() { stopped <- e.Stop(context.Background()) }()
+			_, got := expect[*asap.Deregistration](t, w.a)
+			for _, serving := range []bool{false, true} {
+				e.SetServing(serving)
+				synctest.Wait()
+			}
+			w.a.send(got.conn, success(got.msg))
+			if err := <-stopped; err != nil {
+				t.Errorf("Stop: %v", err)
+			}
+		})
+	})
 	t.Run("LeavingAndJoiningAgainWithTheSameIdentifier", func(t *testing.T) {
 		inWorld(t, func(t *testing.T, w *world) {
 			e, reg, _ := w.registered(nil)

@@ -231,6 +231,11 @@ func TestSM_PE(t *testing.T) {
 			b.expect(s, "home registrar changed")
 		})
 	}
+	t.Run("AMB_85_NobodyAdopts0", func(t *testing.T) {
+		b := in(t, Registered, nil)
+		b.keepAliveFrom(true, 0)
+		b.expect(Registered, "reply EndpointKeepAliveAck")
+	})
 	for s := Unregistered; s <= Failed; s++ {
 		t.Run("SM_PE_12_ForeignHandleIn_"+s.String(), func(t *testing.T) {
 			b := in(t, s, nil)

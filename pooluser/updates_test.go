@@ -11,6 +11,46 @@ import (
 	"rserpool/pooluser"
 )
 
+// 'Unknown pool' from a registrar that is the home for some time means that the
+// pool is gone; so it does at once from the one that knew it.
+func TestGraceIsForNewRegistrarsAndEnds(t *testing.T) {
+	wantGone := func(t *testing.T, r *pooluser.Resolver) {
+		t.Helper()
+		if _, err := r.Renew(t.Context(), pool); !errors.Is(err, pooluser.ErrUnknownPool) {
+			t.Errorf("renewed: %v, want ErrUnknownPool", err)
+		}
+		if a, err := r.Resolve(t.Context(), pool); !errors.Is(err, pooluser.ErrUnknownPool) {
+			t.Errorf("resolved: %+v, %v; want ErrUnknownPool", a, err)
+		}
+	}
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar(home1)
+		l.setPool(pool, param.RoundRobin, 1)
+		r := l.user(nil)
+		l.wantAnswer(r, 1)
+		l.setPool(pool, param.RoundRobin)
+		wantGone(t, r)
+	})
+	inLab(t, func(t *testing.T, l *lab) {
+		home := l.registrar(home1)
+		l.registrar(home2)
+		l.setPool(pool, param.RoundRobin, 1)
+		r := l.user(func(c *pooluser.Config) { c.Stale = time.Hour })
+		l.wantAnswer(r, 1)
+		l.setPool(pool, param.RoundRobin)
+		home.Stop()
+		sleep(59 * time.Second)
+		if _, err := r.Renew(t.Context(), pool); !errors.Is(err, pooluser.ErrUnknownPool) {
+			t.Errorf("%v, want ErrUnknownPool", err)
+		}
+		if _, err := r.Resolve(t.Context(), pool); err != nil {
+			t.Errorf("within the grace: %v, want the former answer", err)
+		}
+		sleep(2 * time.Second)
+		wantGone(t, r)
+	})
+}
+
 func TestASAP_2_2_5_01_SubscriptionBringsUpdates(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		home := l.registrar(home1)

@@ -189,6 +189,28 @@ func TestASAP_3_7_2_03_HuntFindsAnotherHome(t *testing.T) {
 	})
 }
 
+func TestAnswerOfTheHomeEndsTheHuntBesideIt(t *testing.T) {
+	b := newBench(t, Config{}, a1, a2)
+	b.silent[a2] = true
+	b.m.Start(b.now)
+	b.run(0)
+	home := b.home()
+	b.request(resolve("pool"))
+	b.run(16 * time.Second)
+	if len(b.running) != 1 {
+		t.Fatalf("attempts %v, want one beside the second send", b.running)
+	}
+	if !b.m.Receive(home, &asap.HandleResolutionResponse{Handle: "pool"}, b.now) {
+		t.Fatal("answer not taken")
+	}
+	b.settle()
+	rounds := b.count("round")
+	b.run(5 * time.Minute)
+	if len(b.running) != 0 || b.count("round") != rounds || b.home() != home {
+		t.Errorf("attempts %v, %d rounds more, home %v", b.running, b.count("round")-rounds, b.home())
+	}
+}
+
 func TestASAP_3_3_08_AnswerStopsT1(t *testing.T) {
 	b := newBench(t, Config{}, a1)
 	b.m.Start(b.now)

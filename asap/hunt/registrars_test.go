@@ -2,6 +2,7 @@ package hunt
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,20 @@ func (b *bench) wantKnown(e string, want bool) {
 	b.t.Helper()
 	if got := b.knows(e); got != want {
 		b.t.Errorf("at %v: %s known %v, want %v", b.now.Sub(epoch), e, got, want)
+	}
+}
+
+func TestStaticRegistrarsReplaceStaticOnesOnly(t *testing.T) {
+	b := newBench(t, Config{}, a1)
+	b.m.Announce(&asap.ServerAnnounce{Registrar: 7}, netip.MustParseAddrPort("198.51.100.1:5000"), b.now)
+	b.m.SetStatic(endpoints(a2), b.now)
+	var known []string
+	for _, e := range b.m.Known() {
+		known = append(known, e.String())
+	}
+	slices.Sort(known)
+	if want := []string{"sctp://198.51.100.1:3863", "tcp://" + a2}; !slices.Equal(known, want) {
+		t.Errorf("known %v, want %v", known, want)
 	}
 }
 

@@ -70,6 +70,18 @@ func TestPAR_2_01_BigEndian(t *testing.T) {
 	}
 }
 
+func TestAMB_06_AddressesComeFirstInATransport(t *testing.T) {
+	misplaced := pt.TLV(param.TypePEIdentifier, pt.U32(1))
+	first := pt.TLV(param.TypeSCTPTransport, []byte{0, 7, 0, 0}, misplaced, address4)
+	if _, err := element(pt.TLV(param.TypePoolElement, pt.U32(1, 2, 3), first, roundRobin)); err == nil {
+		t.Error("another parameter before the address is accepted")
+	}
+	then := pt.TLV(param.TypeSCTPTransport, []byte{0, 7, 0, 0}, address4, misplaced)
+	if _, err := element(pt.TLV(param.TypePoolElement, pt.U32(1, 2, 3), then, roundRobin)); err != nil {
+		t.Errorf("another parameter behind the address: %v", err)
+	}
+}
+
 // A private policy of five octets leaves three octets of padding wherever it
 // stands: between parameters they count, at the end they do not.
 func TestPAR_2_02_ContainerLength(t *testing.T) {

@@ -3,6 +3,7 @@ package huntnet_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -537,6 +538,86 @@ func TestHomeMakesNoRoom(t *testing.T) {
 		if _, err := l.visit(c); err != nil {
 			t.Errorf("after the home has gone: %v", err)
 		}
+	})
+}
+
+func TestAMB_83_OnlyASAPIsRead(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		r := l.registrar("10.0.0.1", resolver(1))
+		c := l.client(nil, "10.0.0.1")
+		l.wantElement(c, 1)
+		data, err := (&asap.EndpointKeepAlive{Registrar: 1, Handle: "pool"}).Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ppid, want := range map[uint32]int{transport.PPIDENRP: 0, 99: 0, 0: 1, transport.PPIDASAP: 1} {
+			l.inbound = nil
+			if err := r.SendRaw(data, ppid); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if len(l.inbound) != want {
+				t.Errorf("PPID %d: %d messages passed on, want %d", ppid, len(l.inbound), want)
+			}
+		}
+	})
+}
+
+func TestASAP_2_2_14_02_BadMessagesAreReported(t *testing.T) {
+	for ordered, want := range map[bool]int{false: 1, true: 0} {
+		inLab(t, func(t *testing.T, l *lab) {
+			r := l.registrar("10.0.0.1", resolver(1))
+			c := l.client(func(cfg *huntnet.Config) { cfg.Hunt.Ordered = ordered }, "10.0.0.1")
+			l.wantElement(c, 1)
+			if err := r.SendRaw([]byte{0x45, 0, 0, 4}, transport.PPIDASAP); err != nil { // PAR-4-02
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			reports := 0
+			for _, got := range r.Received() {
+				if e, ok := got.Message.(*asap.Error); ok && e.Causes.Has(param.CauseUnrecognizedMessage) {
+					reports++
+				}
+			}
+			if reports != want {
+				t.Errorf("rsplib %v: %d reports, want %d: its registrars take them amiss", ordered, reports, want)
+			}
+			l.wantElement(c, 1)
+		})
+	}
+}
+
+// slowDials is a machine whose connections take their time and can't be stopped.
+type slowDials struct {
+	*mem.Host
+	late chan transport.Conn
+}
+
+func (h slowDials) Dial(_ context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
+	if remote[0].Addr() != netip.MustParseAddr("10.0.0.2") {
+		return h.Host.Dial(context.Background(), local, remote, opt)
+	}
+	time.Sleep(time.Second)
+	conn, err := h.Host.Dial(context.Background(), local, remote, opt)
+	h.late <- conn
+	return conn, err
+}
+
+func TestASAP_3_6_10_ConnectionThatComesTooLateIsClosed(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar("10.0.0.1", resolver(1))
+		l.registrar("10.0.0.2", resolver(2))
+		late := make(chan transport.Conn, 1)
+		c := l.client(func(cfg *huntnet.Config) {
+			cfg.Networks = transport.NewNetworks(slowDials{l.net.Host("10.0.0.100"), late})
+		}, "10.0.0.1", "10.0.0.2")
+		l.wantElement(c, 1)
+		conn := <-late
+		time.Sleep(time.Second)
+		if _, err := conn.Receive(t.Context(), make([]byte, transport.MaxMessage)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the late connection: %v, want it closed", err)
+		}
+		l.wantElement(c, 1)
 	})
 }
 

@@ -162,7 +162,7 @@ func (c *Client) received(link hunt.Link, msg asap.Message, now time.Time) {
 		return
 	}
 	p.heard = now
-	if ka, ok := msg.(*asap.EndpointKeepAlive); ok && !ka.Home {
+	if ka, ok := msg.(*asap.EndpointKeepAlive); ok {
 		c.machine.Identify(link, ka.Registrar)
 		p.peer.Registrar = ka.Registrar
 	}

@@ -124,6 +124,16 @@ func (r *Registrar) Send(msg asap.Message) error {
 	return nil
 }
 
+// SendRaw sends octets with a payload protocol identifier on all connections.
+func (r *Registrar) SendRaw(data []byte, ppid uint32) error {
+	for _, conn := range r.open() {
+		if err := conn.Send(context.Background(), transport.Message{Data: data, PPID: ppid}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Drop closes all connections and goes on listening.
 func (r *Registrar) Drop() {
 	for _, conn := range r.open() {
