@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 
 	kernel "github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
@@ -92,16 +91,4 @@ func parseAddrChange(b []byte) transport.Event {
 		return transport.Event{}
 	}
 	return e
-}
-
-// parseSockaddr reads a sockaddr_in or sockaddr_in6 in at least 28 octets.
-func parseSockaddr(b []byte) netip.AddrPort {
-	port := binary.BigEndian.Uint16(b[2:])
-	switch binary.NativeEndian.Uint16(b) {
-	case unix.AF_INET:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), port)
-	case unix.AF_INET6:
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])).Unmap(), port)
-	}
-	return netip.AddrPort{}
 }

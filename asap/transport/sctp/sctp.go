@@ -1,11 +1,11 @@
 // Package sctp carries messages over the kernel's SCTP: one-to-one style
 // sockets, several addresses at each end, one message per SCTP user message.
 //
-// Sockets, addresses and options come from github.com/ishidawataru/sctp. Its
-// reads and writes do not: they block an operating system thread each and know
-// neither deadlines nor truncation. Descriptors here are non-blocking and belong
-// to the Go runtime's poller, so an association with a waiting reader costs a
-// goroutine.
+// The kernel's structures, numbers and address lists come from
+// github.com/ishidawataru/sctp. Its connections do not serve: they block an
+// operating system thread each and know neither deadlines nor truncation.
+// Descriptors here are non-blocking and belong to the Go runtime's poller, so an
+// association with a waiting reader costs a goroutine.
 //
 // Machines without SCTP, other systems than Linux among them, have the network
 // too; its Available says why it can't be used.

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-	"unsafe"
 
 	kernel "github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
@@ -63,15 +62,14 @@ func newSocket(addrs []netip.AddrPort, opt transport.Options) (int, error) {
 }
 
 func setOptions(fd, family int, opt transport.Options) error {
-	conn := kernel.NewSCTPConn(fd, nil)
-	streams := int(opt.Streams)
-	if err := conn.SetInitMsg(streams, streams, 0, 0); err != nil {
-		return os.NewSyscallError("set streams", err)
+	streams := kernel.InitMsg{NumOstreams: opt.Streams, MaxInstreams: opt.Streams}
+	if err := setOption(fd, kernel.SCTP_INITMSG, &streams); err != nil {
+		return fmt.Errorf("set streams: %w", err)
 	}
 	// Data I/O brings the PPID and the stream of each message.
-	if err := conn.SubscribeEvents(kernel.SCTP_EVENT_DATA_IO | kernel.SCTP_EVENT_ASSOCIATION | kernel.SCTP_EVENT_ADDRESS |
-		kernel.SCTP_EVENT_SHUTDOWN | kernel.SCTP_EVENT_PARTIAL_DELIVERY); err != nil {
-		return os.NewSyscallError("subscribe to events", err)
+	events := kernel.EventSubscribe{DataIO: 1, Association: 1, Address: 1, Shutdown: 1, PartialDelivery: 1}
+	if err := setOption(fd, kernel.SCTP_EVENTS, &events); err != nil {
+		return fmt.Errorf("subscribe to events: %w", err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_SCTP, kernel.SCTP_NODELAY, 1); err != nil {
 		return os.NewSyscallError("set nodelay", err)
@@ -86,12 +84,12 @@ func setOptions(fd, family int, opt transport.Options) error {
 			return os.NewSyscallError("reuse port", err)
 		}
 	}
-	return setRetransmission(conn, opt)
+	return setRetransmission(fd, opt)
 }
 
 // setRetransmission sets the limits for paths and associations to come (RFC
 // 6458, sections 8.1.2 and 8.1.12). Zero leaves what the kernel has.
-func setRetransmission(conn *kernel.SCTPConn, opt transport.Options) error {
+func setRetransmission(fd int, opt transport.Options) error {
 	if opt.Heartbeat > 0 || opt.PathMaxRetrans > 0 {
 		const heartbeatEnable = 1
 		// struct sctp_paddrparams: association 4, address 128, heartbeat
@@ -104,8 +102,8 @@ func setRetransmission(conn *kernel.SCTPConn, opt transport.Options) error {
 			binary.NativeEndian.PutUint32(params[146:], heartbeatEnable)
 		}
 		binary.NativeEndian.PutUint16(params[136:], opt.PathMaxRetrans)
-		if err := setOption(conn, kernel.SCTP_PEER_ADDR_PARAMS, params[:]); err != nil {
-			return os.NewSyscallError("set path parameters", err)
+		if err := setOption(fd, kernel.SCTP_PEER_ADDR_PARAMS, &params); err != nil {
+			return fmt.Errorf("set path parameters: %w", err)
 		}
 	}
 	if opt.AssocMaxRetrans > 0 {
@@ -113,16 +111,11 @@ func setRetransmission(conn *kernel.SCTPConn, opt transport.Options) error {
 		// of peer addresses 2, windows 4 + 4, cookie life 4.
 		var params [20]byte
 		binary.NativeEndian.PutUint16(params[4:], opt.AssocMaxRetrans)
-		if err := setOption(conn, kernel.SCTP_ASSOCINFO, params[:]); err != nil {
-			return os.NewSyscallError("set association parameters", err)
+		if err := setOption(fd, kernel.SCTP_ASSOCINFO, &params); err != nil {
+			return fmt.Errorf("set association parameters: %w", err)
 		}
 	}
 	return nil
-}
-
-func setOption(conn *kernel.SCTPConn, name uintptr, value []byte) error {
-	_, _, err := conn.Setsockopt(name, uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)))
-	return err
 }
 
 // bind binds to all the addresses.
@@ -135,7 +128,10 @@ func bind(fd int, addrs []netip.AddrPort) error {
 			return fmt.Errorf("the addresses %v do not share one port", addrs)
 		}
 	}
-	return os.NewSyscallError("bind", kernel.SCTPBind(fd, kernelAddr(addrs), kernel.SCTP_BINDX_ADD_ADDR))
+	if err := setOptionBytes(fd, kernel.SCTP_SOCKOPT_BINDX_ADD, sockaddrs(addrs)); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	return nil
 }
 
 func listen(local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
@@ -239,12 +235,12 @@ func withoutUnspecified(local []netip.AddrPort) []netip.AddrPort {
 // connect starts an association with all the peer's addresses and waits until it
 // is up.
 func connect(ctx context.Context, file *os.File, fd int, remote []netip.AddrPort) error {
-	_, err := kernel.SCTPConnect(fd, kernelAddr(remote))
+	err := setOptionBytes(fd, kernel.SCTP_SOCKOPT_CONNECTX, sockaddrs(remote))
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, unix.EINPROGRESS) {
-		return os.NewSyscallError("connectx", err)
+		return fmt.Errorf("connect: %w", err)
 	}
 	interrupt := transport.NewInterrupter(file.SetWriteDeadline)
 	defer interrupt.Release()
@@ -280,36 +276,24 @@ func connected(fd int) (bool, error) {
 	}
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && errno != 0 {
-		return true, os.NewSyscallError("connectx", syscall.Errno(errno))
+		return true, os.NewSyscallError("connect", syscall.Errno(errno))
 	}
 	return err != nil, os.NewSyscallError("getsockopt", err)
-}
-
-// kernelAddr turns addresses that share a port into the package's form.
-func kernelAddr(addrs []netip.AddrPort) *kernel.SCTPAddr {
-	out := &kernel.SCTPAddr{Port: int(addrs[0].Port())}
-	for _, a := range addrs {
-		out.IPAddrs = append(out.IPAddrs, net.IPAddr{IP: a.Addr().AsSlice(), Zone: a.Addr().Zone()})
-	}
-	return out
 }
 
 // associationAddrs returns the addresses at both ends, in front the peer's primary
 // address and the one that we use towards it.
 func associationAddrs(fd int) (local, remote []netip.AddrPort, err error) {
-	conn := kernel.NewSCTPConn(fd, nil)
-	ours, err := conn.SCTPLocalAddr(0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("get local addresses", err)
+	if local, err = getAddrs(fd, kernel.SCTP_GET_LOCAL_ADDRS); err != nil {
+		return nil, nil, fmt.Errorf("get local addresses: %w", err)
 	}
-	theirs, err := conn.SCTPRemoteAddr(0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("get peer addresses", err)
+	if remote, err = getAddrs(fd, kernel.SCTP_GET_PEER_ADDRS); err != nil {
+		return nil, nil, fmt.Errorf("get peer addresses: %w", err)
 	}
-	local, remote = addrPorts(ours), addrPorts(theirs)
 	if len(remote) > 1 {
-		if primary, err := conn.SCTPGetPrimaryPeerAddr(); err == nil {
-			toFront(remote, addrPorts(primary)[0].Addr())
+		var primary [4 + 128]byte // association, sockaddr_storage
+		if err := getOption(fd, kernel.SCTP_PRIMARY_ADDR, primary[:]); err == nil {
+			toFront(remote, parseSockaddr(primary[4:]).Addr())
 		}
 	}
 	if len(local) > 1 {
@@ -336,17 +320,4 @@ func sourceFor(remote netip.AddrPort) netip.Addr {
 	}
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
-}
-
-func addrPorts(a *kernel.SCTPAddr) []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, ip := range a.IPAddrs {
-		addr, _ := netip.AddrFromSlice(ip.IP)
-		addr = addr.Unmap()
-		if addr.IsLinkLocalUnicast() {
-			addr = addr.WithZone(ip.Zone) // the kernel gives one to others too
-		}
-		out = append(out, netip.AddrPortFrom(addr, uint16(a.Port)))
-	}
-	return out
 }

@@ -64,8 +64,11 @@ func (l *lab) note(format string, args ...any) {
 	fmt.Printf("   %s: %s\n", l.group, fmt.Sprintf(format, args...))
 }
 
+// errEnded says that a program has ended, so that it is no use to wait for it.
+var errEnded = errors.New("has ended")
+
 // within repeats condition until it returns nil, and returns its last error when
-// that takes longer than limit.
+// that takes longer than limit or a program that it needs has ended.
 func within(limit time.Duration, condition func() error) error {
 	deadline := time.Now().Add(limit)
 	for {
@@ -73,8 +76,8 @@ func within(limit time.Duration, condition func() error) error {
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("after %v: %w", limit, err)
+		if time.Now().After(deadline) || errors.Is(err, errEnded) {
+			return fmt.Errorf("within %v: %w", limit, err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -108,7 +108,7 @@ func (p *process) end(s syscall.Signal, limit time.Duration) error {
 func (p *process) running() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("%s has ended: %v: %s", p.name, p.err, tail(p.text()))
+		return fmt.Errorf("%s %w: %v: %s", p.name, errEnded, p.err, tail(p.text()))
 	default:
 		return nil
 	}
