@@ -253,10 +253,49 @@ func (e *Element) SetLife(l param.Life) error {
 // another element does not answer (RFC 5352, section 3.5). Call it once per
 // failure. It does not wait until the report is sent.
 func (e *Element) ReportUnreachable(ctx context.Context, handle param.PoolHandle, id param.PEID) error {
-	if e.client == nil {
-		return fmt.Errorf("pool element: report: %w", huntnet.ErrStopped)
+	return e.Send(ctx, &asap.EndpointUnreachable{Handle: handle, ID: id})
+}
+
+// Do makes a handle resolution on the element's association to its home registrar
+// and waits for the answer, as huntnet.Client's Do. A process that is a pool user
+// too does so by way of pooluser.Config's Via (RFC 5352, section 3.3).
+func (e *Element) Do(ctx context.Context, request asap.Message) (asap.Message, error) {
+	if _, ok := request.(*asap.HandleResolution); !ok {
+		return nil, fmt.Errorf("pool element: %w: %T", hunt.ErrNotRequest, request)
 	}
-	return e.client.Send(ctx, &asap.EndpointUnreachable{Handle: handle, ID: id})
+	client, err := e.running()
+	if err != nil {
+		return nil, err
+	}
+	return client.Do(ctx, request)
+}
+
+// Send sends a message that has no answer to the home registrar, or the next one
+// found. It does not wait until the message is sent.
+func (e *Element) Send(ctx context.Context, msg asap.Message) error {
+	client, err := e.running()
+	if err != nil {
+		return err
+	}
+	return client.Send(ctx, msg)
+}
+
+// Home returns the home registrar, and false while there is none.
+func (e *Element) Home() (huntnet.Peer, bool) {
+	client, err := e.running()
+	if err != nil {
+		return huntnet.Peer{}, false
+	}
+	return client.Home()
+}
+
+func (e *Element) running() (*huntnet.Client, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.started {
+		return nil, fmt.Errorf("pool element: %w", huntnet.ErrStopped)
+	}
+	return e.client, nil
 }
 
 func (e *Element) change(f func(*wish)) {

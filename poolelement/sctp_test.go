@@ -2,10 +2,14 @@ package poolelement
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"rserpool/asap"
+	"rserpool/asap/hunt"
+	"rserpool/asap/param"
 	"rserpool/asap/transport"
 )
 
@@ -46,7 +50,7 @@ func (sctpConn) Network() string { return transport.SCTP }
 
 func TestElementOverSCTP(t *testing.T) {
 	var reg *asap.Registration
-	var regOn, reportOn, again received
+	var regOn, reportOn, questionOn, again received
 	var from netip.AddrPort
 	inWorld(t, func(t *testing.T, w *world) {
 		var e *Element
@@ -64,6 +68,20 @@ func TestElementOverSCTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, reportOn = expect[*asap.EndpointUnreachable](t, w.a)
+
+		answered := make(chan error, 1)
+		go func() {
+			_, err := e.Do(context.Background(), &asap.HandleResolution{Handle: "other"})
+			answered <- err
+		}()
+		_, questionOn = expect[*asap.HandleResolution](t, w.a)
+		w.a.send(questionOn.conn, &asap.HandleResolutionResponse{Handle: "other", Error: causesOf([]param.CauseCode{param.CauseUnknownPoolHandle})})
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		if _, err := e.Do(context.Background(), reg); !errors.Is(err, hunt.ErrNotRequest) {
+			t.Errorf("a registration by hand: %v, want ErrNotRequest", err)
+		}
 
 		// A registrar that takes over knows only where the registration came
 		// from.
@@ -84,7 +102,54 @@ func TestElementOverSCTP(t *testing.T) {
 	check("ASAP_3_1_01_AssociationWithTheHome", from.Addr() == netip.MustParseAddr(elementAddr), from)
 	check("ASAP_3_1_12_ASAPTransportIsLeftToTheRegistrar", reg.Element.ASAP.IsZero(), reg.Element.ASAP)
 	check("ASAP_3_5_02_ReportOnTheSameAssociation", reportOn.conn == regOn.conn, reportOn.conn)
+	check("ASAP_3_3_04_ResolutionOnTheSameAssociation", questionOn.conn == regOn.conn, questionOn.conn)
 	check("ASAP_3_4_06_TakeoverReachesThePortOfTheAssociation", again.msg != nil, again)
+}
+
+// What is registered is an address of the association's own end, so that the
+// registrar sees that it is the element's: all of them if none is given.
+func TestASAP_6_1_01_UserAddressesAreTheAssociations(t *testing.T) {
+	one, other := netip.MustParseAddr("10.0.1.1"), netip.MustParseAddr("10.0.1.2")
+	for _, test := range []struct{ given, want []netip.Addr }{
+		{nil, []netip.Addr{one, other}},
+		{[]netip.Addr{other}, []netip.Addr{other}},
+	} {
+		inWorld(t, func(t *testing.T, w *world) {
+			_, reg, on := w.registered(func(c *Config) {
+				c.Networks = transport.NewNetworks(sctpOverMem{w.net.Host("multi-homed", one.String(), other.String()), t})
+				c.User = param.Transport{Type: param.TypeSCTPTransport, Port: 7, Addrs: test.given}
+				for i := range c.Registrars {
+					c.Registrars[i].Network = transport.SCTP
+				}
+			})
+			if !slices.Equal(reg.Element.User.Addrs, test.want) {
+				t.Errorf("given %v: registered %v, want %v", test.given, reg.Element.User.Addrs, test.want)
+			}
+			bound := addrs(on.conn.RemoteAddrs())
+			for _, a := range reg.Element.User.Addrs {
+				if !slices.Contains(bound, a) {
+					t.Errorf("%v is registered, the association comes from %v", a, bound)
+				}
+			}
+		})
+	}
+}
+
+// Control messages of sessions are for the server behind the element.
+func TestCookiesAndCardsFromRegistrarsDoNoHarm(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		e, reg, on := w.registered(nil)
+		for i, msg := range []asap.Message{
+			&asap.Cookie{Cookie: []byte("c")}, &asap.CookieEcho{Cookie: []byte("c")},
+			&asap.BusinessCard{Handle: pool, Elements: []param.PoolElement{reg.Element}},
+		} {
+			w.a.send(on.conn, msg)
+			w.state(e, Registered)
+			if got := e.Status().Ignored; got != uint64(i+1) {
+				t.Errorf("%T: %d messages ignored, want %d", msg, got, i+1)
+			}
+		}
+	})
 }
 
 func TestASAP_3_5_03_OneReportPerCall(t *testing.T) {

@@ -14,7 +14,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"rserpool/asap"
 	"rserpool/asap/hunt"
+	"rserpool/asap/hunt/huntnet"
 	"rserpool/asap/transport"
 )
 
@@ -34,6 +36,11 @@ type Config struct {
 	// Hunt sets the timers towards registrars. Default hunt.Default(), with
 	// RSPLib and T1 0 hunt.RSPLib().
 	Hunt hunt.Config
+	// Via, if set, is whose registrar to ask, such as a *poolelement.Element
+	// of the same process, over its association. Registrars, Announcers and
+	// Hunt have no effect then, and there is no Subscribe. A resolution waits
+	// for a registrar as long as its ctx allows.
+	Via Registrar
 
 	// Stale is how long an answer is used without asking again:
 	// stale_cache_value. Longer saves messages, shorter sees changes sooner.
@@ -84,8 +91,16 @@ type Config struct {
 	Log logrus.FieldLogger
 }
 
-// rsplibHandleMax is the longest pool handle that rsplib survives.
-const rsplibHandleMax = 32
+// Registrar is what a Resolver needs of whoever keeps a home registrar: that of
+// *huntnet.Client and *poolelement.Element.
+type Registrar interface {
+	// Do makes a request and waits for the answer.
+	Do(ctx context.Context, request asap.Message) (asap.Message, error)
+	// Send sends a message that has no answer.
+	Send(ctx context.Context, msg asap.Message) error
+	// Home returns the home registrar, and false while there is none.
+	Home() (huntnet.Peer, bool)
+}
 
 func (cfg Config) withDefaults() Config {
 	for _, f := range []struct {
@@ -123,7 +138,7 @@ func (cfg Config) Validate() error {
 	if cfg.Networks == nil {
 		errs = append(errs, errors.New("no networks"))
 	}
-	if len(cfg.Registrars)+len(cfg.Announcers) == 0 {
+	if len(cfg.Registrars)+len(cfg.Announcers) == 0 && cfg.Via == nil {
 		errs = append(errs, errors.New("neither registrars nor announcements: no registrar can be found"))
 	}
 	for _, f := range []struct {
@@ -144,6 +159,9 @@ func (cfg Config) Validate() error {
 	}
 	if cfg.RSPLib && cfg.Subscribe {
 		errs = append(errs, errors.New("Subscribe: rsplib's registrars send no updates"))
+	}
+	if cfg.Via != nil && cfg.Subscribe {
+		errs = append(errs, errors.New("Subscribe: there are no updates with Via"))
 	}
 	return errors.Join(append(errs, cfg.Hunt.Validate())...)
 }

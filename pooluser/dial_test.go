@@ -376,6 +376,19 @@ func TestDialBySCTP(t *testing.T) {
 				t.Errorf("remote address %v", conn.RemoteAddr())
 			}
 		})
+		l.row("ASAP_6_6_01_DataComesWithItsElement", func(t *row) {
+			conn, err := r.DialMessage(l.t.Context(), pool)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.Send(l.t.Context(), transport.Message{Data: []byte("x"), PPID: 7}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Receive(l.t.Context(), make([]byte, 100)); err != nil || conn.Element.ID != 2 {
+				t.Errorf("data of element %v, %v; want that of 2", conn.Element.ID, err)
+			}
+		})
 		l.row("Messages", func(t *row) {
 			conn, err := r.DialMessage(l.t.Context(), pool)
 			if err != nil {

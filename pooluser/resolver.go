@@ -42,10 +42,8 @@ func (e *RefusedError) Error() string {
 
 // Unwrap returns ErrUnknownPool where that is the cause.
 func (e *RefusedError) Unwrap() error {
-	for _, c := range e.Causes {
-		if c.Code == param.CauseUnknownPoolHandle {
-			return ErrUnknownPool
-		}
+	if e.Causes.Has(param.CauseUnknownPoolHandle) {
+		return ErrUnknownPool
 	}
 	return nil
 }
@@ -81,7 +79,8 @@ type Stats struct {
 // per pool that waits for a registrar's answer; Stop ends and awaits all.
 type Resolver struct {
 	cfg    Config
-	client *huntnet.Client
+	client Registrar
+	own    *huntnet.Client // client, unless that is Config.Via
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
@@ -100,6 +99,9 @@ func New(cfg Config) (*Resolver, error) {
 	}
 	r := &Resolver{cfg: cfg.withDefaults(), pools: map[param.PoolHandle]*entry{}, unused: list.New()}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	if r.client = cfg.Via; r.client != nil {
+		return r, nil
+	}
 	client, err := huntnet.New(huntnet.Config{
 		Registrars: r.cfg.Registrars, Announcers: r.cfg.Announcers, Networks: r.cfg.Networks,
 		Options: r.cfg.Options, Hunt: r.cfg.Hunt, Log: r.cfg.Log,
@@ -108,12 +110,16 @@ func New(cfg Config) (*Resolver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pool user: %w", err)
 	}
-	r.client = client
+	r.own, r.client = client, client
 	return r, nil
 }
 
 // Start begins the search for a registrar and returns at once.
-func (r *Resolver) Start() { r.client.Start() }
+func (r *Resolver) Start() {
+	if r.own != nil {
+		r.own.Start()
+	}
+}
 
 // Stop ends everything but the connections made by Dial; calls that wait return
 // huntnet.ErrStopped.
@@ -121,7 +127,9 @@ func (r *Resolver) Stop() {
 	r.mu.Lock()
 	r.stopped = true
 	r.mu.Unlock()
-	r.client.Stop()
+	if r.own != nil {
+		r.own.Stop()
+	}
 	r.cancel(huntnet.ErrStopped)
 	r.work.Wait()
 }
@@ -250,8 +258,8 @@ func (r *Resolver) entry(pool param.PoolHandle) (*entry, error) {
 	switch {
 	case pool == "":
 		return nil, fmt.Errorf("%w: it is empty", ErrHandle)
-	case r.cfg.RSPLib && len(pool) > rsplibHandleMax:
-		return nil, fmt.Errorf("%w: %d octets, with rsplib at most %d", ErrHandle, len(pool), rsplibHandleMax)
+	case r.cfg.RSPLib && len(pool) > param.RsplibMaxHandle:
+		return nil, fmt.Errorf("%w: %d octets, with rsplib at most %d", ErrHandle, len(pool), param.RsplibMaxHandle)
 	}
 	if len(r.pools) >= r.cfg.MaxPools && !r.evict() {
 		return nil, fmt.Errorf("%w: %d", ErrTooManyPools, len(r.pools))

@@ -33,13 +33,18 @@ func TestGraceIsForNewRegistrarsAndEnds(t *testing.T) {
 	})
 	inLab(t, func(t *testing.T, l *lab) {
 		home := l.registrar(home1)
-		l.registrar(home2)
 		l.setPool(pool, param.RoundRobin, 1)
 		r := l.user(func(c *pooluser.Config) { c.Stale = time.Hour })
 		l.wantAnswer(r, 1)
 		l.setPool(pool, param.RoundRobin)
 		home.Stop()
-		sleep(59 * time.Second)
+		l.registrar(home2)
+		sleep(30 * time.Second)
+		second, ok := r.Home()
+		if !ok {
+			t.Fatal("the second registrar is not found")
+		}
+		sleep(time.Until(second.Since.Add(59 * time.Second)))
 		if _, err := r.Renew(t.Context(), pool); !errors.Is(err, pooluser.ErrUnknownPool) {
 			t.Errorf("%v, want ErrUnknownPool", err)
 		}
