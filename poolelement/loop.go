@@ -281,4 +281,4 @@ func (e *Element) accept(ctx context.Context, l transport.Listener) {
 
 // acceptPause is how long accept waits after an error such as a lack of file
 // descriptors.
-const acceptPause = 100 * time.Millisecond
+const acceptPause = time.Second

@@ -75,7 +75,14 @@ func (s *stream) Write(p []byte) (int, error) {
 	return sent, nil
 }
 
-func (s *stream) Close() error         { return s.conn.Close() }
+// Close also frees the timers of deadlines that lie ahead.
+func (s *stream) Close() error {
+	err := s.conn.Close()
+	s.read.set(time.Time{})
+	s.write.set(time.Time{})
+	return err
+}
+
 func (s *stream) LocalAddr() net.Addr  { return addr{s.conn.Network(), s.conn.LocalAddrs()} }
 func (s *stream) RemoteAddr() net.Addr { return addr{s.conn.Network(), s.conn.RemoteAddrs()} }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"rserpool/asap/param"
@@ -182,6 +183,20 @@ func converseHTTP(conn net.Conn, host, path string) ([]byte, error) {
 	return body, nil
 }
 
+// limitedBuffer keeps the first max octets and swallows the rest.
+type limitedBuffer struct {
+	data []byte
+	max  int
+	cut  bool
+}
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	keep := p[:min(len(p), b.max-len(b.data))]
+	b.cut = b.cut || len(keep) < len(p)
+	b.data = append(b.data, keep...)
+	return len(p), nil
+}
+
 // attemptExec runs the command for a selected element.
 func (u *user) attemptExec(ctx context.Context, request []byte, a *answer) error {
 	element, err := u.resolver.Select(ctx, u.pool)
@@ -200,9 +215,15 @@ func (u *user) attemptExec(ctx context.Context, request []byte, a *answer) error
 			"RSPPU_PORT="+strconv.Itoa(int(addrs[0].Port())))
 	}
 	cmd.Env = append(os.Environ(), env...)
-	out, err := cmd.Output()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // to end its children too
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out := limitedBuffer{max: maxAnswer}
+	cmd.Stdout = &out
+	if err = cmd.Run(); err == nil && out.cut {
+		err = fmt.Errorf("more than %d octets of output", maxAnswer)
+	}
 	if err == nil {
-		a.data = out
+		a.data = out.data
 		return nil
 	}
 	err = fmt.Errorf("command failed: %w", err)

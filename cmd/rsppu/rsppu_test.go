@@ -151,6 +151,13 @@ func TestRequestAndStream(t *testing.T) {
 	t.Run("RequestFromInput", func(t *testing.T) {
 		rsppu(t, r, "from input", "pool", "--repeat", "2", "--interval", "0", "--raw").want(t, cli.OK, "one from input\none from input\n")
 	})
+	t.Run("ExecWithEndlessOutput", func(t *testing.T) {
+		start := time.Now()
+		res := rsppu(t, r, "", "pool", "--exec", `yes & yes`, "--attempt-timeout", "300ms", "--timeout", "1s")
+		if took := time.Since(start); res.code == cli.OK || took > 3*time.Second {
+			t.Errorf("exit code %v after %v", res.code, took)
+		}
+	})
 	t.Run("Exec", func(t *testing.T) {
 		rsppu(t, r, "", "pool", "--exec", `echo "$RSPPU_POOL $RSPPU_ELEMENT $RSPPU_ADDRESS"`).
 			want(t, cli.OK, "pool 0x00000001 "+e.listener.Addr().String()+"\n")
