@@ -26,6 +26,10 @@ type Config struct {
 	// them all. Beyond it, cause 0x6. Default 1,000.
 	MaxPoolsPerOwner int
 
+	// MaxElementSize is the size of an element, octets, as it is encoded in
+	// replies. Beyond it, cause 0x6. Default 4096.
+	MaxElementSize int
+
 	// MaxBadPEReports is RFC 5352's MAX-BAD-PE-REPORT: with more reports
 	// since its latest registration an element is removed, although it
 	// answers. Default 3 (AMB-16).
@@ -64,6 +68,7 @@ func (c Config) Validate() error {
 	positive("MaxElements", c.MaxElements)
 	positive("MaxElementsPerPool", c.MaxElementsPerPool)
 	positive("MaxPoolsPerOwner", c.MaxPoolsPerOwner)
+	positive("MaxElementSize", c.MaxElementSize)
 	positive("MaxBadPEReports", c.MaxBadPEReports)
 	positive("RemovalFloor", c.RemovalFloor)
 	if c.RemovalWindow < 0 {
@@ -90,6 +95,7 @@ func (c Config) withDefaults() Config {
 	orInt(&c.MaxElements, 2_000_000)
 	orInt(&c.MaxElementsPerPool, 1_000_000)
 	orInt(&c.MaxPoolsPerOwner, 1_000)
+	orInt(&c.MaxElementSize, 4096)
 	orInt(&c.MaxBadPEReports, 3)
 	orInt(&c.RemovalFloor, 10)
 	if c.RemovalWindow == 0 {

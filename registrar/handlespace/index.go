@@ -18,6 +18,7 @@ type index struct {
 	deadlines *btree.BTreeG[deadline]
 	owned     map[param.RegistrarID]*Home
 	counts    Counts
+	epoch     time.Time // of the first record, where deadlines are counted from
 }
 
 // Home sums up the elements of one home registrar.
@@ -51,7 +52,7 @@ func (a homed) less(b homed) bool {
 // deadline is the expiry of an element that is not suspect: suspects stay.
 type deadline struct {
 	home   param.RegistrarID
-	at     int64 // Unix time in ns
+	at     time.Duration // since the index's epoch
 	key    Key
 	record *Record
 }
@@ -60,11 +61,14 @@ func (a deadline) less(b deadline) bool {
 	return cmp.Or(cmp.Compare(a.home, b.home), cmp.Compare(a.at, b.at), a.key.Compare(b.key)) < 0
 }
 
-func deadlineOf(r *Record) (deadline, bool) {
+// deadlineOf returns the deadline of a record, if it has one. It is a difference,
+// because that keeps the order by the monotonic clock when the machine's clock is
+// set while elements are registered.
+func (x *index) deadlineOf(r *Record) (deadline, bool) {
 	if r.Expires.IsZero() || r.Suspect {
 		return deadline{}, false
 	}
-	return deadline{r.Element.Home, r.Expires.UnixNano(), r.Key(), r}, true
+	return deadline{r.Element.Home, r.Expires.Sub(x.epoch), r.Key(), r}, true
 }
 
 func newIndex() index {
@@ -90,8 +94,11 @@ func (x *index) replace(old, new *Record, pools int) {
 }
 
 func (x *index) add(r *Record) {
+	if x.epoch.IsZero() {
+		x.epoch = r.Refreshed
+	}
 	x.homes.ReplaceOrInsert(homed{r.Element.Home, r.Key(), r})
-	if d, ok := deadlineOf(r); ok {
+	if d, ok := x.deadlineOf(r); ok {
 		x.deadlines.ReplaceOrInsert(d)
 	}
 	h := x.owned[r.Element.Home]
@@ -109,7 +116,7 @@ func (x *index) add(r *Record) {
 
 func (x *index) remove(r *Record) {
 	x.homes.Delete(homed{home: r.Element.Home, key: r.Key()})
-	if d, ok := deadlineOf(r); ok {
+	if d, ok := x.deadlineOf(r); ok {
 		x.deadlines.Delete(d)
 	}
 	h := x.owned[r.Element.Home]

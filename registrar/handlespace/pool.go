@@ -31,7 +31,7 @@ type pool struct {
 	circle   *circle           // nil when it has to be made anew
 
 	// Writer only.
-	removals []int64 // unattended ones within the removal window, Unix ns
+	removals []time.Time // unattended ones within the removal window
 }
 
 // element is a place in a pool that outlives re-registrations, and with them its
@@ -121,9 +121,9 @@ func (p *pool) candidates() selection.Chooser {
 
 // removable counts an unattended removal, unless it exceeds the removal limit.
 func (p *pool) removable(c *Config, now time.Time) bool {
-	start := now.Add(-c.RemovalWindow).UnixNano()
+	start := now.Add(-c.RemovalWindow)
 	old := 0
-	for old < len(p.removals) && p.removals[old] <= start {
+	for old < len(p.removals) && !p.removals[old].After(start) {
 		old++
 	}
 	p.removals = p.removals[old:]
@@ -131,7 +131,7 @@ func (p *pool) removable(c *Config, now time.Time) bool {
 	if len(p.removals) >= max(c.RemovalFloor, int(c.RemovalShare*float64(size))) {
 		return false
 	}
-	p.removals = append(p.removals, now.UnixNano())
+	p.removals = append(p.removals, now)
 	return true
 }
 

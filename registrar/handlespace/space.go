@@ -135,7 +135,7 @@ func (s *Space) admit(c *Register, p *pool, e *element) ([]byte, param.Operation
 	if err != nil {
 		return nil, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
 	}
-	if e == nil && s.full(c, p) {
+	if len(encoded) > s.cfg.MaxElementSize || e == nil && s.full(c, p) {
 		return nil, param.OperationError{param.NewCause(param.CauseLackOfResources)}
 	}
 	return encoded, nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"rserpool/asap/param"
 	"rserpool/selection"
@@ -490,6 +491,43 @@ func TestASAP_3_1_40_LifetimePasses(t *testing.T) {
 		if len(due) != 3 || due[0].(Remove).ID != 10 || due[2].(Remove).ID != 8 {
 			t.Errorf("due: %v", due)
 		}
+	})
+}
+
+// TestExpiryWhenTheClockIsSet shows that elements expire by the monotonic clock.
+func TestExpiryWhenTheClockIsSet(t *testing.T) {
+	set := func(t time.Time, seconds int) time.Time {
+		// A time whose two clocks differ can't be made otherwise: its first
+		// word has the wall clock's seconds above 30 bits.
+		*(*uint64)(unsafe.Pointer(&t)) += uint64(seconds) << 30
+		return t
+	}
+	for _, step := range []int{-3600, 0, 3600} {
+		s := space(Config{RemovalFloor: 1})
+		began := time.Now()
+		s.Apply(register("echo", 1, began, life(30)))
+		s.Apply(register("echo", 2, set(began.Add(10*time.Second), step), life(30)))
+		s.Apply(register("echo", 3, set(began.Add(10*time.Second), step), life(30)))
+		due := s.Due(nil, here, set(began.Add(30*time.Second), step), 9)
+		if len(due) != 1 || due[0].(Remove).ID != 1 {
+			t.Fatalf("clock set by %d s: due after 30 s: %v", step, due)
+		}
+		one[Removed](t, s, due[0])
+		due = s.Due(nil, here, set(began.Add(40*time.Second), step), 9)
+		if len(due) != 2 {
+			t.Errorf("clock set by %d s: due after 40 s: %v", step, due)
+		}
+		one[Suspected](t, s, due[0]) // of three, one went 10 s ago
+	}
+	t.Run("while the removal window runs", func(t *testing.T) {
+		s := space(Config{RemovalFloor: 1, RemovalWindow: time.Minute})
+		began := time.Now()
+		for id := range param.PEID(3) {
+			s.Apply(register("echo", id+1, began))
+		}
+		one[Removed](t, s, remove(s.Get("echo", 1), Unreachable, began))
+		one[Suspected](t, s, remove(s.Get("echo", 2), Unreachable, set(began.Add(59*time.Second), 3600)))
+		one[Removed](t, s, remove(s.Get("echo", 3), Unreachable, set(began.Add(61*time.Second), -3600)))
 	})
 }
 
