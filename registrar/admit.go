@@ -17,7 +17,8 @@ type origin struct {
 	remote  []netip.AddrPort
 }
 
-// addr is the peer's primary address, under which it is counted.
+// addr is the peer's primary address. The peer has it for sure: on SCTP the others
+// are those it claims, and may not have been reached yet.
 func (o origin) addr() netip.Addr {
 	if len(o.remote) == 0 {
 		return netip.Addr{}
@@ -37,10 +38,20 @@ func (o origin) has(a netip.Addr) bool {
 	return slices.ContainsFunc(o.remote, func(r netip.AddrPort) bool { return r.Addr() == a })
 }
 
-// sharesAddress reports whether both ends have an address in common.
-func (o origin) sharesAddress(other origin) bool {
-	return slices.ContainsFunc(other.remote, func(r netip.AddrPort) bool { return o.has(r.Addr()) })
+// clientOf returns under what a peer with the address is counted: an IPv6 address
+// without its last bits, because one host can have as many of these as it likes.
+func clientOf(a netip.Addr, prefix6 int) netip.Addr {
+	if !a.Is6() || a.IsLinkLocalUnicast() || prefix6 >= a.BitLen() {
+		return a
+	}
+	prefix, err := a.WithZone("").Prefix(prefix6)
+	if err != nil {
+		return a
+	}
+	return prefix.Addr()
 }
+
+func (r *Registrar) client(a netip.Addr) netip.Addr { return clientOf(a, r.limits().ClientPrefix6) }
 
 // admission holds the rules for what a registration may contain by itself,
 // before it is compared with its pool.

@@ -16,6 +16,7 @@ type announceMachine struct {
 	limit  int // how many registrars are remembered
 	others map[param.RegistrarID]*heard
 	due    time.Time
+	looked time.Time // for outdated ones
 }
 
 // heard is one other registrar.
@@ -43,7 +44,9 @@ func (a *announceMachine) hear(id param.RegistrarID, now time.Time) {
 		h.last = now
 		return
 	}
-	a.expire(now)
+	if len(a.others) >= a.limit && now.Sub(a.looked) >= time.Second {
+		a.expire(now)
+	}
 	if len(a.others) < a.limit {
 		a.others[id] = &heard{last: now}
 	}
@@ -60,6 +63,7 @@ func (a *announceMachine) tick(now time.Time) bool {
 }
 
 func (a *announceMachine) expire(now time.Time) {
+	a.looked = now
 	for id, h := range a.others {
 		if now.Sub(h.last) > h.outdated() {
 			delete(a.others, id)

@@ -5,26 +5,26 @@ import (
 	"sync"
 )
 
-// census knows all connections, and how many each peer address has. Its methods
+// census knows all connections, and how many each client has. Its methods
 // may be called concurrently.
 type census struct {
-	mu     sync.Mutex
-	conns  map[*conn]struct{}
-	byAddr map[netip.Addr]int
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	byClient map[netip.Addr]int
 }
 
 func newCensus() *census {
-	return &census{conns: make(map[*conn]struct{}), byAddr: make(map[netip.Addr]int)}
+	return &census{conns: make(map[*conn]struct{}), byClient: make(map[netip.Addr]int)}
 }
 
 // enter adds a connection unless one of the limits is reached, and then names it.
-func (s *census) enter(c *conn, total, perAddr int) (limit string, ok bool) {
+func (s *census) enter(c *conn, total, perClient int) (limit string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case len(s.conns) >= total:
 		return "connections", false
-	case s.byAddr[c.peer.addr()] >= perAddr:
+	case s.byClient[c.client] >= perClient:
 		return "connections_per_address", false
 	}
 	s.add(c)
@@ -41,15 +41,15 @@ func (s *census) enterDialled(c *conn) {
 
 func (s *census) add(c *conn) {
 	s.conns[c] = struct{}{}
-	s.byAddr[c.peer.addr()]++
+	s.byClient[c.client]++
 }
 
 func (s *census) leave(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if s.byAddr[c.peer.addr()]--; s.byAddr[c.peer.addr()] == 0 {
-		delete(s.byAddr, c.peer.addr())
+	if s.byClient[c.client]--; s.byClient[c.client] == 0 {
+		delete(s.byClient, c.client)
 	}
 }
 

@@ -176,6 +176,12 @@ type Limits struct {
 	// Connections is the number of connections in all, default 20000, and
 	// ConnectionsPerAddress of one peer address, default 5000.
 	Connections, ConnectionsPerAddress int
+	// ClientPrefix6 says who is one client where clients are counted, for the
+	// limits on connections, pools, elements and reports: IPv6 addresses that
+	// agree in so many first bits, 1 to 128. Default 64, the addresses that a
+	// host can choose from; 128 counts each address, for networks whose hosts
+	// share one prefix and can be trusted not to use that.
+	ClientPrefix6 int
 	// Inbox is the number of events that wait for the owner loop. Default
 	// 1024; when it is full, readers wait.
 	Inbox int
@@ -184,10 +190,11 @@ type Limits struct {
 	SendQueue int
 	// Elements and Pools bound the handlespace. Defaults 2,000,000 and
 	// 500,000. ElementsPerClient and PoolsPerClient bound what one peer
-	// address registers. Defaults 20000 and 2000.
-	Elements, Pools, ElementsPerClient, PoolsPerClient int
-	// HandleLength is the longest pool handle, octets. Default: what fits a
-	// message.
+	// address registers. Defaults 20000 and 2000. ElementSize is the size of
+	// one element, octets, encoded. Default 4096.
+	Elements, Pools, ElementsPerClient, PoolsPerClient, ElementSize int
+	// HandleLength is the longest pool handle, octets. Default and maximum
+	// 32768, so that it fits any message together with an element.
 	HandleLength int
 	// Addresses is the number of addresses in one transport. Default 64.
 	Addresses int
@@ -230,16 +237,19 @@ type Limits struct {
 // DefaultLimits returns the limits described at the fields.
 func DefaultLimits() Limits {
 	return Limits{
-		MessageSize: 16384, Connections: 20000, ConnectionsPerAddress: 5000,
+		MessageSize: 16384, Connections: 20000, ConnectionsPerAddress: 5000, ClientPrefix6: 64,
 		Inbox: 1024, SendQueue: 256,
-		Elements: 2000000, Pools: 500000, ElementsPerClient: 20000, PoolsPerClient: 2000,
-		HandleLength: 65531, Addresses: 64,
+		Elements: 2000000, Pools: 500000, ElementsPerClient: 20000, PoolsPerClient: 2000, ElementSize: 4096,
+		HandleLength: maxHandle, Addresses: 64,
 		Subscriptions: 100000, SubscriptionsPerConnection: 256,
 		ReportRate: 10, ReportBurst: 50, Reporters: 65536, MaxBadPEReports: 3,
 		RemovalShare: 0.5, RemovalWindow: time.Minute, RemovalFloor: 10,
 		Dials: 256, TablePage: 16384, PoolLabels: 100, Watchers: 64,
 	}
 }
+
+// maxHandle is the longest handle that may be allowed.
+const maxHandle = 32768
 
 // rsplibHandle is the longest pool handle that rsplib bears.
 const rsplibHandle = 32
@@ -301,12 +311,14 @@ func (l Limits) withDefaults(d Limits) Limits {
 	setDefault(&l.MessageSize, d.MessageSize)
 	setDefault(&l.Connections, d.Connections)
 	setDefault(&l.ConnectionsPerAddress, d.ConnectionsPerAddress)
+	setDefault(&l.ClientPrefix6, d.ClientPrefix6)
 	setDefault(&l.Inbox, d.Inbox)
 	setDefault(&l.SendQueue, d.SendQueue)
 	setDefault(&l.Elements, d.Elements)
 	setDefault(&l.Pools, d.Pools)
 	setDefault(&l.ElementsPerClient, d.ElementsPerClient)
 	setDefault(&l.PoolsPerClient, d.PoolsPerClient)
+	setDefault(&l.ElementSize, d.ElementSize)
 	setDefault(&l.HandleLength, d.HandleLength)
 	setDefault(&l.Addresses, d.Addresses)
 	setDefault(&l.Subscriptions, d.Subscriptions)
@@ -378,13 +390,15 @@ func (c Config) Validate() error {
 		{"message size", l.MessageSize, 64, transport.MaxMessage},
 		{"connections", l.Connections, 1, 1 << 24},
 		{"connections per address", l.ConnectionsPerAddress, 1, 1 << 24},
+		{"client prefix", l.ClientPrefix6, 1, 128},
 		{"inbox", l.Inbox, 1, 1 << 20},
 		{"send queue", l.SendQueue, 1, 1 << 16},
 		{"elements", l.Elements, 1, 1 << 30},
 		{"pools", l.Pools, 1, 1 << 30},
 		{"elements per client", l.ElementsPerClient, 1, 1 << 30},
 		{"pools per client", l.PoolsPerClient, 1, 1 << 30},
-		{"handle length", l.HandleLength, 1, 65531},
+		{"element size", l.ElementSize, 64, 16384},
+		{"handle length", l.HandleLength, 1, maxHandle},
 		{"addresses", l.Addresses, 1, 4096},
 		{"subscriptions", l.Subscriptions, 1, 1 << 30},
 		{"subscriptions per connection", l.SubscriptionsPerConnection, 1, 1 << 30},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,14 +54,16 @@ func (e errEnded) Error() string { return "connection ended: " + e.reason }
 type conn struct {
 	r      *Registrar
 	t      transport.Conn
-	port   protocol // what the endpoint is for
-	peer   origin   // as it was when the connection came up
+	port   protocol   // what the endpoint is for
+	peer   origin     // as it was when the connection came up
+	client netip.Addr // under which the peer is counted
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	log    logrus.FieldLogger
 
-	active     atomic.Bool  // received something since the loop looked last
-	busy       atomic.Int32 // requests in the loop and answers in the queue
+	active     atomic.Bool   // received something since the loop looked last
+	busy       atomic.Int32  // requests in the loop and answers in the queue
+	less       chan struct{} // has a value after busy became less
 	subscribed atomic.Bool
 	queue      sendQueue
 	answering  sending // by the reader
@@ -103,9 +106,11 @@ func (r *Registrar) newConn(t transport.Conn, port protocol) *conn {
 	c := &conn{
 		r: r, t: t, port: port,
 		peer:          origin{t.Network(), t.RemoteAddrs()},
+		less:          make(chan struct{}, 1),
 		elements:      make(map[elementKey]struct{}),
 		subscriptions: make(map[param.PoolHandle]uint32),
 	}
+	c.client = r.client(c.peer.addr())
 	c.ctx, c.cancel = context.WithCancelCause(r.ctx)
 	c.log = r.cfg.Log.WithFields(logrus.Fields{"peer": c.peer.addr(), "network": c.peer.network})
 	c.active.Store(true)
@@ -137,7 +142,7 @@ func (c *conn) sendEncoded(data []byte) {
 	switch {
 	case !ok:
 		c.r.metrics.drops.WithLabelValues("send").Inc()
-		c.log.Warn("peer does not read, connection cut: send queue full")
+		c.r.notices.cut.log(c.log.Warn, "peer does not read, connection cut: send queue full", time.Now())
 		c.end(reasonSlow)
 	case start:
 		c.r.group.Go(c.write)
@@ -156,7 +161,7 @@ func (c *conn) write() {
 			msgs[i] = transport.Message{Data: data, PPID: transport.PPIDASAP}
 		}
 		c.deliver(&c.writing, msgs)
-		c.busy.Add(int32(-len(items)))
+		c.settled(len(items))
 	}
 }
 
@@ -193,7 +198,7 @@ func (c *conn) deliver(s *sending, msgs []transport.Message) {
 // cutIfStuck ends the connection when its peer does not take what is sent to it.
 func (c *conn) cutIfStuck() {
 	if c.answering.stuck() || c.writing.stuck() {
-		c.log.Warn("peer does not read, connection cut: write time-out")
+		c.r.notices.cut.log(c.log.Warn, "peer does not read, connection cut: write time-out", time.Now())
 		c.end(reasonSlow)
 	}
 }
@@ -238,7 +243,7 @@ func (c *conn) pathChanges() {
 				continue
 			}
 			c.r.metrics.pathChanges.WithLabelValues(state).Inc()
-			c.log.WithFields(logrus.Fields{"address": e.Addr.Addr(), "state": state}).Info("path to the peer changed")
+			c.r.notices.paths.log(c.log.WithFields(logrus.Fields{"address": e.Addr.Addr(), "state": state}).Info, "path to the peer changed", time.Now())
 		default:
 			return
 		}
@@ -312,7 +317,7 @@ func (c *conn) handleASAP(data []byte) {
 	case *asap.EndpointKeepAliveAck:
 		c.fromElement(func(from origin, now time.Time) { c.r.owner.keepAliveAcked(c, m, from, now) })
 	case *asap.EndpointUnreachable:
-		c.toLoop(func(now time.Time) { c.r.owner.unreachable(c, m, now) })
+		c.report(m)
 	case *asap.Error:
 		c.log.WithField("causes", m.Causes.String()).Debug("peer reports an error")
 	default:
@@ -355,7 +360,7 @@ func (c *conn) refuseMalformed(msg asap.Message, err error) {
 // over TCP is closed (ASAP-2.1-01, AMB-02).
 func (c *conn) fromElement(do func(origin, time.Time)) {
 	if c.r.cfg.Strict && c.peer.network == transport.TCP {
-		c.log.Warn("registration over TCP refused: --rfc-strict")
+		c.r.notices.refused.log(c.log.Warn, "registration over TCP refused: --rfc-strict", time.Now())
 		c.end(reasonRole)
 		return
 	}
@@ -367,18 +372,50 @@ func (c *conn) fromElement(do func(origin, time.Time)) {
 	c.toLoop(func(now time.Time) { do(from, now) })
 }
 
+// report passes a report to the owner loop unless its sender makes too many.
+func (c *conn) report(m *asap.EndpointUnreachable) {
+	if !c.r.reports.allow(c.client, time.Now()) {
+		c.r.metrics.reports.WithLabelValues(resultLimited).Inc()
+		c.r.exceeded("report_rate")
+		return
+	}
+	c.toLoop(func(now time.Time) { c.r.owner.unreachable(c, m, now) })
+}
+
+// outstandingRequests bounds the requests of one connection that are in the loop
+// or wait to be answered, so that one can't fill the inbox, nor its send queue if
+// it asks faster than it reads.
+const outstandingRequests = 8
+
 // toLoop passes work to the owner loop; answers given before go out first. The
-// loop calls c.done when the request has its answer.
+// loop calls c.done when the request has its answer. It waits while the
+// connection has too many outstanding requests.
 func (c *conn) toLoop(do func(time.Time)) {
 	c.flush()
+	for c.busy.Load() >= outstandingRequests {
+		select {
+		case <-c.less:
+		case <-c.ctx.Done():
+			return
+		}
+	}
 	c.busy.Add(1)
 	if !c.r.post(do) {
-		c.busy.Add(-1)
+		c.settled(1)
 	}
 }
 
 // done ends a request that toLoop passed.
-func (c *conn) done() { c.busy.Add(-1) }
+func (c *conn) done() { c.settled(1) }
+
+// settled counts n fewer requests and answers.
+func (c *conn) settled(n int) {
+	c.busy.Add(int32(-n))
+	select {
+	case c.less <- struct{}{}:
+	default:
+	}
+}
 
 // resolve answers a handle resolution directly, unless it concerns updates or an
 // earlier request of this connection still waits for its answer.

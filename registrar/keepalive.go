@@ -131,6 +131,14 @@ func (k *keepAlive) failed(key elementKey, now time.Time) {
 	}
 }
 
+// postponed says that the keep-alive could not be sent for a reason that is not
+// the element's: there will be another one.
+func (k *keepAlive) postponed(key elementKey, now time.Time) {
+	if w := k.watched[key]; w != nil && (w.phase == outstanding || w.phase == held) {
+		k.hurry(w, now)
+	}
+}
+
 // acked takes an acknowledgement, asked for or late, and returns the generation
 // that is alive; false when the element is not watched.
 func (k *keepAlive) acked(key elementKey, now time.Time) (handlespace.Generation, bool) {
@@ -139,7 +147,7 @@ func (k *keepAlive) acked(key elementKey, now time.Time) (handlespace.Generation
 		return handlespace.Generation{}, false
 	}
 	w.misses = 0
-	if w.phase == outstanding || w.phase == undelivered {
+	if w.phase != resting {
 		k.rest(w, now)
 	}
 	return w.generation, true

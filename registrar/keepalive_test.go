@@ -43,6 +43,7 @@ func TestKeepAliveMachine(t *testing.T) {
 	fall := func(k *keepAlive, now time.Time) { k.fall(a, now) }
 	ack := func(k *keepAlive, now time.Time) { k.acked(a, now) }
 	failed := func(k *keepAlive, now time.Time) { k.failed(a, now) }
+	postponed := func(k *keepAlive, now time.Time) { k.postponed(a, now) }
 	sec := time.Second
 	for _, tt := range []struct {
 		name   string
@@ -91,6 +92,15 @@ func TestKeepAliveMachine(t *testing.T) {
 		{"one that is held can fail", nil, []step{
 			{0, watch, 0, 0}, {30 * sec, nothing, 1, 0}, {30 * sec, func(k *keepAlive, _ time.Time) { k.hold(a) }, 0, 0}, {31 * sec, failed, 0, 1},
 		}},
+		{"one that is held and spoken up for is settled", nil, []step{
+			{0, watch, 0, 0}, {30 * sec, nothing, 1, 0}, {30 * sec, func(k *keepAlive, _ time.Time) { k.hold(a) }, 0, 0}, {31 * sec, ack, 0, 0},
+			{32 * sec, func(k *keepAlive, now time.Time) { k.sent(a, now) }, 0, 0}, {33 * sec, failed, 0, 0}, {60 * sec, nothing, 0, 0}, {61 * sec, nothing, 1, 0},
+		}},
+		{"what is postponed is no miss, and keeps the gap", nil, []step{
+			{0, watch, 0, 0}, {10 * sec, fall, 1, 0}, {10*sec + 1, postponed, 0, 0}, {11*sec - 1, nothing, 0, 0}, {11 * sec, nothing, 1, 0},
+			{11*sec + 1, failed, 0, 1},
+		}},
+		{"nothing to postpone at rest", nil, []step{{0, watch, 0, 0}, {10 * sec, postponed, 0, 0}, {30 * sec, nothing, 1, 0}}},
 		{"who was not removed is asked again later", nil, []step{
 			{0, watch, 0, 0}, {30 * sec, nothing, 1, 0}, {35 * sec, nothing, 0, 1}, {64 * sec, nothing, 0, 0}, {65 * sec, nothing, 1, 0},
 		}},
@@ -169,7 +179,11 @@ func TestKeepAliveInvariants(t *testing.T) {
 			case 4:
 				k.fall(key, now)
 			case 5:
-				k.failed(key, now)
+				if random.IntN(2) == 0 {
+					k.failed(key, now)
+				} else {
+					k.postponed(key, now)
+				}
 			default:
 				k.acked(key, now)
 			}

@@ -98,9 +98,8 @@ type poolLabels struct {
 	epoch atomic.Uint64 // grows when a label was freed: what readers keep is void
 }
 
+// label returns the label of a pool. The mutex is held.
 func (l *poolLabels) label(handle param.PoolHandle) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if !l.known[handle] {
 		if len(l.known) >= l.limit {
 			return otherPools
@@ -110,13 +109,12 @@ func (l *poolLabels) label(handle param.PoolHandle) string {
 	return admin.EscapeHandle(handle)
 }
 
-// forget frees a pool's label.
+// forget frees a pool's label, after the pool has gone.
 func (m *metrics) forget(handle param.PoolHandle) {
 	m.labels.mu.Lock()
-	known := m.labels.known[handle]
-	delete(m.labels.known, handle)
-	m.labels.mu.Unlock()
-	if known {
+	defer m.labels.mu.Unlock()
+	if m.labels.known[handle] {
+		delete(m.labels.known, handle)
 		m.labels.epoch.Add(1)
 		m.resolutions.DeletePartialMatch(prometheus.Labels{"pool": admin.EscapeHandle(handle)})
 	}
@@ -168,6 +166,7 @@ func (t *tally) settle() {
 type tallies struct {
 	messages [asapTypes]int // received and not yet counted, by type
 	byPool   map[param.PoolHandle]*tally
+	none     *tally // of pools that don't exist
 	epoch    uint64
 	handle   param.PoolHandle // asked for last
 	latest   *tally
@@ -189,11 +188,26 @@ func (t *tallies) of(m *metrics, handle param.PoolHandle) *tally {
 	}
 	one := t.byPool[handle]
 	if one == nil {
+		pool, ok := m.space.Pool(handle)
+		if !ok {
+			return t.missing(m)
+		}
+		handle = pool.Handle // a reader's own copies would take memory
 		one = m.tally(handle)
 		t.byPool[handle] = one
 	}
 	t.handle, t.latest = handle, one
 	return one
+}
+
+// missing returns the counters of all pools that don't exist: which ones were
+// asked for is not remembered.
+func (t *tallies) missing(m *metrics) *tally {
+	if t.none == nil {
+		t.none = m.tally("")
+	}
+	t.handle, t.latest = "", t.none
+	return t.none
 }
 
 // received counts a message.
@@ -218,9 +232,12 @@ func (t *tallies) settle(m *metrics) {
 
 // tally makes the counters of a pool; one that does not exist gets no label.
 func (m *metrics) tally(handle param.PoolHandle) *tally {
+	// Held until the counters are there, so that forget finds them.
+	m.labels.mu.Lock()
+	defer m.labels.mu.Unlock()
 	label, policy := otherPools, ""
 	if info, ok := m.space.Pool(handle); ok {
-		label, policy = m.labels.label(handle), info.Policy.String()
+		label, policy = m.labels.label(info.Handle), info.Policy.String()
 	}
 	return &tally{
 		m:        m,
@@ -233,6 +250,16 @@ func (m *metrics) tally(handle param.PoolHandle) *tally {
 func (m *metrics) watch(space *handlespace.Space) {
 	m.space = space
 	m.registry.MustRegister(spaceCollector{m})
+}
+
+// poolLabel returns the label of a pool that was there a moment ago.
+func (m *metrics) poolLabel(handle param.PoolHandle) string {
+	m.labels.mu.Lock()
+	defer m.labels.mu.Unlock()
+	if _, ok := m.space.Pool(handle); !ok {
+		return otherPools
+	}
+	return m.labels.label(handle)
 }
 
 // spaceCollector describes the handlespace.
@@ -255,7 +282,7 @@ func (c spaceCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(poolsDesc, counts.Pools)
 	rest := counts
 	for _, info := range c.m.space.Pools(nil, "", c.m.labels.limit) {
-		label := c.m.labels.label(info.Handle)
+		label := c.m.poolLabel(info.Handle)
 		if label == otherPools {
 			continue
 		}

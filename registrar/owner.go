@@ -33,9 +33,9 @@ type owner struct {
 	proposed  map[uint64]*proposal
 
 	keepAlive     *keepAlive
-	reports       *rateLimiter
 	clients       *ledger
 	subscriptions *subscriptions[*conn]
+	updates       *updates
 	homes         map[elementKey]*conn // over which connection an element is reached
 	probes        *prober
 	announce      *announceMachine // nil without multicast
@@ -68,8 +68,8 @@ func newOwner(r *Registrar, space *handlespace.Space, order Sequencer, now time.
 	cfg := r.config()
 	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	o.keepAlive = newKeepAlive(cfg.Timers.KeepAlive, random)
-	o.reports = newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters)
 	o.subscriptions = newSubscriptions[*conn](cfg.Timers.UpdateDelay, cfg.Limits.Subscriptions)
+	o.updates = newUpdates(o)
 	o.probes = newProber(o)
 	if len(cfg.Announce) > 0 {
 		o.announce = newAnnounceMachine(r.id, cfg.Timers.Announce, maxRegistrars, now)
@@ -126,6 +126,7 @@ func (o *owner) next() time.Time {
 	earlier(o.look, true)
 	earlier(o.keepAlive.next())
 	earlier(o.subscriptions.next())
+	earlier(o.updates.wake())
 	earlier(o.space.NextDeadline(o.r.id))
 	if o.announce != nil {
 		earlier(o.announce.due, true)
@@ -154,8 +155,9 @@ func (o *owner) tick(now time.Time) {
 	o.deliver(now)
 
 	for _, handle := range o.subscriptions.tick(now) {
-		o.update(handle)
+		o.updates.changed(handle, now)
 	}
+	o.updates.tick(now)
 	if o.announce != nil && o.announce.tick(now) {
 		o.r.announcer.wake()
 	}
@@ -239,22 +241,22 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 		if e.PoolRemoved {
 			o.r.metrics.forget(e.Handle)
 		}
-		o.logElement(e.Record).WithField("cause", e.Cause.String()).Info("element removed")
+		o.r.notices.removed.log(o.logElement(e.Record).WithField("cause", e.Cause.String()).Info, "element removed", now)
 	case handlespace.Suspected:
 		o.subscriptions.changed(e.Handle, now)
 		o.r.metrics.removals.WithLabelValues("suspected").Inc()
 		o.r.exceeded("removal_share")
-		o.logElement(e.Record).WithField("cause", e.Cause.String()).
-			Warn("element marked suspect instead of removed: the pool loses too many at once")
+		o.r.notices.suspected.log(o.logElement(e.Record).WithField("cause", e.Cause.String()).Warn,
+			"element marked suspect instead of removed: the pool loses too many at once", now)
 	case handlespace.Recovered:
 		o.subscriptions.changed(e.Handle, now)
-		o.logElement(e.Record).Info("suspect element answered")
+		o.r.notices.recovered.log(o.logElement(e.Record).Info, "suspect element answered", now)
 	}
 	o.r.feed.Publish(event, now)
 }
 
 func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
-	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": string(r.Handle), "element": r.Element.ID.String()})
+	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": handleText(r.Handle), "element": r.Element.ID.String()})
 }
 
 // tellRemoved tells an element that its registration has run out (ASAP-2.2.4-01)
@@ -318,20 +320,6 @@ func (o *owner) sweepIdle() {
 	}
 }
 
-// update tells a pool's subscribers what it looks like now. When the pool is gone
-// a negative answer ends their subscriptions (AMB-54).
-func (o *owner) update(handle param.PoolHandle) {
-	for _, c := range o.subscriptions.of(handle) {
-		q := asap.HandleResolution{SendUpdates: true, Handle: handle, Items: c.subscriptions[handle]}
-		answer, found := o.r.appendResolution(nil, &q, true, new(handlespace.Bookmark), &o.r.loopScratch)
-		if !found {
-			o.unsubscribe(c, handle)
-		}
-		c.sendEncoded(answer)
-		o.r.metrics.updates.Inc()
-	}
-}
-
 func (o *owner) unsubscribe(c *conn, handle param.PoolHandle) {
 	o.subscriptions.remove(handle, c)
 	delete(c.subscriptions, handle)
@@ -343,7 +331,7 @@ func (o *owner) unsubscribe(c *conn, handle param.PoolHandle) {
 func (o *owner) reconfigure(cfg *Config) {
 	o.keepAlive.timers = cfg.Timers.KeepAlive
 	o.subscriptions.delay, o.subscriptions.limit = cfg.Timers.UpdateDelay, cfg.Limits.Subscriptions
-	o.reports.rate, o.reports.burst, o.reports.limit = cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters
+	o.r.reports.set(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters)
 	if o.announce != nil {
 		o.announce.t6 = cfg.Timers.Announce
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"syscall"
 	"time"
 
 	"rserpool/asap"
@@ -20,7 +22,7 @@ type prober struct {
 	o        *owner
 	targets  map[string]*target
 	byConn   map[*conn]*target
-	waiting  []*target // for dials to end, because of Limits.Dials
+	waiting  lines // for dials to end, because of Limits.Dials
 	dialling int
 }
 
@@ -31,6 +33,43 @@ type target struct {
 	keys    map[elementKey]struct{} // to be probed when it is connected
 	started bool
 	conn    *conn
+}
+
+// targetName tells ASAP transports apart.
+func targetName(to param.Transport) string { return fmt.Sprint(to.Type, to.AddrPorts()) }
+
+// lines are the targets that wait to be dialled, one line for each client. These
+// take turns, so that one with many dead elements does not hold up the others.
+type lines struct {
+	waiting map[netip.Addr][]*target
+	turns   []netip.Addr // clients with a line, who is next first
+}
+
+func (l *lines) push(client netip.Addr, t *target) {
+	if l.waiting == nil {
+		l.waiting = make(map[netip.Addr][]*target)
+	}
+	if len(l.waiting[client]) == 0 {
+		l.turns = append(l.turns, client)
+	}
+	l.waiting[client] = append(l.waiting[client], t)
+}
+
+// pop returns nil when nobody waits.
+func (l *lines) pop() *target {
+	if len(l.turns) == 0 {
+		return nil
+	}
+	client := l.turns[0]
+	l.turns = l.turns[1:]
+	line := l.waiting[client]
+	if len(line) == 1 {
+		delete(l.waiting, client)
+	} else {
+		l.waiting[client] = line[1:]
+		l.turns = append(l.turns, client)
+	}
+	return line[0]
 }
 
 func newProber(o *owner) *prober {
@@ -45,12 +84,12 @@ func (p *prober) send(key elementKey) {
 	}
 	now := time.Now()
 	record := p.o.space.Get(key.Handle, key.ID)
-	if record == nil || record.Element.ASAP.IsZero() {
+	if record == nil || len(record.Element.ASAP.Addrs) == 0 {
 		p.o.keepAlive.failed(key, now)
 		return
 	}
 	to := record.Element.ASAP
-	name := fmt.Sprint(to.Type, to.AddrPorts())
+	name := targetName(to)
 	t := p.targets[name]
 	switch {
 	case t == nil:
@@ -61,7 +100,7 @@ func (p *prober) send(key elementKey) {
 			p.start(t, now)
 			return
 		}
-		p.waiting = append(p.waiting, t)
+		p.waiting.push(p.o.r.client(to.Addrs[0]), t)
 	case t.conn != nil:
 		p.o.bind(key, t.conn)
 		p.keepAlive(t.conn, key)
@@ -88,7 +127,9 @@ func (p *prober) start(t *target, now time.Time) {
 	t.started = true
 	p.dialling++
 	for key := range t.keys {
-		p.o.keepAlive.sent(key, now)
+		if p.wanted(t, key) {
+			p.o.keepAlive.sent(key, now)
+		}
 	}
 	r := p.o.r
 	r.group.Go(func() {
@@ -102,20 +143,33 @@ func (p *prober) start(t *target, now time.Time) {
 	})
 }
 
+// wanted reports whether the keep-alive of an element still has to go to a target:
+// meanwhile the element may have gone, moved, or spoken up on another connection.
+func (p *prober) wanted(t *target, key elementKey) bool {
+	if c := p.o.homes[key]; c != nil && !c.gone {
+		return false
+	}
+	record := p.o.space.Get(key.Handle, key.ID)
+	return record != nil && targetName(record.Element.ASAP) == t.name
+}
+
 // dialled takes the result of a dial.
 func (p *prober) dialled(t *target, tc transport.Conn, err error, now time.Time) {
 	p.dialling--
-	for len(p.waiting) > 0 && p.dialling < p.o.r.limits().Dials {
-		next := p.waiting[0]
-		p.waiting = p.waiting[1:]
+	for p.dialling < p.o.r.limits().Dials {
+		next := p.waiting.pop()
+		if next == nil {
+			break
+		}
 		p.start(next, now)
 	}
 	if err != nil {
-		p.o.r.cfg.Log.WithError(err).WithField("element", t.name).Debug("element cannot be reached")
-		delete(p.targets, t.name)
-		for key := range t.keys {
-			p.o.keepAlive.failed(key, now)
-		}
+		p.undialled(t, err, now)
+		return
+	}
+	if p.o.r.ctx.Err() != nil {
+		// The registrar stops: nobody wants it any more.
+		_ = tc.Abort()
 		return
 	}
 	c := p.o.r.newConn(tc, protoASAP)
@@ -124,16 +178,42 @@ func (p *prober) dialled(t *target, tc transport.Conn, err error, now time.Time)
 	t.conn = c
 	p.byConn[c] = t
 	for key := range t.keys {
-		if other := p.o.homes[key]; other != nil && !other.gone {
-			continue // it registered again meanwhile
-		}
-		if p.o.space.Get(key.Handle, key.ID) != nil {
+		if p.wanted(t, key) {
 			p.o.bind(key, c)
 			p.keepAlive(c, key)
 		}
 	}
 	clear(t.keys)
 	p.release(c)
+}
+
+// undialled tells the machine of a dial that failed. What this machine lacks says
+// nothing of the element, which is tried again.
+func (p *prober) undialled(t *target, err error, now time.Time) {
+	delete(p.targets, t.name)
+	log := p.o.r.cfg.Log.WithError(err).WithField("element", t.name)
+	outcome := p.o.keepAlive.failed
+	if ownTrouble(err) {
+		outcome = p.o.keepAlive.postponed
+		p.o.r.metrics.keepAlives.WithLabelValues("postponed").Inc()
+		p.o.r.notices.dials.log(log.Warn, "cannot connect to an element, this machine is short of something", now)
+	} else {
+		log.Debug("element cannot be reached")
+	}
+	for key := range t.keys {
+		if p.wanted(t, key) {
+			outcome(key, now)
+		}
+	}
+}
+
+// ownTrouble tells whether a dial failed for want of this machine's own resources:
+// descriptors, memory, ports.
+func ownTrouble(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
+	}, func(own error) bool { return errors.Is(err, own) })
 }
 
 // release closes a connection to a target that no element needs any more.

@@ -43,6 +43,13 @@ func (q *sendQueue) take() [][]byte {
 	return items
 }
 
+// busy reports whether something waits or is being sent.
+func (q *sendQueue) busy() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.running
+}
+
 // close drops what waits and everything that comes later.
 func (q *sendQueue) close() {
 	q.mu.Lock()

@@ -3,12 +3,14 @@ package registrar
 import (
 	"container/list"
 	"net/netip"
+	"sync"
 	"time"
 )
 
 // rateLimiter allows each address a rate of something with a burst, in a table
-// of bounded size. It is a pure machine.
+// of bounded size. It has no clock; it may be used concurrently.
 type rateLimiter struct {
+	mu      sync.Mutex
 	rate    float64 // per second
 	burst   float64
 	limit   int
@@ -27,9 +29,18 @@ func newRateLimiter(rate, burst float64, limit int) *rateLimiter {
 		buckets: make(map[netip.Addr]*list.Element), recent: list.New()}
 }
 
+// set changes the limits; what was counted stays.
+func (l *rateLimiter) set(rate, burst float64, limit int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rate, l.burst, l.limit = rate, burst, limit
+}
+
 // allow reports whether the address may do it once more now. When the table is
 // full of addresses that are still being counted, new ones are refused.
 func (l *rateLimiter) allow(addr netip.Addr, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	e := l.buckets[addr]
 	if e == nil {
 		if len(l.buckets) >= l.limit && !l.evict(now) {

@@ -29,7 +29,10 @@ var (
 
 // maxRegistrars bounds the other registrars that are remembered from
 // announcements.
-const maxRegistrars = 1024
+//
+// It also bounds by how much a flood of made-up ones slows the registrar's own
+// announcements down.
+const maxRegistrars = 128
 
 // Registrar is one registrar. Its methods may be called concurrently.
 type Registrar struct {
@@ -46,6 +49,9 @@ type Registrar struct {
 	feed        *admin.Feed
 	announcer   *announcer
 	inbox       chan task
+	reports     *rateLimiter // of unreachable elements
+	notices     notices
+	files       int // how many may be open
 
 	mu        sync.Mutex
 	state     runState
@@ -89,6 +95,8 @@ func New(cfg Config) (*Registrar, error) {
 		census:  newCensus(),
 		feed:    admin.NewFeed(cfg.Limits.Watchers),
 		inbox:   make(chan task, cfg.Limits.Inbox),
+		reports: newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters),
+		files:   openFiles(),
 	}
 	r.current.Store(&cfg)
 	for r.id == 0 {
@@ -98,6 +106,7 @@ func New(cfg Config) (*Registrar, error) {
 	l := cfg.Limits
 	r.space = handlespace.New(handlespace.Config{
 		MaxPools: l.Pools, MaxElements: l.Elements, MaxPoolsPerOwner: l.PoolsPerClient,
+		MaxElementSize:  l.ElementSize,
 		MaxBadPEReports: l.MaxBadPEReports,
 		RemovalWindow:   l.RemovalWindow, RemovalFloor: l.RemovalFloor, RemovalShare: l.RemovalShare,
 		ResultLimits: l.Results,
@@ -189,6 +198,9 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 	for _, l := range r.listeners {
 		r.group.Go(func() { r.accept(l) })
 	}
+	if room, want := r.room(), r.limits().Connections; room < want {
+		r.cfg.Log.Warnf("at most %d connections instead of %d: the process may have no more than %d files open", room, want, r.files)
+	}
 	r.announcer.start()
 	if r.admin != nil {
 		r.group.Go(r.admin.Serve)
@@ -263,8 +275,23 @@ func (r *Registrar) halt() error {
 		<-r.loopDone
 	}
 	r.group.Wait()
+	r.clear()
 	r.listeners, r.admin = nil, nil
 	return errors.Join(errs...)
+}
+
+// clear does what was handed to the loop when that had ended already, for some of
+// it holds connections.
+func (r *Registrar) clear() {
+	for {
+		select {
+		case t := <-r.inbox:
+			t.do(time.Now())
+			r.group.Wait()
+		default:
+			return
+		}
+	}
 }
 
 // Run starts the registrar, serves until ctx ends, and stops it.
@@ -317,7 +344,7 @@ func (r *Registrar) accept(l listening) {
 				return
 			}
 			// Most likely too many open files: others may close theirs.
-			r.cfg.Log.WithError(err).Warn("cannot accept a connection")
+			r.notices.accepts.log(r.cfg.Log.WithError(err).Warn, "cannot accept a connection", time.Now())
 			select {
 			case <-r.ctx.Done():
 				return
@@ -327,7 +354,7 @@ func (r *Registrar) accept(l listening) {
 		}
 		c := r.newConn(t, l.port)
 		limits := r.limits()
-		if limit, ok := r.census.enter(c, limits.Connections, limits.ConnectionsPerAddress); !ok {
+		if limit, ok := r.census.enter(c, min(limits.Connections, r.room()), limits.ConnectionsPerAddress); !ok {
 			r.exceeded(limit)
 			r.metrics.closed.WithLabelValues(reasonLimit).Inc()
 			c.log.WithField("limit", limit).Debug("connection refused")
@@ -338,6 +365,13 @@ func (r *Registrar) accept(l listening) {
 		}
 		r.start(c)
 	}
+}
+
+// room is the number of connections for which there are files, besides those to be
+// kept for connections to elements and for the registrar's own use.
+func (r *Registrar) room() int {
+	const own = 32
+	return max(1, r.files-min(r.limits().Dials+own, r.files/4))
 }
 
 const acceptPause = 50 * time.Millisecond
@@ -422,10 +456,12 @@ func (r *Registrar) reload(cfg Config) error {
 	fixed("rfc-strict", cfg.Strict == old.Strict)
 	a, b := cfg.Limits, old.Limits
 	fixed("limits of the handlespace", a.Elements == b.Elements && a.Pools == b.Pools && a.PoolsPerClient == b.PoolsPerClient &&
+		a.ElementSize == b.ElementSize &&
 		a.MaxBadPEReports == b.MaxBadPEReports && a.RemovalShare == b.RemovalShare &&
 		a.RemovalWindow == b.RemovalWindow && a.RemovalFloor == b.RemovalFloor &&
 		fmt.Sprint(a.Results) == fmt.Sprint(b.Results))
 	fixed("inbox, pool labels and watchers", a.Inbox == b.Inbox && a.PoolLabels == b.PoolLabels && a.Watchers == b.Watchers)
+	fixed("message size", a.MessageSize == b.MessageSize) // the listeners have it
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}

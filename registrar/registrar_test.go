@@ -250,6 +250,8 @@ func TestReload(t *testing.T) {
 			change func(*Config)
 		}{
 			{"message size", func(c *Config) { c.Limits.MessageSize = 1 }},
+			{"message size: needs a restart", func(c *Config) { c.Limits.MessageSize++ }},
+			{"limits of the handlespace: needs a restart", func(c *Config) { c.Limits.ElementSize++ }},
 			{"identifier: needs a restart", func(c *Config) { c.ID = 7 }},
 			{"ASAP endpoints: needs a restart", func(c *Config) { c.ASAP = slices.Clone(c.ASAP); c.ASAP[0].Port++ }},
 			{"limits of the handlespace: needs a restart", func(c *Config) { c.Limits.Pools++ }},

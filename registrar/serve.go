@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -22,7 +23,8 @@ const (
 func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Time) {
 	element, warnings, refused := o.r.admission().admit(m.Handle, m.Element, from)
 	key := elementKey{Handle: m.Handle, ID: element.ID}
-	if refused == nil && !o.clients.fits(key, from.addr(), o.r.limits().ElementsPerClient) {
+	client := o.r.client(from.addr())
+	if refused == nil && !o.clients.fits(key, client, o.r.limits().ElementsPerClient) {
 		o.r.exceeded("elements_per_client")
 		refused = param.OperationError{param.NewCause(param.CauseLackOfResources)}
 	}
@@ -32,10 +34,10 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 		return
 	}
 	cmd := handlespace.Register{
-		Handle: m.Handle, Element: element, Owner: from.addr().String(),
+		Handle: m.Handle, Element: element, Owner: client.String(),
 		Raiser: o.r.id, Incarnation: o.r.incarnation, Now: now,
 	}
-	if other := o.homes[key]; other != nil && other != c && !other.gone && !other.peer.sharesAddress(from) {
+	if other := o.homes[key]; other != nil && other != c && !other.gone && !other.peer.has(from.addr()) {
 		if stored := o.space.Get(key.Handle, key.ID); stored != nil { // AMB-09
 			cmd.Conflict = stored.Generation
 		}
@@ -47,7 +49,8 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 			case handlespace.Rejected:
 				o.rejectRegistration(c, m, e.Causes)
 			case handlespace.Registered:
-				o.clients.add(key, from.addr())
+				key := e.Record.Key() // with the pool's own copy of its handle
+				o.clients.add(key, client)
 				if !c.gone {
 					o.bind(key, c)
 				}
@@ -63,14 +66,14 @@ func (o *owner) rejectRegistration(c *conn, m *asap.Registration, causes param.O
 		o.r.exceeded("handlespace")
 	}
 	o.r.metrics.registrations.WithLabelValues(resultRejected).Inc()
-	c.log.WithField("causes", causes.String()).Info("registration rejected")
+	o.r.notices.rejected.log(c.log.WithField("causes", causes.String()).Info, "registration rejected", time.Now())
 	c.send(&asap.RegistrationResponse{Reject: true, Handle: m.Handle, ID: m.Element.ID, Error: causes})
 }
 
 // deregister serves a DEREGISTRATION (section 3.2). What isn't there is granted
 // too.
 func (o *owner) deregister(c *conn, m *asap.Deregistration, from origin, now time.Time) {
-	cmd := handlespace.Deregister{Handle: m.Handle, ID: m.ID, From: from.addrs(), Now: now}
+	cmd := handlespace.Deregister{Handle: m.Handle, ID: m.ID, From: []netip.Addr{from.addr()}, Now: now}
 	o.propose(cmd, func(events []handlespace.Event, _ time.Time) {
 		defer c.done()
 		answer := &asap.DeregistrationResponse{Handle: m.Handle, ID: m.ID}
@@ -92,7 +95,7 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 	defer c.done()
 	key := elementKey{Handle: m.Handle, ID: m.ID}
 	record := o.space.Get(key.Handle, key.ID)
-	if record == nil || o.homes[key] != c && !slices.ContainsFunc(record.Element.ASAP.Addrs, from.has) {
+	if record == nil || o.homes[key] != c && !slices.Contains(record.Element.ASAP.Addrs, from.addr()) {
 		o.r.metrics.keepAlives.WithLabelValues("stray").Inc()
 		return
 	}
@@ -102,7 +105,7 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 	}
 	o.r.metrics.keepAlives.WithLabelValues("acknowledged").Inc()
 	if home := o.homes[key]; home == nil || home.gone {
-		o.bind(key, c)
+		o.bind(record.Key(), c)
 	}
 	if record.Suspect {
 		o.propose(handlespace.Alive{Handle: key.Handle, ID: key.ID, Generation: generation, Now: now}, nil)
@@ -113,12 +116,6 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 // element: it is counted, once per reporter, and the element is probed.
 func (o *owner) unreachable(c *conn, m *asap.EndpointUnreachable, now time.Time) {
 	defer c.done()
-	reporter := c.peer.addr()
-	if !o.reports.allow(reporter, now) {
-		o.r.metrics.reports.WithLabelValues(resultLimited).Inc()
-		o.r.exceeded("report_rate")
-		return
-	}
 	key := elementKey{Handle: m.Handle, ID: m.ID}
 	record := o.space.Get(key.Handle, key.ID)
 	if record == nil {
@@ -128,7 +125,7 @@ func (o *owner) unreachable(c *conn, m *asap.EndpointUnreachable, now time.Time)
 	o.r.metrics.reports.WithLabelValues(resultCounted).Inc()
 	o.propose(handlespace.Report{
 		Handle: key.Handle, ID: key.ID, Generation: record.Generation,
-		Reporter: reporter.String(), Now: now,
+		Reporter: c.client.String(), Now: now,
 	}, nil)
 	o.keepAlive.probe(key, now)
 }
@@ -138,9 +135,9 @@ func (o *owner) unreachable(c *conn, m *asap.EndpointUnreachable, now time.Time)
 func (o *owner) resolve(c *conn, q asap.HandleResolution) {
 	defer c.done()
 	updates := false
-	_, exists := o.space.Pool(q.Handle)
+	pool, exists := o.space.Pool(q.Handle)
 	if q.SendUpdates && exists && !o.r.rsplib() {
-		updates = o.subscribe(c, q)
+		updates = o.subscribe(c, pool.Handle, q.Items)
 	} else {
 		o.unsubscribe(c, q.Handle)
 	}
@@ -156,21 +153,21 @@ func (o *owner) resolve(c *conn, q asap.HandleResolution) {
 
 // subscribe lets c know of changes of a pool from now on; false when a limit is
 // reached.
-func (o *owner) subscribe(c *conn, q asap.HandleResolution) bool {
+func (o *owner) subscribe(c *conn, handle param.PoolHandle, items uint32) bool {
 	if c.gone {
 		return false
 	}
-	if _, again := c.subscriptions[q.Handle]; !again {
+	if _, again := c.subscriptions[handle]; !again {
 		if len(c.subscriptions) >= o.r.limits().SubscriptionsPerConnection {
 			o.r.exceeded("subscriptions_per_connection")
 			return false
 		}
-		if !o.subscriptions.add(q.Handle, c) {
+		if !o.subscriptions.add(handle, c) {
 			o.r.exceeded("subscriptions")
 			return false
 		}
 	}
-	c.subscriptions[q.Handle] = q.Items
+	c.subscriptions[handle] = items
 	c.subscribed.Store(true)
 	return true
 }

@@ -1,0 +1,469 @@
+package registrar
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+)
+
+// hooked is a network whose dials and accepted connections a test changes.
+type hooked struct {
+	transport.Network
+	dial   func() error
+	late   func(context.Context, transport.Conn) transport.Conn // after a dial
+	accept func(transport.Conn) transport.Conn
+}
+
+func (n hooked) Dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
+	if n.dial != nil {
+		if err := n.dial(); err != nil {
+			return nil, err
+		}
+	}
+	c, err := n.Network.Dial(ctx, local, remote, opt)
+	if err == nil && n.late != nil {
+		c = n.late(ctx, c)
+	}
+	return c, err
+}
+
+func (n hooked) Listen(ctx context.Context, local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
+	l, err := n.Network.Listen(ctx, local, opt)
+	return hookedListener{l, n.accept}, err
+}
+
+type hookedListener struct {
+	transport.Listener
+	accept func(transport.Conn) transport.Conn
+}
+
+func (l hookedListener) Accept(ctx context.Context) (transport.Conn, error) {
+	c, err := l.Listener.Accept(ctx)
+	if err == nil && l.accept != nil {
+		c = l.accept(c)
+	}
+	return c, err
+}
+
+func hook(h hooked) func(*Config) {
+	return func(c *Config) {
+		h.Network, _ = c.Networks.Get(transport.Mem)
+		c.Networks = transport.NewNetworks(h)
+	}
+}
+
+// claiming is an association whose peer says that it has another address too.
+type claiming struct {
+	transport.Conn
+	claimed netip.AddrPort
+}
+
+func (c claiming) RemoteAddrs() []netip.AddrPort { return append(c.Conn.RemoteAddrs(), c.claimed) }
+
+// TestClaimedAddresses shows that the addresses that an association's peer claims
+// besides its primary one, and may not have, give it no power over others.
+func TestClaimedAddresses(t *testing.T) {
+	liar := netip.MustParseAddr("192.0.2.66")
+	const victim = "192.0.2.1"
+	inWorld(t, func(w *world) {
+		pe, bad := w.peer(victim), w.peer(liar.String())
+		pe.join(pool, pe.element(1))
+
+		bad.say(&asap.Deregistration{Handle: pool, ID: 1})
+		w.wantCauses(one[*asap.DeregistrationResponse](bad).Error, param.CauseSecurity)
+		w.wantStored(pool, 1, true)
+
+		w.wantCauses(bad.register(pool, bad.element(1)).Error, param.CauseNonUniquePEID)
+
+		bad.say(&asap.EndpointKeepAliveAck{Handle: pool, ID: 1})
+		if n := testutil.ToFloat64(w.r.metrics.keepAlives.WithLabelValues("stray")); n != 1 {
+			t.Errorf("%v stray acknowledgements", n)
+		}
+		pe.leave()
+		bad.acks[pool] = []param.PEID{1}
+		for range 60 {
+			bad.say(&asap.EndpointKeepAliveAck{Handle: pool, ID: 1})
+			w.after(100 * time.Millisecond)
+		}
+		w.wantStored(pool, 1, false)
+	}, hook(hooked{accept: func(c transport.Conn) transport.Conn {
+		if c.RemoteAddrs()[0].Addr() == liar {
+			return claiming{c, netip.AddrPortFrom(netip.MustParseAddr(victim), 50000)}
+		}
+		return c
+	}}))
+}
+
+func TestClientOf(t *testing.T) {
+	for _, tt := range []struct {
+		a, b   string
+		prefix int
+		same   bool
+	}{
+		{"192.0.2.1", "192.0.2.2", 64, false},
+		{"2001:db8::1", "2001:db8::2:3:4:5", 64, true},
+		{"2001:db8::1", "2001:db8:0:1::1", 64, false},
+		{"2001:db8::1", "2001:db8::2", 128, false},
+		{"2001:db8::1", "2001:db8:0:1::1", 56, true},
+		// All hosts of a link share this prefix.
+		{"fe80::1%eth0", "fe80::2%eth0", 64, false},
+	} {
+		a, b := clientOf(netip.MustParseAddr(tt.a), tt.prefix), clientOf(netip.MustParseAddr(tt.b), tt.prefix)
+		if (a == b) != tt.same {
+			t.Errorf("%s and %s with %d bits: %s and %s", tt.a, tt.b, tt.prefix, a, b)
+		}
+	}
+}
+
+// TestOneHostWithManyAddresses shows that the addresses that an IPv6 host can
+// choose from count as one client everywhere.
+func TestOneHostWithManyAddresses(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pe := w.peer("2001:db8:1::1")
+		for id := range param.PEID(3) {
+			pe.join(pool, pe.element(id+1))
+		}
+		for n := range 8 {
+			pu := w.peer(fmt.Sprintf("2001:db8::%x", n+1))
+			if n >= 6 {
+				if !pu.closed() {
+					t.Errorf("connection %d not refused", n)
+				}
+				continue
+			}
+			pu.say(&asap.EndpointUnreachable{Handle: pool, ID: 1})
+			switch m := pu.register(param.PoolHandle(fmt.Sprint(n)), pu.element(1)); {
+			case n < 2 && m.Reject, n >= 2 && !m.Reject:
+				t.Errorf("registration %d: rejected %v", n, m.Reject)
+			}
+		}
+		if r := w.stored(pool, 1); r == nil || r.Reports != 1 {
+			t.Errorf("after reports from one network: %+v", r)
+		}
+	}, limits(func(l *Limits) { l.ConnectionsPerAddress, l.PoolsPerClient = 6, 2 }))
+}
+
+// TestDials shows that the registrar's own troubles and the slowness of some dials
+// cost no element its registration.
+func TestDials(t *testing.T) {
+	t.Run("a dial that fails for want of descriptors says nothing of the element", func(t *testing.T) {
+		var outcome atomic.Value
+		outcome.Store(error(syscall.EMFILE))
+		inWorld(t, func(w *world) {
+			pe := w.peer()
+			pe.join(pool, pe.element(1))
+			pe.leave()
+			w.after(10 * time.Second)
+			w.wantStored(pool, 1, true)
+			outcome.Store(error(syscall.ECONNREFUSED))
+			w.after(2 * time.Second)
+			w.wantStored(pool, 1, false)
+		}, hook(hooked{dial: func() error {
+			return &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", outcome.Load().(error))}
+		}}))
+	})
+	t.Run("a dial from before does not harm an element that has registered again", func(t *testing.T) {
+		var hold chan struct{}
+		inWorld(t, func(w *world) {
+			hold = make(chan struct{})
+			pe, pu := w.peer(), w.peer()
+			pe.join(pool, pe.element(1))
+			pe.conn.Abort() // the dial hangs now
+			w.after(time.Second)
+			again := pe.sibling(50001)
+			again.join(pool, again.element(1))
+			again.answerFor(pool) // slowly
+			pu.say(&asap.EndpointUnreachable{Handle: pool, ID: 1})
+			w.after(time.Second)
+			if _, ok := one[asap.Message](again).(*asap.EndpointKeepAlive); !ok {
+				t.Error("not asked")
+			}
+			close(hold) // the dial fails
+			w.after(time.Second)
+			w.wantStored(pool, 1, true)
+			again.say(&asap.EndpointKeepAliveAck{Handle: pool, ID: 1})
+			w.after(10 * time.Second)
+			w.wantStored(pool, 1, true)
+		}, hook(hooked{dial: func() error { <-hold; return syscall.ECONNREFUSED }}))
+	})
+	t.Run("an element that speaks up while its dial waits stays", func(t *testing.T) {
+		var hold chan struct{}
+		inWorld(t, func(w *world) {
+			hold = make(chan struct{})
+			other, pe := w.peer(), w.peer()
+			other.join(pool, other.element(1))
+			pe.join(pool, pe.element(2))
+			other.conn.Abort() // takes the only dial
+			w.after(time.Millisecond)
+			pe.conn.Abort() // has to wait
+			w.after(time.Millisecond)
+			again := pe.sibling(50001)
+			again.say(&asap.EndpointKeepAliveAck{Handle: pool, ID: 2})
+			w.after(time.Second)
+			close(hold)
+			w.after(20 * time.Second) // no keep-alive is due before 15 s
+			w.wantStored(pool, 1, false)
+			again.answerFor(pool, 2)
+			w.wantStored(pool, 2, true)
+		}, limits(func(l *Limits) { l.Dials = 1 }),
+			timers(func(t *Timers) { t.KeepAlive.Interval = time.Hour }),
+			hook(hooked{dial: func() error { <-hold; return syscall.ECONNREFUSED }}))
+	})
+	t.Run("clients take turns", func(t *testing.T) {
+		var l lines
+		target := func(name string) *target { return &target{name: name} }
+		a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+		for n := range 4 {
+			l.push(a, target(fmt.Sprint("a", n)))
+		}
+		l.push(b, target("b0"))
+		var got []string
+		for next := l.pop(); next != nil; next = l.pop() {
+			got = append(got, next.name)
+		}
+		if want := []string{"a0", "b0", "a1", "a2", "a3"}; !slices.Equal(got, want) || len(l.waiting) != 0 {
+			t.Errorf("order %v, %d lines left", got, len(l.waiting))
+		}
+	})
+}
+
+// TestNotices shows that peers can't fill the log.
+func TestNotices(t *testing.T) {
+	var n notice
+	var lines []string
+	say := func(args ...any) { lines = append(lines, fmt.Sprint(args...)) }
+	for range 1000 {
+		n.log(say, "rejected", epoch)
+	}
+	if len(lines) != noticeBurst {
+		t.Errorf("%d lines at once", len(lines))
+	}
+	lines = nil
+	for range 1000 {
+		n.log(say, "rejected", at(time.Second))
+	}
+	if want := "rejected (800 more of these were not logged)"; len(lines) != noticeRate || lines[0] != want {
+		t.Errorf("%d lines a second later, the first %q", len(lines), lines[0])
+	}
+	if s := handleText(param.PoolHandle(strings.Repeat("x", 5000))); len(s) > 100 {
+		t.Errorf("a long handle is logged in %d octets", len(s))
+	}
+}
+
+// TestSlowUsers shows that who reads slowly loses nothing but time, and takes no
+// memory meanwhile.
+func TestSlowUsers(t *testing.T) {
+	t.Run("many requests at once from a subscriber", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			pe, pu := w.peer(), w.peer()
+			pe.join(pool, pe.element(1))
+			pu.subscribe(pool)
+			w.net.Freeze("host2")
+			const n = 100
+			var msgs []transport.Message
+			for range n {
+				q, err := (&asap.HandleResolution{Handle: pool, SendUpdates: true}).Append(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				msgs = append(msgs, transport.Message{Data: q, PPID: transport.PPIDASAP})
+			}
+			w.after(time.Millisecond)
+			go pu.conn.Send(pu.ctx, msgs...)
+			w.after(2 * time.Second)
+			w.net.Thaw("host2")
+			w.after(2 * time.Second)
+			if got := len(pu.heard()); got != n || pu.closed() {
+				t.Errorf("%d answers, closed %v", got, pu.closed())
+			}
+		}, limits(func(l *Limits) { l.SendQueue = 16 }))
+	})
+	t.Run("a slow subscriber gets the latest state when it reads", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.net.Buffer = 128
+			pe, pu := w.peer(), w.peer()
+			pe.calm = true
+			pe.join(pool, pe.element(1))
+			pu.subscribe(pool)
+			w.net.Freeze("host2")
+			var last uint16
+			for n := range uint16(40) {
+				e := pe.element(1)
+				last = 1000 + n
+				e.User.Port = last
+				pe.join(pool, e)
+				w.after(200 * time.Millisecond)
+			}
+			w.net.Thaw("host2")
+			w.after(time.Second)
+			got := pu.heard()
+			if len(got) == 0 || len(got) > 8 {
+				t.Fatalf("%d updates", len(got))
+			}
+			m, ok := got[len(got)-1].(*asap.HandleResolutionResponse)
+			if !ok || !m.AcceptUpdates || m.Elements[0].User.Port != last {
+				t.Errorf("last update %+v", m)
+			}
+		})
+	})
+	t.Run("many subscribers are told in batches", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			pe := w.peer()
+			pe.join(pool, pe.element(1))
+			var users []*peer
+			for range 3*updateBatch + 1 {
+				pu := w.peer()
+				pu.subscribe(pool)
+				users = append(users, pu)
+			}
+			pe.join(pool, pe.element(2))
+			w.after(100 * time.Millisecond)
+			for _, pu := range users {
+				if m := one[*asap.HandleResolutionResponse](pu); len(m.Elements) != 2 {
+					t.Fatalf("update %+v", m)
+				}
+			}
+			if len(w.r.owner.updates.due) != 0 {
+				t.Error("updates left over")
+			}
+		})
+	})
+	t.Run("an element that never reads is cut off when its queue is full", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.net.Buffer = 128
+			pe := w.peer()
+			for id := range param.PEID(60) {
+				pe.join(pool, pe.element(id+1))
+			}
+			w.net.Freeze("host1")
+			w.after(time.Minute)
+			if testutil.ToFloat64(w.r.metrics.drops.WithLabelValues("send")) == 0 {
+				t.Error("not cut off")
+			}
+		}, limits(func(l *Limits) { l.SendQueue = 4 }), timers(func(t *Timers) {
+			t.Write, t.KeepAlive.Timeout = time.Hour, time.Hour
+		}))
+	})
+}
+
+// TestLongHandlesAreKeptOnce shows that what many connections and elements refer
+// to is one copy of a pool's handle, as handles may be long.
+func TestLongHandlesAreKeptOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		long := param.PoolHandle(strings.Repeat("x", 10000))
+		pe := w.peer()
+		before := heap()
+		for id := range param.PEID(200) {
+			if m := pe.register(long, pe.element(id+1)); m.Reject {
+				t.Fatal(m.Error)
+			}
+		}
+		for n := range 100 {
+			for k := range 20 { // pools that don't exist
+				pe.say(&asap.HandleResolution{Handle: long[:7000+20*n+k]})
+			}
+			pe.take()
+		}
+		pe.subscribe(long)
+		if grown := heap() - before; grown > 1<<20 {
+			t.Errorf("%d octets for a handle of %d", grown, len(long))
+		}
+	})
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestElementSize(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pe := w.peer()
+		e := pe.element(1)
+		e.User = param.Transport{Type: param.TypeOpaqueTransport, Opaque: make([]byte, 900)}
+		pe.join(pool, e)
+		e.User.Opaque = make([]byte, 1000)
+		w.wantCauses(pe.register(pool, e).Error, param.CauseLackOfResources)
+		if got := len(w.stored(pool, 1).Element.User.Opaque); got != 900 {
+			t.Errorf("stored %d octets", got)
+		}
+	}, limits(func(l *Limits) { l.ElementSize = 960 }))
+}
+
+// TestLabelsOfPoolsThatComeLater shows that to ask for a pool before it exists does
+// not deprive it of its metrics.
+func TestLabelsOfPoolsThatComeLater(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pe := w.peer()
+		pe.resolve("other handle")
+		pe.resolve(pool)
+		pe.join(pool, pe.element(1))
+		pe.resolve(pool)
+		if n := testutil.ToFloat64(w.r.metrics.resolutions.WithLabelValues(string(pool), "Round Robin", resultAccepted)); n != 1 {
+			t.Errorf("%v resolutions", n)
+		}
+	})
+}
+
+// TestOpenFiles shows that the registrar keeps files for itself where it may not
+// have many.
+func TestOpenFiles(t *testing.T) {
+	r, err := New(Config{Networks: transport.NewNetworks()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for files, want := range map[int]int{100000: 100000 - 256 - 32, 1000: 750, 40: 30, 1: 1} {
+		if r.files = files; r.room() != want {
+			t.Errorf("%d files: room for %d connections, want %d", files, r.room(), want)
+		}
+	}
+}
+
+// TestStopLeavesNoConnection shows that a connection to an element that comes up
+// while the registrar stops is closed.
+func TestStopLeavesNoConnection(t *testing.T) {
+	for range 20 { // whether the loop gets to see it is chance
+		closed := 0
+		inWorld(t, func(w *world) {
+			pe := w.peer()
+			pe.join(pool, pe.element(1))
+			pe.conn.Abort()
+			w.after(time.Second)
+			if err := w.r.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
+		}, hook(hooked{late: func(ctx context.Context, c transport.Conn) transport.Conn {
+			<-ctx.Done()
+			return counting{c, &closed}
+		}}))
+		if closed == 0 {
+			t.Fatal("connection left open")
+		}
+	}
+}
+
+// counting counts how often a connection is closed.
+type counting struct {
+	transport.Conn
+	closed *int
+}
+
+func (c counting) Close() error { *c.closed++; return c.Conn.Close() }
+func (c counting) Abort() error { *c.closed++; return c.Conn.Abort() }
