@@ -261,5 +261,5 @@ func LoadOf(share float64) uint32 {
 	case share >= 1:
 		return param.MaxLoad
 	}
-	return uint32(share * float64(param.MaxLoad))
+	return uint32(math.Round(share * float64(param.MaxLoad)))
 }

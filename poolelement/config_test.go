@@ -121,7 +121,7 @@ func TestValidateNamesAllProblems(t *testing.T) {
 
 func TestLoadOf(t *testing.T) {
 	for share, want := range map[float64]uint32{
-		-1: 0, 0: 0, 0.5: param.MaxLoad / 2, 1: param.MaxLoad, 7: param.MaxLoad, math.Inf(1): param.MaxLoad,
+		-1: 0, 0: 0, 0.5: 1 << 31, 0.25: 1 << 30, 1: param.MaxLoad, 7: param.MaxLoad, math.Inf(1): param.MaxLoad,
 	} {
 		if got := LoadOf(share); got != want {
 			t.Errorf("LoadOf(%v) = %d, want %d", share, got, want)

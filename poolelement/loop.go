@@ -219,7 +219,7 @@ func (e *Element) handle(in huntnet.Inbound) {
 		e.machine.receive(now, in.Message, in.From.Link == e.homeLink)
 		e.act(&in)
 		if e.machine.ignored != before {
-			e.log.WithFields(logrus.Fields{"registrar": in.From.Remote, "message": fmt.Sprintf("%T", in.Message)}).
+			e.log.WithFields(logrus.Fields{"registrar": in.From.String(), "message": fmt.Sprintf("%T", in.Message)}).
 				Debug("message ignored")
 		}
 	})

@@ -90,6 +90,9 @@ type Peer struct {
 	Since time.Time
 }
 
+// String returns the registrar's end as network://addr,addr.
+func (p Peer) String() string { return hunt.Endpoint{Network: p.Network, Addrs: p.Remote}.String() }
+
 // HomeEvent tells that a home registrar was found or lost. A change from one
 // home directly to another is one event with Found.
 type HomeEvent struct {

@@ -69,7 +69,7 @@ func (c *Client) dropSilent(now time.Time) bool {
 	if silent == nil {
 		return false
 	}
-	c.log.WithFields(logrus.Fields{"from": silent.peer.Remote, "silent": now.Sub(silent.heard), "limit": c.cfg.MaxIncoming}).
+	c.log.WithFields(logrus.Fields{"from": silent.peer.String(), "silent": now.Sub(silent.heard), "limit": c.cfg.MaxIncoming}).
 		Warn("connection dropped for a new one: too many from registrars")
 	c.lost(silent.peer.Link, now)
 	return true
@@ -92,7 +92,7 @@ func (c *Client) read(link hunt.Link, p *connection) {
 			// Fails only when the client stops.
 			_ = c.post(func(now time.Time) {
 				if c.conns[link] == p {
-					c.log.WithError(err).WithField("registrar", p.peer.Remote).Debug("connection to registrar ended")
+					c.log.WithError(err).WithField("registrar", p.peer.String()).Debug("connection to registrar ended")
 				}
 				c.lost(link, now)
 			})
@@ -122,7 +122,7 @@ func (c *Client) complain(link hunt.Link, report param.OperationError, err error
 	if err == nil && len(report) == 0 {
 		return
 	}
-	log := c.log.WithField("registrar", c.peer(link).Remote)
+	log := c.log.WithField("registrar", c.peer(link).String())
 	log.WithError(err).WithField("causes", len(report)).Debug("bad message from registrar")
 	if len(report) == 0 || c.cfg.Hunt.Ordered {
 		return
@@ -156,7 +156,7 @@ func (c *Client) writeQueued(link hunt.Link, p *connection) {
 		}
 		if err := p.conn.Send(c.ctx, messages...); err != nil {
 			ok = false
-			c.log.WithError(err).WithField("registrar", p.peer.Remote).Debug("send to registrar failed")
+			c.log.WithError(err).WithField("registrar", p.peer.String()).Debug("send to registrar failed")
 			c.fail(link)
 		}
 	}

@@ -135,12 +135,12 @@ func (c *Client) tell(e hunt.Event) {
 		if before != nil {
 			what = "home registrar changed"
 		}
-		c.log.WithFields(logrus.Fields{"network": p.Network, "registrar": p.Remote}).Info(what)
+		c.log.WithField("registrar", p.String()).Info(what)
 		c.tellHome(HomeEvent{Found: true, Peer: *p})
 	case hunt.HomeLost:
 		log := c.log
 		if p := c.home.Load(); p != nil {
-			log = log.WithFields(logrus.Fields{"network": p.Network, "registrar": p.Remote})
+			log = log.WithField("registrar", p.String())
 		}
 		log.Warn("home registrar lost")
 		c.publishHome()
