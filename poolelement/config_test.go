@@ -23,6 +23,7 @@ func addresses(s ...string) []netip.Addr {
 func TestASAP_2_2_1_03_AddressesToRegister(t *testing.T) {
 	var (
 		sctpFar   = link{network: transport.SCTP, local: ports("192.0.2.1:5001", "127.0.0.1:5001", "[2001:db8::1]:5001"), remote: ports("192.0.2.9:3863"), control: 5001}
+		sctpLocal = link{network: transport.SCTP, local: ports("[fe80::1]:5001", "192.0.2.1:5001"), remote: ports("192.0.2.9:3863"), control: 5001}
 		sctpNear  = link{network: transport.SCTP, local: ports("127.0.0.1:5001"), remote: ports("127.0.0.1:3863"), control: 5001}
 		tcpFar    = link{network: transport.TCP, local: ports("192.0.2.1:40000"), remote: ports("192.0.2.9:3863"), control: 5001}
 		tcpNear   = link{network: transport.TCP, local: ports("[::1]:40000"), remote: ports("[::1]:3863"), control: 5001}
@@ -47,6 +48,8 @@ func TestASAP_2_2_1_03_AddressesToRegister(t *testing.T) {
 		{"AdvertisedLoopbackStaysHome", advertise(sctpUser, "127.0.0.1", "192.0.2.1"), sctpFar, addresses("192.0.2.1"), nil, nil},
 		{"NothingButLoopback", advertise(tcpUser, "127.0.0.1"), tcpFar, nil, nil, ErrNoAddress},
 		{"MappedAddress", advertise(tcpUser, "::ffff:192.0.2.1"), tcpFar, addresses("192.0.2.1"), addresses("192.0.2.1"), nil},
+		{"LinkLocalAddressesAreForNeighbours", sctpUser, sctpLocal, addresses("192.0.2.1"), nil, nil},
+		{"NothingButLinkLocal", advertise(tcpUser, "fe80::1"), sctpFar, addresses("fe80::1"), nil, nil},
 		{"OpaqueHasNone", opaque, tcpFar, nil, addresses("192.0.2.1"), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -60,7 +60,8 @@ func (c *Config) transports(l *link) (user, asap param.Transport, err error) {
 	return user, asap, nil
 }
 
-// reachable returns the addresses that mean something to the peer.
+// reachable returns the addresses that mean something to the peer. Link-local ones
+// mean nothing to most pool users; they stay if there is nothing else.
 func reachable(local []netip.Addr, remote []netip.AddrPort) []netip.Addr {
 	onHost := len(remote) > 0 && remote[0].Addr().IsLoopback()
 	var out []netip.Addr
@@ -70,6 +71,9 @@ func reachable(local []netip.Addr, remote []netip.AddrPort) []netip.Addr {
 			continue
 		}
 		out = append(out, a)
+	}
+	if slices.ContainsFunc(out, func(a netip.Addr) bool { return !a.IsLinkLocalUnicast() }) {
+		out = slices.DeleteFunc(out, netip.Addr.IsLinkLocalUnicast)
 	}
 	return out
 }

@@ -48,10 +48,13 @@ func (e *DialError) Error() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "pool %q: ", e.Pool)
-	if e.Err != nil {
-		b.WriteString(e.Err.Error())
-	} else {
+	switch {
+	case e.Err == nil:
 		b.WriteString("no element answers")
+	case ownFault(e.Err): // stands with the last attempt
+		b.WriteString("no element can be reached from here")
+	default:
+		b.WriteString(e.Err.Error())
 	}
 	for i, a := range e.Attempts {
 		sep := "; "

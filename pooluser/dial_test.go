@@ -196,6 +196,9 @@ func TestOwnFaultsBlameNobody(t *testing.T) {
 		if !errors.As(err, &failure) || len(failure.Attempts) != 1 {
 			t.Errorf("error %v, want one attempt", err)
 		}
+		if n := strings.Count(err.Error(), syscall.EMFILE.Error()); n != 1 {
+			t.Errorf("%q says why %d times", err, n)
+		}
 		l.wantReports(home)
 	})
 }
