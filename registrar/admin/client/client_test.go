@@ -220,6 +220,13 @@ func TestWatchEnds(t *testing.T) {
 			})
 		})
 	}
+	t.Run("event without end", func(t *testing.T) {
+		lines := strings.Repeat("data: "+strings.Repeat("x", 1000)+"\n", 2*maxEvent/1000)
+		err := readEvents(strings.NewReader(lines), func(admin.Event, string) error { return nil })
+		if !errors.Is(err, errStream) || !strings.Contains(err.Error(), "more than") {
+			t.Error(err)
+		}
+	})
 	t.Run("nonsense instead of an event", func(t *testing.T) {
 		c := newClient(t, func(*http.Request) (*http.Response, error) { return answer(200, "data: x\n\n"), nil })
 		if err := c.Watch(t.Context(), "", func(admin.Event) error { return nil }); err == nil || errors.Is(err, errStream) {

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// maxEvent bounds one line of the event stream, in octets.
+	// maxEvent bounds one event of the stream, in octets.
 	maxEvent = 1 << 20
 	// Pauses before reconnecting: doubled from the first to the second while
 	// the registrar is away.
@@ -83,7 +83,7 @@ func readEvents(r io.Reader, f func(e admin.Event, id string) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxEvent)
 	var data []string
-	id := ""
+	id, size := "", 0
 	for lines.Scan() {
 		field, value, _ := strings.Cut(lines.Text(), ":")
 		value = strings.TrimPrefix(value, " ")
@@ -91,6 +91,9 @@ func readEvents(r io.Reader, f func(e admin.Event, id string) error) error {
 		case "id":
 			id = value
 		case "data":
+			if size += len(lines.Text()); size > maxEvent {
+				return fmt.Errorf("%w: event %s of more than %d octets", errStream, id, maxEvent)
+			}
 			data = append(data, value)
 		case "":
 			if lines.Text() != "" || len(data) == 0 {
@@ -103,7 +106,7 @@ func readEvents(r io.Reader, f func(e admin.Event, id string) error) error {
 			if err := f(e, id); err != nil {
 				return err
 			}
-			data, id = nil, ""
+			data, id, size = nil, "", 0
 		}
 	}
 	return fmt.Errorf("%w: %w", errStream, errors.Join(lines.Err(), io.EOF))
