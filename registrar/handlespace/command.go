@@ -127,8 +127,8 @@ func (Alive) command()      {}
 // Event is what a command changed, or why it did not.
 type Event interface{ event() }
 
-// Registered: the element was stored, and is not suspect. Previous is the
-// replaced record, nil for a new element.
+// Registered says that the element was stored, and is not suspect. Previous is
+// the replaced record, nil for a new element.
 type Registered struct {
 	Handle      param.PoolHandle
 	Record      *Record

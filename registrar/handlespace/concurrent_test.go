@@ -53,7 +53,7 @@ func TestReadersBesideTheWriter(t *testing.T) {
 				s.Get(handle, param.PEID(1+r.IntN(20)))
 				s.Pool(handle)
 				s.Counts()
-				s.Home(here).Checksum()
+				s.Home(here)
 				s.NextDeadline(here)
 				s.Due(nil, here, at(1e6), 3)
 			}

@@ -64,7 +64,6 @@ func space(cfg Config) *Space              { cfg.Rand = rand.New(rand.NewPCG(1, 
 func fresh() *Space                        { return space(Config{}) }
 func with(t param.PolicyType) param.Policy { return param.Policy{Type: t} }
 func weight(n uint32) param.Policy         { return param.Policy{Type: param.WeightedRandom, Weight: n} }
-func causes(e Event) param.OperationError  { return e.(Rejected).Causes }
 func registered(e []Event) *Record         { return e[0].(Registered).Record }
 func resolve(s *Space, q Query) []*Record  { r, _, _ := s.Resolve(nil, "echo", q); return r }
 func elements(s *Space) []*Record          { return s.Elements(nil, "echo", 0, 1<<30) }
@@ -494,6 +493,16 @@ func TestASAP_3_1_40_LifetimePasses(t *testing.T) {
 	})
 }
 
+func TestElementSize(t *testing.T) {
+	size := len(registered(fresh().Apply(register("echo", 1, at(0)))).Encoded())
+	one[Registered](t, space(Config{MaxElementSize: size}), register("echo", 1, at(0)))
+	s := space(Config{MaxElementSize: size - 1})
+	rejects(t, s, register("echo", 1, at(0)), param.NewCause(param.CauseLackOfResources))
+	if n := s.Counts().Pools; n != 0 {
+		t.Errorf("%d pools", n)
+	}
+}
+
 // TestExpiryWhenTheClockIsSet shows that elements expire by the monotonic clock.
 func TestExpiryWhenTheClockIsSet(t *testing.T) {
 	set := func(t time.Time, seconds int) time.Time {
@@ -658,6 +667,16 @@ func TestTHR_2_13_3_02_OneReporterCannotRemove(t *testing.T) {
 	if s.Get("echo", 1).Reports != 1 {
 		t.Error("counted twice")
 	}
+	t.Run("nor can as many as the threshold", func(t *testing.T) {
+		s := fresh()
+		r := registered(s.Apply(register("echo", 1, at(0))))
+		for i := range 30 {
+			s.Apply(report(r, fmt.Sprint(i%3)))
+		}
+		if r := s.Get("echo", 1); r == nil || r.Reports != 3 {
+			t.Errorf("after three reporters: %+v", r)
+		}
+	})
 	t.Run("reporters remembered are bounded", func(t *testing.T) {
 		s := space(Config{RemovalFloor: 1, RemovalShare: 0.01})
 		s.Apply(register("echo", 1, at(0)))
