@@ -31,8 +31,22 @@ func (s *census) enter(c *conn, total, perClient int) (limit string, ok bool) {
 	return "", true
 }
 
-// enterDialled adds a connection that this registrar made itself: there is one at
-// most per element, whose number is limited.
+// admits reports whether one more connection may be made to a client, and names
+// the limit if not. Some more than total are for this: what peers fill up shall not
+// keep elements from being probed.
+func (s *census) admits(client netip.Addr, total, perClient, more int) (limit string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(s.conns) >= total+more:
+		return "connections", false
+	case s.byClient[client] >= perClient:
+		return "connections_per_address", false
+	}
+	return "", true
+}
+
+// enterDialled adds a connection that this registrar made itself.
 func (s *census) enterDialled(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

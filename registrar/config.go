@@ -218,7 +218,8 @@ type Limits struct {
 	RemovalWindow time.Duration
 	RemovalFloor  int
 	// Dials is the number of connections to elements being set up at a
-	// time. Default 256.
+	// time, default 256. So many connections to elements may also be there
+	// beyond Connections.
 	Dials int
 	// Results is the number of elements in an answer to a resolution, per
 	// policy. Default: all that fit, and 3 for the policies by weight

@@ -224,6 +224,35 @@ func TestDials(t *testing.T) {
 			timers(func(t *Timers) { t.KeepAlive.Interval = time.Hour }),
 			hook(hooked{dial: func() error { <-hold; return syscall.ECONNREFUSED }}))
 	})
+	t.Run("connections to elements count like others", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			pe := w.peer()
+			pe.calm = true
+			for id := range param.PEID(3) {
+				e := pe.element(id + 1)
+				e.ASAP = param.Transport{Type: param.TypeTCPTransport, Port: uint16(6000 + id), Addrs: e.User.Addrs}
+				pe.join(param.PoolHandle(fmt.Sprint("pool", id)), e)
+				l, err := pe.host.Listen(pe.ctx, []netip.AddrPort{netip.AddrPortFrom(e.User.Addrs[0], e.ASAP.Port)}, transport.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Close()
+				pe.group.Go(func() {
+					if c, err := l.Accept(pe.ctx); err == nil {
+						pe.group.Go(func() { pe.receive(c) })
+					}
+				})
+			}
+			pe.conn.Abort()
+			w.after(4 * time.Second)
+			if n := w.r.census.len(); n != 2 || w.exceeded("connections_per_address") == 0 {
+				t.Errorf("%d connections, %d refused", n, w.exceeded("connections_per_address"))
+			}
+			for id := range param.PEID(3) { // whoever has to wait
+				w.wantStored(param.PoolHandle(fmt.Sprint("pool", id)), id+1, true)
+			}
+		}, overTCP, limits(func(l *Limits) { l.ConnectionsPerAddress, l.Dials = 2, 1 }))
+	})
 	t.Run("clients take turns", func(t *testing.T) {
 		var l lines
 		target := func(name string) *target { return &target{name: name} }
@@ -407,6 +436,72 @@ func TestElementSize(t *testing.T) {
 	}, limits(func(l *Limits) { l.ElementSize = 960 }))
 }
 
+// TestFeedKeepsChanges shows that what changes nothing does not push changes out of
+// what watchers can still read.
+func TestFeedKeepsChanges(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pe := w.peer()
+		pe.join(pool, pe.element(1))
+		last := w.r.feed.Last()
+		pe.say(&asap.Registration{Handle: pool, Element: param.PoolElement{ID: 2, Life: 300, User: pe.element(1).User, Policy: param.Policy{Type: param.Random}}})
+		pe.say(&asap.Deregistration{Handle: pool, ID: 3})
+		w.peer().say(&asap.EndpointUnreachable{Handle: pool, ID: 1})
+		if n := w.r.feed.Last() - last; n != 0 {
+			t.Errorf("%d entries for nothing", n)
+		}
+		pe.say(&asap.Deregistration{Handle: pool, ID: 1})
+		if n := w.r.feed.Last() - last; n != 1 {
+			t.Errorf("%d entries for a deregistration", n)
+		}
+	})
+}
+
+// TestAdmission shows what is refused even where foreign addresses are accepted.
+func TestAdmission(t *testing.T) {
+	from := origin{transport.SCTP, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5000"), netip.MustParseAddrPort("198.51.100.1:5000")}}
+	local := origin{transport.SCTP, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5000")}}
+	for _, tt := range []struct {
+		name    string
+		from    origin
+		foreign bool
+		addrs   string
+		want    string // what is left; none: refused
+		cause   param.CauseCode
+	}{
+		{"own", from, false, "192.0.2.1 198.51.100.1", "192.0.2.1 198.51.100.1", 0},
+		{"one foreign", from, false, "192.0.2.1 203.0.113.1", "192.0.2.1", 0},
+		{"foreign ones accepted", from, true, "203.0.113.1", "203.0.113.1", 0},
+		{"unspecified", from, true, "0.0.0.0 ::", "", param.CauseInvalidValues},
+		{"multicast", from, true, "224.0.0.1 ff02::1", "", param.CauseInvalidValues},
+		{"loopback from elsewhere", from, true, "127.0.0.1 ::1", "", param.CauseInvalidValues},
+		{"loopback", local, false, "127.0.0.1 127.0.0.2 192.0.2.1", "127.0.0.1 127.0.0.2", 0},
+		{"as many as allowed", from, true, "203.0.113.1 203.0.113.2 203.0.113.3", "203.0.113.1 203.0.113.2 203.0.113.3", 0},
+		{"too many", from, true, "203.0.113.1 203.0.113.2 203.0.113.3 203.0.113.4", "", param.CauseLackOfResources},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := param.PoolElement{ID: 1, Life: 300, Home: 7, User: param.Transport{Type: param.TypeSCTPTransport, Port: 7}}
+			for text := range strings.FieldsSeq(tt.addrs) {
+				e.User.Addrs = append(e.User.Addrs, netip.MustParseAddr(text))
+			}
+			a := admission{self: ownID, addresses: 3, handleLength: 8, foreignAddresses: tt.foreign}
+			got, _, refused := a.admit("12345678", e, tt.from)
+			if tt.cause != 0 {
+				if len(refused) != 1 || refused[0].Code != tt.cause {
+					t.Errorf("refused: %v", refused)
+				}
+				return
+			}
+			var left []string
+			for _, addr := range got.User.Addrs {
+				left = append(left, addr.String())
+			}
+			if refused != nil || strings.Join(left, " ") != tt.want || got.Home != ownID || !slices.Equal(got.ASAP.Addrs, tt.from.addrs()) || got.ASAP.Port != 5000 {
+				t.Errorf("admitted %+v, refused %v", got, refused)
+			}
+		})
+	}
+}
+
 // TestLabelsOfPoolsThatComeLater shows that to ask for a pool before it exists does
 // not deprive it of its metrics.
 func TestLabelsOfPoolsThatComeLater(t *testing.T) {
@@ -429,7 +524,7 @@ func TestOpenFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for files, want := range map[int]int{100000: 100000 - 256 - 32, 1000: 750, 40: 30, 1: 1} {
+	for files, want := range map[int]int{100000: 100000 - 2*256 - 32, 1000: 750, 40: 30, 1: 1} {
 		if r.files = files; r.room() != want {
 			t.Errorf("%d files: room for %d connections, want %d", files, r.room(), want)
 		}

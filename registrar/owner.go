@@ -251,6 +251,8 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 	case handlespace.Recovered:
 		o.subscriptions.changed(e.Handle, now)
 		o.r.notices.recovered.log(o.logElement(e.Record).Info, "suspect element answered", now)
+	default:
+		return // refusals and reports would push changes out of the feed
 	}
 	o.r.feed.Publish(event, now)
 }

@@ -122,8 +122,18 @@ func (p *prober) keepAlive(c *conn, key elementKey) {
 	c.send(m)
 }
 
-// start dials a target; the time-outs of its elements begin.
+// start dials a target, and the time-outs of its elements begin, unless there are
+// too many connections.
 func (p *prober) start(t *target, now time.Time) {
+	l := p.o.r.limits()
+	if limit, ok := p.o.r.census.admits(p.o.r.client(t.to.Addrs[0]), min(l.Connections, p.o.r.room()), l.ConnectionsPerAddress, l.Dials); !ok {
+		p.o.r.exceeded(limit)
+		delete(p.targets, t.name)
+		for key := range t.keys {
+			p.postpone(key, now)
+		}
+		return
+	}
 	t.started = true
 	p.dialling++
 	for key := range t.keys {
@@ -153,9 +163,18 @@ func (p *prober) wanted(t *target, key elementKey) bool {
 	return record != nil && targetName(record.Element.ASAP) == t.name
 }
 
-// dialled takes the result of a dial.
+// dialled takes the result of a dial and starts others.
 func (p *prober) dialled(t *target, tc transport.Conn, err error, now time.Time) {
 	p.dialling--
+	switch {
+	case err != nil:
+		p.undialled(t, err, now)
+	case p.o.r.ctx.Err() != nil:
+		// The registrar stops: nobody wants it any more.
+		_ = tc.Abort()
+	default:
+		p.connected(t, tc)
+	}
 	for p.dialling < p.o.r.limits().Dials {
 		next := p.waiting.pop()
 		if next == nil {
@@ -163,15 +182,10 @@ func (p *prober) dialled(t *target, tc transport.Conn, err error, now time.Time)
 		}
 		p.start(next, now)
 	}
-	if err != nil {
-		p.undialled(t, err, now)
-		return
-	}
-	if p.o.r.ctx.Err() != nil {
-		// The registrar stops: nobody wants it any more.
-		_ = tc.Abort()
-		return
-	}
+}
+
+// connected sends the keep-alives of a target over its new connection.
+func (p *prober) connected(t *target, tc transport.Conn) {
 	c := p.o.r.newConn(tc, protoASAP)
 	p.o.r.census.enterDialled(c)
 	p.o.r.start(c)
@@ -194,8 +208,7 @@ func (p *prober) undialled(t *target, err error, now time.Time) {
 	log := p.o.r.cfg.Log.WithError(err).WithField("element", t.name)
 	outcome := p.o.keepAlive.failed
 	if ownTrouble(err) {
-		outcome = p.o.keepAlive.postponed
-		p.o.r.metrics.keepAlives.WithLabelValues("postponed").Inc()
+		outcome = p.postpone
 		p.o.r.notices.dials.log(log.Warn, "cannot connect to an element, this machine is short of something", now)
 	} else {
 		log.Debug("element cannot be reached")
@@ -205,6 +218,13 @@ func (p *prober) undialled(t *target, err error, now time.Time) {
 			outcome(key, now)
 		}
 	}
+}
+
+// postpone has a keep-alive tried again that could not be sent, and not because of
+// the element.
+func (p *prober) postpone(key elementKey, now time.Time) {
+	p.o.r.metrics.keepAlives.WithLabelValues("postponed").Inc()
+	p.o.keepAlive.postponed(key, now)
 }
 
 // ownTrouble tells whether a dial failed for want of this machine's own resources:

@@ -368,10 +368,11 @@ func (r *Registrar) accept(l listening) {
 }
 
 // room is the number of connections for which there are files, besides those to be
-// kept for connections to elements and for the registrar's own use.
+// kept for connections to elements, dialled and being dialled, and for the
+// registrar's own use.
 func (r *Registrar) room() int {
 	const own = 32
-	return max(1, r.files-min(r.limits().Dials+own, r.files/4))
+	return max(1, r.files-min(2*r.limits().Dials+own, r.files/4))
 }
 
 const acceptPause = 50 * time.Millisecond
