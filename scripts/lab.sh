@@ -6,9 +6,10 @@
 #	scripts/lab.sh [-l] [GROUP...]
 #
 # Without groups it runs all but those that are marked as extra; -l lists them.
-# Logs, captures and results go to out/lab. LAB_TIMEOUT is the longest the whole
-# boot may take, in seconds (default 480, with the group bench 3600). LAB_MEM is the memory of
-# the guest (default 1536M).
+# Logs, captures and results go to out/lab; what the group capture leaves in
+# out/lab/vectors becomes asap/testdata/rsplib and enrp/testdata/rsplib by hand.
+# LAB_TIMEOUT is the longest the whole boot may take, in seconds (default 480,
+# with the group bench 3600). LAB_MEM is the memory of the guest (default 1536M).
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -36,8 +37,9 @@ need go golang
 amx=$(grep -c -m 1 -w amx_tile /proc/cpuinfo || true)
 [ "$amx" = 0 ] || need cc gcc
 if [ -n "$missing" ]; then
-	echo "lab: missing packages:$(printf '%s\n' $missing | sort -u | tr '\n' ' ' | sed 's/^/ /')" >&2
-	echo "lab: on Debian: apt-get install$(printf '%s\n' $missing | sort -u | tr '\n' ' ' | sed 's/^/ /')" >&2
+	missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+	echo "lab: this machine lacks $missing" >&2
+	echo "lab: on Debian: apt-get install $missing" >&2
 	exit 2
 fi
 
@@ -53,7 +55,8 @@ if [ "${1-}" = -l ]; then
 	exec "$out/bin/labrun" -list
 fi
 groups=$(printf '%s,' "$@")
-for package in $("$out/bin/labrun" -groups "$groups" -needs); do
+packages=$("$out/bin/labrun" -groups "$groups" -needs)
+for package in $packages; do
 	case $package in
 	*.test) go test -c -o "$out/bin/$(basename "$package")" "./${package%.test}" ;;
 	*) go build -o "$out/bin/" "./$package" ;;
@@ -74,7 +77,7 @@ timeout -k 5 "${LAB_TIMEOUT:-$limit}" env ${preload:+LD_PRELOAD="$preload"} linu
 	rootfstype=hostfs rootflags=/ rw init="$root/scripts/lab/init.sh" \
 	con=null con0=fd:0,fd:1 quiet \
 	LAB_OUT="$out" LAB_GROUPS="$groups" </dev/null 2>"$out/log/kernel.log" |
-	tr -d '\r' | tee "$out/log/console.log" || true
+	sed -u 's/\r$//' | tee "$out/log/console.log" | sed -un '/^-- /,$p' || true
 echo "lab: $(($(date +%s) - started)) s"
 
 if [ -s "$out/log/capture.pcap" ]; then
