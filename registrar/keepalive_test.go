@@ -96,6 +96,14 @@ func TestKeepAliveMachine(t *testing.T) {
 			{0, watch, 0, 0}, {30 * sec, nothing, 1, 0}, {30 * sec, func(k *keepAlive, _ time.Time) { k.hold(a) }, 0, 0}, {31 * sec, ack, 0, 0},
 			{32 * sec, func(k *keepAlive, now time.Time) { k.sent(a, now) }, 0, 0}, {33 * sec, failed, 0, 0}, {60 * sec, nothing, 0, 0}, {61 * sec, nothing, 1, 0},
 		}},
+		{"a fall that is over is forgotten", func(k *KeepAliveTimers) { k.Misses = 2 }, []step{
+			{0, watch, 0, 0}, {10 * sec, fall, 1, 0}, {11 * sec, ack, 0, 0},
+			{41 * sec, nothing, 1, 0}, {46 * sec, nothing, 1, 0}, {51 * sec, nothing, 0, 1},
+		}},
+		{"a late acknowledgement undoes the miss", func(k *KeepAliveTimers) { k.Misses, k.Timeout = 2, sec/2 }, []step{
+			{0, watch, 0, 0}, {30 * sec, nothing, 1, 0}, {30*sec + sec/2, nothing, 0, 0}, {30*sec + 3*sec/4, ack, 0, 0},
+			{31 * sec, nothing, 1, 0}, {31*sec + sec/2, nothing, 0, 0}, {32 * sec, nothing, 1, 0}, {32*sec + sec/2, nothing, 0, 1},
+		}},
 		{"what is postponed is no miss, and keeps the gap", nil, []step{
 			{0, watch, 0, 0}, {10 * sec, fall, 1, 0}, {10*sec + 1, postponed, 0, 0}, {11*sec - 1, nothing, 0, 0}, {11 * sec, nothing, 1, 0},
 			{11*sec + 1, failed, 0, 1},
