@@ -1,16 +1,11 @@
 package registrar
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,52 +15,6 @@ import (
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 )
-
-// hooked is a network whose dials and accepted connections a test changes.
-type hooked struct {
-	transport.Network
-	dial   func() error
-	late   func(context.Context, transport.Conn) transport.Conn // after a dial
-	accept func(transport.Conn) transport.Conn
-}
-
-func (n hooked) Dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
-	if n.dial != nil {
-		if err := n.dial(); err != nil {
-			return nil, err
-		}
-	}
-	c, err := n.Network.Dial(ctx, local, remote, opt)
-	if err == nil && n.late != nil {
-		c = n.late(ctx, c)
-	}
-	return c, err
-}
-
-func (n hooked) Listen(ctx context.Context, local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
-	l, err := n.Network.Listen(ctx, local, opt)
-	return hookedListener{l, n.accept}, err
-}
-
-type hookedListener struct {
-	transport.Listener
-	accept func(transport.Conn) transport.Conn
-}
-
-func (l hookedListener) Accept(ctx context.Context) (transport.Conn, error) {
-	c, err := l.Listener.Accept(ctx)
-	if err == nil && l.accept != nil {
-		c = l.accept(c)
-	}
-	return c, err
-}
-
-func hook(h hooked) func(*Config) {
-	return func(c *Config) {
-		h.Network, _ = c.Networks.Get(transport.Mem)
-		c.Networks = transport.NewNetworks(h)
-	}
-}
 
 // claiming is an association whose peer says that it has another address too.
 type claiming struct {
@@ -156,119 +105,6 @@ func TestOneHostWithManyAddresses(t *testing.T) {
 			t.Errorf("after reports from one network: %+v", r)
 		}
 	}, limits(func(l *Limits) { l.ConnectionsPerAddress, l.PoolsPerClient = 6, 2 }))
-}
-
-// TestDials shows that the registrar's own troubles and the slowness of some dials
-// cost no element its registration.
-func TestDials(t *testing.T) {
-	t.Run("a dial that fails for want of descriptors says nothing of the element", func(t *testing.T) {
-		var outcome atomic.Value
-		outcome.Store(error(syscall.EMFILE))
-		inWorld(t, func(w *world) {
-			pe := w.peer()
-			pe.join(pool, pe.element(1))
-			pe.leave()
-			w.after(10 * time.Second)
-			w.wantStored(pool, 1, true)
-			outcome.Store(error(syscall.ECONNREFUSED))
-			w.after(2 * time.Second)
-			w.wantStored(pool, 1, false)
-		}, hook(hooked{dial: func() error {
-			return &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", outcome.Load().(error))}
-		}}))
-	})
-	t.Run("a dial from before does not harm an element that has registered again", func(t *testing.T) {
-		var hold chan struct{}
-		inWorld(t, func(w *world) {
-			hold = make(chan struct{})
-			pe, pu := w.peer(), w.peer()
-			pe.join(pool, pe.element(1))
-			pe.conn.Abort() // the dial hangs now
-			w.after(time.Second)
-			again := pe.sibling(50001)
-			again.join(pool, again.element(1))
-			again.answerFor(pool) // slowly
-			pu.say(&asap.EndpointUnreachable{Handle: pool, ID: 1})
-			w.after(time.Second)
-			if _, ok := one[asap.Message](again).(*asap.EndpointKeepAlive); !ok {
-				t.Error("not asked")
-			}
-			close(hold) // the dial fails
-			w.after(time.Second)
-			w.wantStored(pool, 1, true)
-			again.say(&asap.EndpointKeepAliveAck{Handle: pool, ID: 1})
-			w.after(10 * time.Second)
-			w.wantStored(pool, 1, true)
-		}, hook(hooked{dial: func() error { <-hold; return syscall.ECONNREFUSED }}))
-	})
-	t.Run("an element that speaks up while its dial waits stays", func(t *testing.T) {
-		var hold chan struct{}
-		inWorld(t, func(w *world) {
-			hold = make(chan struct{})
-			other, pe := w.peer(), w.peer()
-			other.join(pool, other.element(1))
-			pe.join(pool, pe.element(2))
-			other.conn.Abort() // takes the only dial
-			w.after(time.Millisecond)
-			pe.conn.Abort() // has to wait
-			w.after(time.Millisecond)
-			again := pe.sibling(50001)
-			again.say(&asap.EndpointKeepAliveAck{Handle: pool, ID: 2})
-			w.after(time.Second)
-			close(hold)
-			w.after(20 * time.Second) // no keep-alive is due before 15 s
-			w.wantStored(pool, 1, false)
-			again.answerFor(pool, 2)
-			w.wantStored(pool, 2, true)
-		}, limits(func(l *Limits) { l.Dials = 1 }),
-			timers(func(t *Timers) { t.KeepAlive.Interval = time.Hour }),
-			hook(hooked{dial: func() error { <-hold; return syscall.ECONNREFUSED }}))
-	})
-	t.Run("connections to elements count like others", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			pe := w.peer()
-			pe.calm = true
-			for id := range param.PEID(3) {
-				e := pe.element(id + 1)
-				e.ASAP = param.Transport{Type: param.TypeTCPTransport, Port: uint16(6000 + id), Addrs: e.User.Addrs}
-				pe.join(param.PoolHandle(fmt.Sprint("pool", id)), e)
-				l, err := pe.host.Listen(pe.ctx, []netip.AddrPort{netip.AddrPortFrom(e.User.Addrs[0], e.ASAP.Port)}, transport.Options{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer l.Close()
-				pe.group.Go(func() {
-					if c, err := l.Accept(pe.ctx); err == nil {
-						pe.group.Go(func() { pe.receive(c) })
-					}
-				})
-			}
-			pe.conn.Abort()
-			w.after(4 * time.Second)
-			if n := w.r.census.len(); n != 2 || w.exceeded("connections_per_address") == 0 {
-				t.Errorf("%d connections, %d refused", n, w.exceeded("connections_per_address"))
-			}
-			for id := range param.PEID(3) { // whoever has to wait
-				w.wantStored(param.PoolHandle(fmt.Sprint("pool", id)), id+1, true)
-			}
-		}, overTCP, limits(func(l *Limits) { l.ConnectionsPerAddress, l.Dials = 2, 1 }))
-	})
-	t.Run("clients take turns", func(t *testing.T) {
-		var l lines
-		target := func(name string) *target { return &target{name: name} }
-		a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-		for n := range 4 {
-			l.push(a, target(fmt.Sprint("a", n)))
-		}
-		l.push(b, target("b0"))
-		var got []string
-		for next := l.pop(); next != nil; next = l.pop() {
-			got = append(got, next.name)
-		}
-		if want := []string{"a0", "b0", "a1", "a2", "a3"}; !slices.Equal(got, want) || len(l.waiting) != 0 {
-			t.Errorf("order %v, %d lines left", got, len(l.waiting))
-		}
-	})
 }
 
 // TestNotices shows that peers can't fill the log.
@@ -370,6 +206,16 @@ func TestSlowUsers(t *testing.T) {
 			if len(w.r.owner.updates.due) != 0 {
 				t.Error("updates left over")
 			}
+			left := make(chan int, 1)
+			w.r.post(func(now time.Time) {
+				u := w.r.owner.updates
+				u.changed(pool, now)
+				u.tick(now)
+				left <- len(u.due)
+			})
+			if n := <-left; n != 2*updateBatch+1 {
+				t.Errorf("%d left after one batch", n)
+			}
 		})
 	})
 	t.Run("an element that never reads is cut off when its queue is full", func(t *testing.T) {
@@ -388,6 +234,26 @@ func TestSlowUsers(t *testing.T) {
 			t.Write, t.KeepAlive.Timeout = time.Hour, time.Hour
 		}))
 	})
+}
+
+func TestSendQueue(t *testing.T) {
+	var q sendQueue
+	for n, want := range []struct{ start, ok bool }{{true, true}, {false, true}, {false, true}, {false, false}} {
+		if start, ok := q.put(make([]byte, 10), 3, 100); start != want.start || ok != want.ok {
+			t.Errorf("message %d: start %v, ok %v", n, start, ok)
+		}
+	}
+	if items := q.take(); len(items) != 3 || !q.busy() {
+		t.Errorf("took %d", len(items))
+	}
+	if items := q.take(); items != nil || q.busy() {
+		t.Errorf("took %d more", len(items))
+	}
+	for n, want := range []bool{true, true, false} { // a single one may be longer than all
+		if _, ok := q.put(make([]byte, []int{200, 0, 1}[n]), 3, 200); ok != want {
+			t.Errorf("message %d: ok %v", n, ok)
+		}
+	}
 }
 
 // TestLongHandlesAreKeptOnce shows that what many connections and elements refer
@@ -530,35 +396,3 @@ func TestOpenFiles(t *testing.T) {
 		}
 	}
 }
-
-// TestStopLeavesNoConnection shows that a connection to an element that comes up
-// while the registrar stops is closed.
-func TestStopLeavesNoConnection(t *testing.T) {
-	for range 20 { // whether the loop gets to see it is chance
-		closed := 0
-		inWorld(t, func(w *world) {
-			pe := w.peer()
-			pe.join(pool, pe.element(1))
-			pe.conn.Abort()
-			w.after(time.Second)
-			if err := w.r.Stop(context.Background()); err != nil {
-				t.Error(err)
-			}
-		}, hook(hooked{late: func(ctx context.Context, c transport.Conn) transport.Conn {
-			<-ctx.Done()
-			return counting{c, &closed}
-		}}))
-		if closed == 0 {
-			t.Fatal("connection left open")
-		}
-	}
-}
-
-// counting counts how often a connection is closed.
-type counting struct {
-	transport.Conn
-	closed *int
-}
-
-func (c counting) Close() error { *c.closed++; return c.Conn.Close() }
-func (c counting) Abort() error { *c.closed++; return c.Conn.Abort() }

@@ -191,6 +191,28 @@ func TestUpdates(t *testing.T) {
 				w.Errorf("update %+v", m)
 			}
 		}},
+		{"a suspect that registers again as it was is a change", []func(*Config){limits(func(l *Limits) { l.RemovalFloor, l.RemovalShare = 1, 0.1 })}, func(w *world) {
+			pe, pu := w.peer(), w.peer()
+			pe.calm = true
+			for id := range param.PEID(3) {
+				pe.join(pool, pe.element(id+1))
+			}
+			pe.answerFor(pool, 3)
+			w.after(50 * time.Second)
+			suspect := pe.element(2)
+			if w.stored(pool, 2) == nil {
+				suspect = pe.element(1)
+			}
+			pe.take()
+			if m := pu.subscribe(pool); len(m.Elements) != 1 {
+				w.Fatalf("answer %+v", m)
+			}
+			pe.join(pool, suspect)
+			w.after(time.Second)
+			if m := one[*asap.HandleResolutionResponse](pu); len(m.Elements) != 2 {
+				w.Errorf("update %+v", m)
+			}
+		}},
 		{"ASAP_2_2_5_05 a negative answer subscribes nobody", nil, func(w *world) {
 			pe, pu := w.peer(), w.peer()
 			if m := pu.subscribe(pool); m.AcceptUpdates {

@@ -208,6 +208,22 @@ func TestBadInput(t *testing.T) {
 				w.Errorf("idle closed %v, element %v, subscriber %v", idle.closed(), pe.closed(), pu.closed())
 			}
 		}},
+		{"so is that of an element without keep-alives, until it is gone", []func(*Config){timers(func(t *Timers) { t.KeepAlive.Interval = 24 * time.Hour })}, func(w *world) {
+			pe := w.peer()
+			e := pe.element(1)
+			e.Life = param.InfiniteLife
+			pe.join(pool, e)
+			w.after(time.Hour)
+			if pe.closed() {
+				w.Error("closed while registered")
+			}
+			pe.say(&asap.Deregistration{Handle: pool, ID: 1})
+			pe.take()
+			w.after(20 * time.Minute)
+			if !pe.closed() || len(w.r.owner.homes) != 0 {
+				w.Errorf("closed %v, %d elements reached", pe.closed(), len(w.r.owner.homes))
+			}
+		}},
 		{"connections in all and per address", []func(*Config){limits(func(l *Limits) { l.Connections, l.ConnectionsPerAddress = 4, 2 })}, func(w *world) {
 			a := w.peer()
 			b, c := a.sibling(50001), a.sibling(50002)
