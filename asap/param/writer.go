@@ -68,8 +68,8 @@ func (w *Writer) Uint32(v uint32) { w.buf = binary.BigEndian.AppendUint32(w.buf,
 func (w *Writer) Uint16(v uint16) { w.buf = binary.BigEndian.AppendUint16(w.buf, v) }
 
 func (w *Writer) pad() {
-	for w.Len()%4 != 0 {
-		w.buf = append(w.buf, 0)
+	if n := -w.Len() & 3; n > 0 {
+		w.buf = append(w.buf, "\x00\x00\x00"[:n]...)
 	}
 }
 
