@@ -149,7 +149,7 @@ func (p *play) run() error {
 // registrar starts rspd and waits until it is ready.
 func (p *play) registrar() (*process, error) {
 	proc, err := p.stage.start(p.ctx, "rspd", filepath.Join(p.bin, "rspd"),
-		"--listen", "tcp://"+p.asap, "--enrp-listen", "", "--admin", p.admin)
+		"--listen", "tcp://"+p.asap, "--enrp-listen", "off", "--admin", p.admin)
 	if err != nil {
 		return nil, err
 	}
