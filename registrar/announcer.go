@@ -18,6 +18,7 @@ import (
 // other registrars. Announcements are hints and nobody's identity.
 type announcer struct {
 	r          *Registrar
+	listeners  []listening // all, as Stop forgets the registrar's
 	groups     []transport.Announcer
 	interfaces func() ([]netip.Addr, error)
 	due        chan struct{}
@@ -26,7 +27,7 @@ type announcer struct {
 
 // newAnnouncer opens the configured groups.
 func (r *Registrar) newAnnouncer(ctx context.Context) (*announcer, error) {
-	a := &announcer{r: r, interfaces: interfaceAddrs, due: make(chan struct{}, 1)}
+	a := &announcer{r: r, listeners: r.listeners, interfaces: interfaceAddrs, due: make(chan struct{}, 1)}
 	for _, open := range r.cfg.Announce {
 		group, err := open(ctx)
 		if err != nil {
@@ -42,7 +43,7 @@ func (r *Registrar) newAnnouncer(ctx context.Context) (*announcer, error) {
 func (a *announcer) message() ([]byte, error) {
 	m := asap.ServerAnnounce{Registrar: a.r.id}
 	var errs []error
-	for _, l := range a.r.listeners {
+	for _, l := range a.listeners {
 		if l.port == protoASAP {
 			transports, err := a.transports(l)
 			m.Transports = append(m.Transports, transports...)

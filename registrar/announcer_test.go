@@ -23,9 +23,8 @@ func TestAnnouncementFollowsTheMachinesAddresses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.listeners = []listening{{everywhere{}, protoASAP}}
 		var now []netip.Addr
-		a := announcer{r: r, interfaces: func() ([]netip.Addr, error) { return now, nil }}
+		a := announcer{r: r, listeners: []listening{{everywhere{}, protoASAP}}, interfaces: func() ([]netip.Addr, error) { return now, nil }}
 		for _, addresses := range [][]string{{}, {"192.0.2.7"}, {"192.0.2.8", "2001:db8::8"}} {
 			now = nil
 			for _, text := range addresses {
