@@ -19,6 +19,25 @@ type Generation struct {
 	Incarnation uint64
 }
 
+// HomeID is one life of a home registrar. Incarnation 0: a registrar outside the
+// ring, which has none that we know.
+type HomeID struct {
+	ID          param.RegistrarID
+	Incarnation uint64
+}
+
+// MergeEntry is one element about which sides differed when they met.
+type MergeEntry struct {
+	Key Key
+	// Kept and Lost are the generations that won and lost; zero: one side had
+	// nothing.
+	Kept, Lost Generation
+	// KeptHome and LostHome are the homes of entries.
+	KeptHome, LostHome HomeID
+	// Removed: what won is a removal.
+	Removed bool
+}
+
 // RemovalCause says why an element left the handlespace.
 type RemovalCause int
 
