@@ -42,6 +42,14 @@ type Config struct {
 	// table. Default: none.
 	ENRP []transport.Endpoint
 
+	// Ring is the registrar's membership in a ring. Default: none. A member
+	// needs an ID that it keeps.
+	Ring RingConfig
+
+	// Peering is how it meets registrars outside the ring. Default: it waits
+	// for them at ENRP.
+	Peering PeeringConfig
+
 	// Announce lists functions that open a multicast group to announce the
 	// registrar to (RFC 5352, section 3.6). Default: none, no multicast.
 	Announce []func(context.Context) (transport.Announcer, error)
@@ -266,6 +274,10 @@ func (c Config) WithDefaults() Config {
 	if c.Log == nil {
 		c.Log = logrus.StandardLogger()
 	}
+	setDefault(&c.Peering.Networks, c.Networks)
+	if c.Ring.On() {
+		c.Ring = c.Ring.withDefaults()
+	}
 	timers := DefaultTimers()
 	if c.Compat == CompatRsplib {
 		timers = RsplibTimers()
@@ -360,6 +372,13 @@ func (c Config) Validate() error {
 	if c.Admin.Address != "" {
 		_, _, err := net.SplitHostPort(c.Admin.Address)
 		check(err == nil, "admin address: %v", err)
+	}
+
+	if c.Ring.On() {
+		check(c.ID != 0, "ring: a member needs an identifier of its own that it keeps")
+		c.Ring.validate(check)
+	} else {
+		check(len(c.Ring.Peers) == 0, "ring: peers, but nowhere to listen")
 	}
 
 	k := c.Timers.KeepAlive
