@@ -39,6 +39,9 @@ type backend struct{ r *Registrar }
 
 func (b backend) Space() *handlespace.Space { return b.r.space }
 
+// statusPatience bounds how long a status waits for the ring.
+const statusPatience = time.Second
+
 func (b backend) Status() admin.Status {
 	r := b.r
 	counts := r.space.Counts()
@@ -64,6 +67,11 @@ func (b backend) Status() admin.Status {
 		s.Networks = append(s.Networks, n)
 	}
 	s.Subscribed = int(r.subscribed.Load())
+	ctx, cancel := context.WithTimeout(r.ctx, statusPatience)
+	defer cancel()
+	if ring, err := b.Ring(ctx); err == nil {
+		s.Ring = ring.Summary()
+	}
 	return s
 }
 

@@ -47,6 +47,7 @@ type Registrar struct {
 	loopScratch scratch // of the owner loop
 	census      *census
 	feed        *admin.Feed
+	shown       ringShown
 	announcer   *announcer
 	inbox       chan task
 	reports     *rateLimiter // of unreachable elements
@@ -98,6 +99,7 @@ func New(cfg Config) (*Registrar, error) {
 		reports: newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters),
 		files:   openFiles(),
 	}
+	r.shown.feed = r.feed
 	r.current.Store(&cfg)
 	for r.id == 0 {
 		r.id = randomID()
@@ -112,6 +114,9 @@ func New(cfg Config) (*Registrar, error) {
 		ResultLimits: l.Results,
 	})
 	r.metrics.watch(r.space)
+	if cfg.Ring.On() {
+		r.metrics.registry.MustRegister(ringCollector{&r.shown})
+	}
 	return r, nil
 }
 

@@ -22,6 +22,8 @@ const (
 	PathRegistrars = "/api/v1/registrars"
 	PathResolve    = "/api/v1/resolve" // ?pool=HANDLE[&items=N]
 	PathEvents     = "/api/v1/events"  // server-sent events; ?pool=HANDLE to narrow
+	PathRing       = "/api/v1/ring"    // 404 without one
+	PathRingMerges = "/api/v1/ring/merges"
 	PathMetrics    = "/metrics"
 	PathHealthy    = "/-/healthy"
 	PathReady      = "/-/ready"
@@ -62,6 +64,9 @@ type Status struct {
 	Networks   []Network  `json:"networks"`
 	Conns      int        `json:"connections"`
 	Subscribed int        `json:"subscriptions"`
+	// Digest is equal where all records of all elements are.
+	Digest string       `json:"digest,omitempty"`
+	Ring   *RingSummary `json:"ring,omitempty"`
 }
 
 // Endpoint is where the registrar listens.
@@ -151,10 +156,19 @@ type RegistrarList struct {
 type RegistrarInfo struct {
 	ID        string     `json:"id"`
 	Self      bool       `json:"self"`
-	Elements  int        `json:"elements"` // it is home to
+	Role      string     `json:"role,omitempty"`
+	Elements  int        `json:"elements"`           // it is home to
+	Checksum  string     `json:"checksum,omitempty"` // of these
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
-	LastHeard *time.Time `json:"last_heard,omitempty"` // by announcement
+	LastHeard *time.Time `json:"last_heard,omitempty"` // by announcement, or as peer
 }
+
+// Roles of a registrar, towards the one asked. Those without one are known from
+// announcements or as home of elements only.
+const (
+	RoleMember = "member" // of the same ring
+	RolePeer   = "peer"   // by plain RFC 5353
+)
 
 // Resolution is the answer of PathResolve: what a pool user would get now, in
 // this order. Asking moves the pool's selection on as a pool user does.
@@ -183,6 +197,9 @@ type Event struct {
 	ID      string    `json:"id,omitempty"`
 	Cause   string    `json:"cause,omitempty"`
 	Element *Element  `json:"element,omitempty"`
+	// View comes with EventView, Merge with EventMerged.
+	View  *RingChange `json:"view,omitempty"`
+	Merge *RingMerge  `json:"merge,omitempty"`
 }
 
 // Types of events.
@@ -196,6 +213,8 @@ const (
 	EventRemoved    = "removed"
 	EventSuspected  = "suspected"
 	EventRecovered  = "recovered"
+	EventView       = "view"   // of the ring
+	EventMerged     = "merged" // sides of the ring have exchanged what they know
 )
 
 // Problem is the body of every error answer (RFC 9457), media type

@@ -102,6 +102,11 @@ func showCauses(causes param.OperationError) []Cause {
 
 // showChange turns a change into an event; false for those that are not shown.
 func showChange(c Change) (Event, bool) {
+	if c.shown != nil {
+		out := *c.shown
+		out.Seq, out.Time = c.Seq, c.Time
+		return out, true
+	}
 	out := Event{Seq: c.Seq, Time: c.Time}
 	show := func(name string, r *handlespace.Record) {
 		element := ShowElement(r)

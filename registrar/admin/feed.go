@@ -17,6 +17,7 @@ type Change struct {
 	Seq   uint64
 	Time  time.Time
 	Event handlespace.Event
+	shown *Event // instead of Event, of what is no change of the handlespace
 }
 
 // Feed remembers the latest changes of the handlespace, for any number of readers
@@ -43,10 +44,25 @@ func NewFeed(readers int) *Feed {
 
 // Publish adds a change.
 func (f *Feed) Publish(event handlespace.Event, now time.Time) {
+	f.publish(Change{Time: now, Event: event})
+}
+
+// PublishView adds a change of the ring's view.
+func (f *Feed) PublishView(c RingChange) {
+	f.publish(Change{Time: c.Time, shown: &Event{Type: EventView, Cause: c.Cause, View: &c}})
+}
+
+// PublishMerge adds a merge of the ring.
+func (f *Feed) PublishMerge(m RingMerge) {
+	f.publish(Change{Time: m.Time, shown: &Event{Type: EventMerged, Merge: &m}})
+}
+
+func (f *Feed) publish(c Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last++
-	f.ring[f.last%feedLength] = Change{f.last, now, event}
+	c.Seq = f.last
+	f.ring[f.last%feedLength] = c
 	f.first = max(f.first, f.last-min(f.last, feedLength-1))
 	if f.waiting {
 		f.waiting = false

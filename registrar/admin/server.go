@@ -41,6 +41,10 @@ type Backend interface {
 	Register(ctx context.Context, handle param.PoolHandle, e param.PoolElement) ([]handlespace.Event, error)
 	// Remove proposes an administrator's removal of an element.
 	Remove(ctx context.Context, handle param.PoolHandle, id param.PEID) ([]handlespace.Event, error)
+	// Ring describes the ring, RingMerges its latest merges, newest first;
+	// ErrNoRing without one.
+	Ring(ctx context.Context) (Ring, error)
+	RingMerges(ctx context.Context) ([]RingMerge, error)
 	// Reload reads the configuration anew.
 	Reload() error
 }
@@ -170,6 +174,8 @@ func (s *Server) Handler() http.Handler {
 	handle("DELETE "+PathPools+"/{handle}/elements/{id}", s.remove)
 	handle("GET "+PathRegistrars, s.registrars)
 	handle("GET "+PathResolve, s.resolve)
+	handle("GET "+PathRing, s.ring)
+	handle("GET "+PathRingMerges, s.ringMerges)
 	handle("GET "+PathEvents, s.events)
 	handle("GET "+PathHealthy, s.healthy)
 	handle("GET "+PathReady, s.ready)

@@ -30,6 +30,8 @@ type registrar struct {
 	feed   *Feed
 	ready  bool
 	reload error
+	ring   *Ring
+	merges []RingMerge
 }
 
 func (r *registrar) Status() Status { return Status{Registrar: "0x0a0a0a0a", Ready: r.ready} }
@@ -38,6 +40,13 @@ func (r *registrar) Registrars() []RegistrarInfo {
 }
 func (r *registrar) Space() *handlespace.Space { return r.space }
 func (r *registrar) Reload() error             { return r.reload }
+func (r *registrar) Ring(context.Context) (Ring, error) {
+	if r.ring == nil {
+		return Ring{}, ErrNoRing
+	}
+	return *r.ring, nil
+}
+func (r *registrar) RingMerges(context.Context) ([]RingMerge, error) { return r.merges, nil }
 
 func (r *registrar) apply(cmd handlespace.Command) []handlespace.Event {
 	events := r.space.Apply(cmd)

@@ -133,6 +133,18 @@ func (c *Client) Registrars(ctx context.Context) ([]admin.RegistrarInfo, error) 
 	return list.Registrars, err
 }
 
+// Ring describes the ring of the registrar; ErrNotFound without one.
+func (c *Client) Ring(ctx context.Context) (r admin.Ring, err error) {
+	return r, c.call(ctx, http.MethodGet, admin.PathRing, nil, nil, &r)
+}
+
+// RingMerges lists the latest merges of the ring, newest first.
+func (c *Client) RingMerges(ctx context.Context) ([]admin.RingMerge, error) {
+	var list admin.RingMergeList
+	err := c.call(ctx, http.MethodGet, admin.PathRingMerges, nil, nil, &list)
+	return list.Merges, err
+}
+
 // Resolve resolves a pool handle as a pool user does, which moves the pool's
 // selection on. items is how many elements are wanted; 0 leaves it to the
 // registrar.

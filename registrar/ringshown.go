@@ -1,0 +1,289 @@
+package registrar
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rserpool/asap/param"
+	"rserpool/enrp/ring"
+	"rserpool/enrp/ring/ringnet"
+	"rserpool/registrar/admin"
+	"rserpool/registrar/replica"
+)
+
+// How much of the past is kept to be shown.
+const (
+	shownChanges = 32
+	shownMerges  = 16
+)
+
+// ringShown is the ring as administrators and metrics see it. Its methods may be
+// called concurrently. Without a ring status is nil.
+type ringShown struct {
+	feed *admin.Feed
+	// status asks the ring's driver; set before anybody can ask.
+	status func(context.Context) (ringnet.Status, error)
+
+	mu      sync.Mutex
+	changes []admin.RingChange // newest first
+	merges  []admin.RingMerge  // newest first
+}
+
+// installed notes a new view.
+func (s *ringShown) installed(e ring.Installed, now time.Time) {
+	c := admin.RingChange{Time: now, View: e.View.ID.String(), Cause: e.Cause.String()}
+	s.mu.Lock()
+	var before []string
+	if len(s.changes) > 0 {
+		before = s.changes[0].Members
+	}
+	for _, n := range e.View.Members {
+		name := n.Member.String()
+		c.Members = append(c.Members, name)
+		if !slices.Contains(before, name) {
+			c.Joined = append(c.Joined, name)
+		}
+	}
+	for _, n := range e.Left {
+		c.Left = append(c.Left, n.Member.String())
+	}
+	s.changes = slices.Insert(s.changes, 0, c)[:min(len(s.changes)+1, shownChanges)]
+	s.mu.Unlock()
+	s.feed.PublishView(c)
+}
+
+// merged notes a state exchange and returns it as it is shown.
+func (s *ringShown) merged(m replica.Merged, now time.Time) admin.RingMerge {
+	out := admin.RingMerge{Time: now, View: m.View.ID.String(), Differences: len(m.Entries) + m.Omitted, Octets: m.Octets}
+	for _, side := range m.Sides {
+		out.Sides = append(out.Sides, side.String())
+	}
+	for _, e := range m.Entries {
+		out.Entries = append(out.Entries, admin.ShowMergeEntry(e))
+	}
+	s.mu.Lock()
+	s.merges = slices.Insert(s.merges, 0, out)[:min(len(s.merges)+1, shownMerges)]
+	s.mu.Unlock()
+	s.feed.PublishMerge(out)
+	return out
+}
+
+// Ring describes the ring.
+func (b backend) Ring(ctx context.Context) (admin.Ring, error) {
+	s := &b.r.shown
+	if s.status == nil {
+		return admin.Ring{}, admin.ErrNoRing
+	}
+	st, err := s.status(ctx)
+	if err != nil {
+		return admin.Ring{}, fmt.Errorf("ring: %w", err)
+	}
+	out := showRing(st)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out.Changes = slices.Clone(s.changes)
+	return out, nil
+}
+
+// RingMerges lists the latest merges.
+func (b backend) RingMerges(context.Context) ([]admin.RingMerge, error) {
+	s := &b.r.shown
+	if s.status == nil {
+		return nil, admin.ErrNoRing
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.merges), nil
+}
+
+func showRing(st ringnet.Status) admin.Ring {
+	out := admin.Ring{
+		Cluster: st.Cluster, State: st.State.String(),
+		View: st.View.ID.String(), Coordinator: memberID(st.View.ID.Coordinator), Cause: st.Cause.String(),
+		Synced: st.Synced == st.View.ID,
+		Hop:    st.Hop, Sequence: st.Seq, StableLag: st.Seq - min(st.Seq, st.Stable),
+		Rotation: st.Rotation.Seconds(),
+		Backlog:  st.Queue, BacklogOctets: st.QueueOctets, InToken: st.InToken,
+		Changes:  []admin.RingChange{},
+		Counters: showCounters(st.Counters),
+	}
+	peers := make(map[ring.Member]ringnet.PeerStatus)
+	for _, p := range st.Peers {
+		if p.Connected || !peers[p.Member].Connected {
+			peers[p.Member] = p
+		}
+	}
+	show := func(n ring.Node) admin.RingMember {
+		m := admin.RingMember{
+			ID: memberID(n.Member), Incarnation: fmt.Sprint(uint64(n.Incarnation)), Contact: n.Contact, State: admin.MemberAway,
+		}
+		p, ok := peers[n.Member]
+		switch {
+		case n.Member == st.Self.Member:
+			m.State = admin.MemberSelf
+		case ok:
+			if p.Connected {
+				m.State = admin.MemberConnected
+			}
+			if !p.Since.IsZero() {
+				m.Since = &p.Since
+			}
+			m.Error, m.Sent, m.Received, m.Dropped = p.LastError, p.SentOctets, p.ReceivedOctets, p.Dropped
+		}
+		return m
+	}
+	for _, n := range st.View.Members {
+		out.Members = append(out.Members, show(n))
+	}
+	for _, n := range st.Outside {
+		out.Outside = append(out.Outside, show(n))
+	}
+	for _, p := range st.Peers {
+		if !p.Connected && !st.View.Has(p.Member) && p.Addr != "" {
+			out.Missing = append(out.Missing, p.Addr)
+		}
+	}
+	slices.Sort(out.Missing)
+	out.Missing = slices.Compact(out.Missing)
+	out.Whole = out.Synced && len(out.Missing) == 0 && len(out.Outside) == 0
+	for _, l := range st.Locks {
+		lock := admin.RingLock{Name: l.Name}
+		if !l.Holder.IsZero() {
+			lock.Holder, lock.Fence = l.Holder.String(), fmt.Sprintf("%d.%d", l.Fence.Counter, l.Fence.Seq)
+		}
+		for _, m := range l.Queue {
+			lock.Queue = append(lock.Queue, m.String())
+		}
+		out.Locks = append(out.Locks, lock)
+	}
+	slices.SortFunc(out.Locks, func(a, b admin.RingLock) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// memberID is a member's identifier as that of its registrar.
+func memberID(m ring.Member) string { return param.RegistrarID(m.ID).String() }
+
+func showCounters(c ring.Counters) admin.RingCounters {
+	out := admin.RingCounters{
+		Views:   make(map[string]uint64),
+		Entered: perState(c.Entered), TokenLost: perState(c.TokenLost),
+		Refused: notNil(c.Refused), Dropped: notNil(c.Dropped),
+		Hops: c.Hops, Rotations: c.Rotations, Resent: c.Resent, Duplicate: c.Duplicate, Calls: c.Calls,
+		Entries: c.Entries, Octets: c.Octets, HeldOff: c.HeldOff,
+	}
+	for cause, n := range c.Views {
+		out.Views[cause.String()] = n
+	}
+	return out
+}
+
+func perState(counts [ring.Left + 1]uint64) map[string]uint64 {
+	out := make(map[string]uint64)
+	for state, n := range counts {
+		if n > 0 {
+			out[ring.State(state).String()] = n
+		}
+	}
+	return out
+}
+
+func notNil(m map[string]uint64) map[string]uint64 {
+	if m == nil {
+		return map[string]uint64{}
+	}
+	return m
+}
+
+// ringCollector describes the ring, looked up when metrics are read.
+type ringCollector struct{ shown *ringShown }
+
+// metricsPatience bounds how long reading metrics waits for the ring.
+const metricsPatience = time.Second
+
+func ringDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("rserpool_ring_"+name, help, labels, nil)
+}
+
+var (
+	ringViews       = ringDesc("views_total", "Views installed, by cause.", "cause")
+	ringStates      = ringDesc("states_total", "States entered.", "state")
+	ringTokenLosses = ringDesc("token_losses_total", "Token losses noticed, by the state in which.", "state")
+	ringRefused     = ringDesc("calls_refused_total", "Calls of others for a view that were refused.", "reason")
+	ringDropped     = ringDesc("messages_dropped_total", "Messages dropped.", "reason")
+	ringHops        = ringDesc("hops_total", "Tokens accepted.")
+	ringResent      = ringDesc("tokens_resent_total", "Tokens sent again.")
+	ringDuplicates  = ringDesc("duplicates_total", "Tokens and messages that were there before.")
+	ringEntries     = ringDesc("entries_total", "Entries delivered.")
+	ringOctets      = ringDesc("entry_octets_total", "Octets of entries delivered.")
+	ringHeldOff     = ringDesc("merges_held_off_total", "Merges refused to unsteady members.")
+	ringMembers     = ringDesc("members", "Members of the view.")
+	ringMissing     = ringDesc("missing_members", "Configured members that are not in the view.")
+	ringSynced      = ringDesc("synced", "1 if all members of the view know the same.")
+	ringRotation    = ringDesc("rotation_seconds", "Time of the latest rotation of the token.")
+	ringQueue       = ringDesc("queue_entries", "Own entries that wait for the token.")
+	ringQueueOctets = ringDesc("queue_octets", "Octets of own entries that wait for the token.")
+	ringStableLag   = ringDesc("stable_lag_entries", "Newest entries that are not known to be everywhere.")
+)
+
+// Describe implements prometheus.Collector.
+func (c ringCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringHops, ringResent, ringDuplicates,
+		ringEntries, ringOctets, ringHeldOff, ringMembers, ringMissing, ringSynced, ringRotation,
+		ringQueue, ringQueueOctets, ringStableLag,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector. A ring that does not answer gives
+// nothing.
+func (c ringCollector) Collect(ch chan<- prometheus.Metric) {
+	if c.shown.status == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), metricsPatience)
+	defer cancel()
+	st, err := c.shown.status(ctx)
+	if err != nil {
+		return
+	}
+	r := showRing(st)
+	value := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	for _, one := range []struct {
+		desc *prometheus.Desc
+		by   map[string]uint64
+	}{
+		{ringViews, r.Counters.Views}, {ringStates, r.Counters.Entered}, {ringTokenLosses, r.Counters.TokenLost},
+		{ringRefused, r.Counters.Refused}, {ringDropped, r.Counters.Dropped},
+	} {
+		for label, n := range one.by {
+			value(one.desc, prometheus.CounterValue, float64(n), label)
+		}
+	}
+	for desc, n := range map[*prometheus.Desc]uint64{
+		ringHops: r.Counters.Hops, ringResent: r.Counters.Resent, ringDuplicates: r.Counters.Duplicate,
+		ringEntries: r.Counters.Entries, ringOctets: r.Counters.Octets, ringHeldOff: r.Counters.HeldOff,
+	} {
+		value(desc, prometheus.CounterValue, float64(n))
+	}
+	synced := 0.0
+	if r.Synced {
+		synced = 1
+	}
+	for desc, v := range map[*prometheus.Desc]float64{
+		ringMembers: float64(len(r.Members)), ringMissing: float64(len(r.Missing) + len(r.Outside)), ringSynced: synced,
+		ringRotation: r.Rotation, ringQueue: float64(r.Backlog), ringQueueOctets: float64(r.BacklogOctets),
+		ringStableLag: float64(r.StableLag),
+	} {
+		value(desc, prometheus.GaugeValue, v)
+	}
+}
