@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -131,4 +132,18 @@ func TestNetworksListenAuto(t *testing.T) {
 			t.Errorf("%v, %v, %d closed; want an error and SCTP closed", ls, err, sctp.closed)
 		}
 	})
+}
+
+func TestWithoutSaysWhy(t *testing.T) {
+	n := NewNetworks(Without(SCTP, "TLS over SCTP is not available"))
+	if names := n.Available(); len(names) != 0 {
+		t.Errorf("available: %v", names)
+	}
+	_, err := n.Dial(t.Context(), nil, Endpoint{Network: SCTP, Hosts: []string{"192.0.2.1"}, Port: 1}, Options{})
+	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "TLS over SCTP is not available") {
+		t.Errorf("dial: %v", err)
+	}
+	if _, err := n.Listen(t.Context(), Endpoint{Network: Auto, Hosts: []string{""}}, Options{}); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("listen: %v", err)
+	}
 }

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,16 @@ var writeBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
+// link is what a connection's octets go through.
+type link struct {
+	stream net.Conn // tls, or tcp itself
+	tcp    *net.TCPConn
+	tls    *tls.Conn // nil without TLS
+	below  *socket   // of tls
+}
+
 type conn struct {
-	tcp           *net.TCPConn
+	link
 	local, remote []netip.AddrPort
 	events        *transport.EventQueue
 	down          sync.Once // the Down event
@@ -43,16 +52,16 @@ type conn struct {
 	writes  *transport.Interrupter
 }
 
-func newConn(tcp *net.TCPConn, opt transport.Options) *conn {
+func newConn(l link, opt transport.Options) *conn {
 	return &conn{
-		tcp:     tcp,
-		local:   []netip.AddrPort{addrPort(tcp.LocalAddr())},
-		remote:  []netip.AddrPort{addrPort(tcp.RemoteAddr())},
+		link:    l,
+		local:   []netip.AddrPort{addrPort(l.tcp.LocalAddr())},
+		remote:  []netip.AddrPort{addrPort(l.tcp.RemoteAddr())},
 		events:  transport.NewEventQueue(),
-		reads:   transport.NewInterrupter(tcp.SetReadDeadline),
+		reads:   transport.NewInterrupter(l.tcp.SetReadDeadline),
 		in:      frames{limit: opt.MaxMessage},
 		writing: make(chan struct{}, 1),
-		writes:  transport.NewInterrupter(tcp.SetWriteDeadline),
+		writes:  transport.NewInterrupter(l.tcp.SetWriteDeadline),
 	}
 }
 
@@ -103,7 +112,7 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 		if err := c.reads.Arm(ctx); err != nil {
 			return transport.Message{}, err
 		}
-		err = c.in.fill(c.tcp)
+		err = c.in.fill(c.stream)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !c.closed.Load() {
 			return transport.Message{}, c.fail(err)
 		}
@@ -145,6 +154,9 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 		}
 	}
 	defer func() { <-c.writing }()
+	if c.closed.Load() {
+		return fmt.Errorf("send to %s: %w", c.remote[0], net.ErrClosed)
+	}
 	if err := c.writes.Arm(ctx); err != nil {
 		return err
 	}
@@ -202,12 +214,13 @@ func checkFraming(data []byte) error {
 
 // write writes the messages in b, or none of them, or closes the connection.
 func (c *conn) write(ctx context.Context, b []byte) error {
-	n, err := c.tcp.Write(b)
+	n, err := c.stream.Write(b)
 	if err == nil {
 		return nil
 	}
 	cause := c.writes.Cause(ctx, err)
-	if interrupted := cause != err; interrupted && atBoundary(b, n) {
+	// TLS can't go on after an interrupted write, whatever it has written.
+	if interrupted := cause != err; interrupted && c.tls == nil && atBoundary(b, n) {
 		return cause
 	}
 	c.lost(cause)
@@ -233,6 +246,7 @@ func (c *conn) close(abort bool) error {
 		if abort {
 			c.closeErr = c.tcp.SetLinger(0)
 		} else {
+			c.sayGoodbye()
 			// The kernel answers the close of a socket with unread
 			// octets by a reset, and that can overtake what we sent.
 			_ = c.tcp.CloseWrite() // fails when the peer has reset already
@@ -243,4 +257,21 @@ func (c *conn) close(abort bool) error {
 		c.writes.Release()
 	})
 	return c.closeErr
+}
+
+// sayGoodbye tells the peer by TLS that nothing follows, unless somebody is
+// writing, who would have to be waited for.
+func (c *conn) sayGoodbye() {
+	if c.tls == nil {
+		return
+	}
+	select {
+	case c.writing <- struct{}{}:
+	default:
+		return
+	}
+	defer func() { <-c.writing }()
+	c.writes.Release()
+	c.below.closing.Store(true)
+	_ = c.tls.CloseWrite() // as a courtesy: the end of the stream says it too
 }

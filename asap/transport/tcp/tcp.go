@@ -2,7 +2,7 @@
 // its length field says and padded to four octets.
 //
 // The RFCs give TCP to pool users only and leave out how messages lie in the
-// stream; see AMB-02.
+// stream; see AMB-02. With TLS (WithTLS) the same octets go through it.
 package tcp
 
 import (
@@ -33,30 +33,36 @@ const (
 // keepAlive finds a peer that vanished without a word within a minute.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
 
-type network struct{}
+type network struct{ tls *TLS }
 
 // New returns the TCP network of this machine.
-func New() transport.Network { return network{} }
+func New(options ...Option) transport.Network {
+	var n network
+	for _, option := range options {
+		option(&n)
+	}
+	return n
+}
 
 func (network) Name() string     { return transport.TCP }
 func (network) Available() error { return nil }
 
-func (network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
+func (n network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
 	opt = opt.WithDefaults()
 	if len(remote) == 0 {
 		return nil, errors.New("dial: no remote address")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
-		tcp *net.TCPConn
-		err error
+		link link
+		err  error
 	}
 	results := make(chan result)
 	started, pending := 0, 0
 	next := time.NewTimer(0)
-	var won *net.TCPConn
+	var won link
 	var errs []error
-	for won == nil && (started < len(remote) && ctx.Err() == nil || pending > 0) {
+	for won.tcp == nil && (started < len(remote) && ctx.Err() == nil || pending > 0) {
 		turn := next.C
 		if started == len(remote) || ctx.Err() != nil {
 			turn = nil
@@ -65,14 +71,14 @@ func (network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt tra
 		case <-turn:
 			to := remote[started]
 			go func() {
-				tcp, err := dialOne(ctx, local, to, opt)
-				results <- result{tcp, err}
+				link, err := n.dialOne(ctx, local, to, opt)
+				results <- result{link, err}
 			}()
 			started, pending = started+1, pending+1
 			next.Reset(stagger)
 		case r := <-results:
 			pending--
-			if won = r.tcp; r.err != nil {
+			if won = r.link; r.err != nil {
 				errs = append(errs, r.err)
 				next.Reset(0)
 			}
@@ -83,11 +89,11 @@ func (network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt tra
 	cancel()
 	next.Stop()
 	for range pending {
-		if r := <-results; r.tcp != nil {
-			_ = r.tcp.Close() // too late, nothing was sent on it
+		if r := <-results; r.err == nil {
+			_ = r.link.tcp.Close() // too late, nothing was sent on it
 		}
 	}
-	if won != nil {
+	if won.tcp != nil {
 		return newConn(won, opt), nil
 	}
 	if ended {
@@ -96,7 +102,7 @@ func (network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt tra
 	return nil, errors.Join(errs...)
 }
 
-func dialOne(ctx context.Context, local []netip.AddrPort, remote netip.AddrPort, opt transport.Options) (*net.TCPConn, error) {
+func (n network) dialOne(ctx context.Context, local []netip.AddrPort, remote netip.AddrPort, opt transport.Options) (link, error) {
 	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	d := net.Dialer{KeepAliveConfig: keepAlive}
 	d.SetMultipathTCP(false)
@@ -106,15 +112,23 @@ func dialOne(ctx context.Context, local []netip.AddrPort, remote netip.AddrPort,
 	if len(local) > 0 {
 		from, ok := localFor(local, remote.Addr())
 		if !ok {
-			return nil, fmt.Errorf("dial %s: none of the local addresses %v is of its family", remote, local)
+			return link{}, fmt.Errorf("dial %s: none of the local addresses %v is of its family", remote, local)
 		}
 		d.LocalAddr = net.TCPAddrFromAddrPort(from)
 	}
 	c, err := d.DialContext(ctx, "tcp", remote.String())
 	if err != nil {
-		return nil, err
+		return link{}, err
 	}
-	return c.(*net.TCPConn), nil
+	raw := c.(*net.TCPConn)
+	if n.tls == nil {
+		return link{stream: raw, tcp: raw}, nil
+	}
+	l, err := n.tls.client(ctx, raw)
+	if err != nil {
+		return link{}, fmt.Errorf("dial %s: %w", remote, err)
+	}
+	return l, nil
 }
 
 // localFor returns the first of the local addresses from which remote can be
@@ -132,7 +146,7 @@ func localFor(local []netip.AddrPort, remote netip.Addr) (netip.AddrPort, bool) 
 	return netip.AddrPort{}, false
 }
 
-func (network) Listen(ctx context.Context, local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
+func (n network) Listen(ctx context.Context, local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
 	opt = opt.WithDefaults()
 	if len(local) == 0 {
 		return nil, errors.New("listen: no local address")
@@ -143,7 +157,7 @@ func (network) Listen(ctx context.Context, local []netip.AddrPort, opt transport
 	for try := 1; ; try++ {
 		sockets, err := listenAll(ctx, local, opt)
 		if err == nil {
-			return newListener(sockets, opt), nil
+			return newListener(sockets, n.tls, opt), nil
 		}
 		// The port that the first address got can be taken on another.
 		if local[0].Port() != 0 || len(local) == 1 || !errors.Is(err, syscall.EADDRINUSE) || try == portTries {
@@ -184,25 +198,31 @@ func listenAll(ctx context.Context, local []netip.AddrPort, opt transport.Option
 }
 
 // listener hands out the connections of its sockets. Each socket has one
-// goroutine, which Close waits for.
+// goroutine, and each handshake has one; Close waits for them.
 type listener struct {
 	sockets  []*net.TCPListener
 	addrs    []netip.AddrPort
 	opt      transport.Options
 	accepted chan accepted
-	closed   chan struct{}
+	tls      *handshakes     // nil without TLS
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
 	closing  sync.Once
 	closeErr error
 	running  sync.WaitGroup
 }
 
 type accepted struct {
-	tcp *net.TCPConn
-	err error
+	link link
+	err  error
 }
 
-func newListener(sockets []*net.TCPListener, opt transport.Options) *listener {
-	l := &listener{sockets: sockets, opt: opt, accepted: make(chan accepted), closed: make(chan struct{})}
+func newListener(sockets []*net.TCPListener, t *TLS, opt transport.Options) *listener {
+	l := &listener{sockets: sockets, opt: opt, accepted: make(chan accepted)}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	if t != nil {
+		l.tls = &handshakes{TLS: t}
+	}
 	for _, s := range sockets {
 		l.addrs = append(l.addrs, addrPort(s.Addr()))
 		l.running.Go(func() { l.run(s) })
@@ -216,19 +236,30 @@ func (l *listener) run(s *net.TCPListener) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		select {
-		case l.accepted <- accepted{tcp, err}:
-		case <-l.closed:
-			if err == nil {
-				_ = tcp.Close() // nobody will ever use it
-			}
-			return
-		}
-		if err != nil {
+		switch {
+		case err == nil && l.tls != nil:
+			l.running.Go(func() {
+				l.tls.do(l.ctx, tcp, func(ctx context.Context, secured link) { l.deliver(ctx, accepted{link: secured}) })
+			})
+		case err == nil:
+			l.deliver(l.ctx, accepted{link: link{stream: tcp, tcp: tcp}})
+		default:
+			l.deliver(l.ctx, accepted{err: err})
 			select {
 			case <-time.After(acceptPause):
-			case <-l.closed:
+			case <-l.ctx.Done():
 			}
+		}
+	}
+}
+
+// deliver waits until somebody accepts, or ctx ends.
+func (l *listener) deliver(ctx context.Context, a accepted) {
+	select {
+	case l.accepted <- a:
+	case <-ctx.Done():
+		if a.err == nil {
+			_ = a.link.tcp.Close() // nobody will ever use it
 		}
 	}
 }
@@ -239,18 +270,16 @@ func (l *listener) Accept(ctx context.Context) (transport.Conn, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	select {
-	case <-l.closed: // goes first
+	if l.ctx.Err() != nil { // goes first
 		return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], net.ErrClosed)
-	default:
 	}
 	select {
 	case a := <-l.accepted:
 		if a.err != nil {
 			return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], a.err)
 		}
-		return newConn(a.tcp, l.opt), nil
-	case <-l.closed:
+		return newConn(a.link, l.opt), nil
+	case <-l.ctx.Done():
 		return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], net.ErrClosed)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -262,7 +291,7 @@ func (l *listener) Addrs() []netip.AddrPort { return l.addrs }
 
 func (l *listener) Close() error {
 	l.closing.Do(func() {
-		close(l.closed)
+		l.cancel()
 		for _, s := range l.sockets {
 			l.closeErr = errors.Join(l.closeErr, s.Close())
 		}
