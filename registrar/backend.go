@@ -18,7 +18,6 @@ func (r *Registrar) newAdmin(ctx context.Context) (*admin.Server, error) {
 	if r.cfg.Admin.Address == "" {
 		return nil, nil
 	}
-	r.addresses = r.listenAddrs()
 	s, err := admin.Listen(ctx, admin.Config{
 		Address:     r.cfg.Admin.Address,
 		AllowRemote: r.cfg.Admin.AllowRemote,

@@ -421,16 +421,26 @@ func (c *conn) settled(n int) {
 // earlier request of this connection still waits for its answer.
 func (c *conn) resolve(q *asap.HandleResolution) {
 	if q.SendUpdates || c.subscribed.Load() || c.busy.Load() > 0 {
-		query := *q
-		c.toLoop(func(time.Time) { c.r.owner.resolve(c, query) })
+		c.resolveInLoop(*q)
 		return
 	}
+	// Read before the handlespace is: what is told at the end of an exchange is
+	// in it then.
+	unsure := c.r.unsure.Load()
 	tally := c.tallies.of(c.r.metrics, q.Handle)
 	start := tally.begin()
 	a := c.collecting()
 	octets, found := c.r.appendResolution(a.octets, q, false, &c.bookmark, &a.scratch)
+	if !found && unsure {
+		c.resolveInLoop(*q)
+		return
+	}
 	tally.end(start, found)
 	a.add(octets, transport.PPIDASAP)
+}
+
+func (c *conn) resolveInLoop(q asap.HandleResolution) {
+	c.toLoop(func(now time.Time) { c.r.owner.resolve(c, q, now) })
 }
 
 // answer queues an answer of the reader, behind what the loop still owes.

@@ -18,8 +18,20 @@
 //
 // # Order
 //
-// A request becomes a handlespace.Command, which goes through a Sequencer before
-// it is applied: the local one delivers at once. The answer goes out when the
-// command is stable, and before anything else that follows from it. Deadlines
-// that pass, dead elements and reports take the same way.
+// A request becomes a handlespace.Command, which is put into one order with all
+// others before it is applied: a registrar alone applies it at once, one in a ring
+// when the ring delivers it. What follows from it here happens then; the answer
+// goes out when the other members have applied it too. Deadlines that pass, dead
+// elements and reports take the same way.
+//
+// # Ring
+//
+// The ring's goroutine hands what was ordered to the owner loop and waits until it
+// is applied, for its token says so to the others. The loop hands proposals to the
+// ring without ever waiting for it: what the ring has no room for stays in a
+// backlog, and when that is long, registrations are refused.
+//
+// A member that joins opens its ASAP endpoints when it knows what the others know.
+// Until then their ports are closed, because of all refusals a closed port is the
+// one that a hunting element or user leaves soonest.
 package registrar

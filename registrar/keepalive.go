@@ -25,6 +25,7 @@ type keepAlive struct {
 	watched map[elementKey]*watch
 	due     *btree.BTreeG[*watch]
 	serial  uint64
+	claimed time.Time // when the latest claim is to be made
 }
 
 // phase is what the deadline of a watch means.
@@ -46,6 +47,8 @@ type watch struct {
 	started    time.Time // of the latest keep-alive
 	fallen     bool      // its association fell: one failure is enough
 	misses     int       // failed keep-alives in a row
+	claim      bool      // to be told that this registrar is its home now
+	told       bool      // it was, and has not acknowledged that yet
 	serial     uint64    // makes the order in the tree total
 }
 
@@ -79,7 +82,36 @@ func (k *keepAlive) watch(key elementKey, generation handlespace.Generation, now
 		k.watched[key] = w
 	}
 	w.generation = generation
+	w.claim, w.told = false, false
 	k.rest(w, now)
+}
+
+// claimGap is the time between two claims: so many elements per second are told
+// at most that they have a new home.
+const claimGap = 200 * time.Microsecond
+
+// claim starts to watch an element that this registrar has become home to without
+// the element's word: it is told so by a keep-alive soon. If that fails the element
+// is dead, as when its association falls.
+func (k *keepAlive) claim(key elementKey, generation handlespace.Generation, now time.Time) {
+	k.watch(key, generation, now)
+	w := k.watched[key]
+	w.claim, w.fallen = true, true
+	if k.claimed = k.claimed.Add(claimGap); k.claimed.Before(now) {
+		k.claimed = now
+	}
+	k.schedule(w, resting, k.afterGap(w, k.claimed))
+}
+
+// telling reports whether the keep-alive about to be sent says that this registrar
+// is the element's home now.
+func (k *keepAlive) telling(key elementKey) bool {
+	w := k.watched[key]
+	if w == nil || !w.claim {
+		return false
+	}
+	w.told = true
+	return true
 }
 
 // forget stops watching an element.
@@ -140,17 +172,19 @@ func (k *keepAlive) postponed(key elementKey, now time.Time) {
 }
 
 // acked takes an acknowledgement, asked for or late, and returns the generation
-// that is alive; false when the element is not watched.
-func (k *keepAlive) acked(key elementKey, now time.Time) (handlespace.Generation, bool) {
+// that is alive, and whether the element has accepted its new home by it; watched
+// is false when it is not watched.
+func (k *keepAlive) acked(key elementKey, now time.Time) (g handlespace.Generation, accepted, watched bool) {
 	w := k.watched[key]
 	if w == nil {
-		return handlespace.Generation{}, false
+		return handlespace.Generation{}, false, false
 	}
+	accepted, w.told = w.told, false
 	w.misses = 0
 	if w.phase != resting {
 		k.rest(w, now)
 	}
-	return w.generation, true
+	return w.generation, accepted, true
 }
 
 // tick returns the elements to send a keep-alive to and those that are dead.

@@ -8,7 +8,9 @@ import (
 
 	"rserpool/asap"
 	"rserpool/asap/param"
+	"rserpool/enrp/ring"
 	"rserpool/registrar/handlespace"
+	"rserpool/registrar/replica"
 )
 
 // Batches of the owner loop: how many events it takes, or deadlines it handles,
@@ -27,10 +29,16 @@ const sweeps = 2
 type owner struct {
 	r     *Registrar
 	space *handlespace.Space
-	order Sequencer
+	order sequencer
+	ring  *ringEnd // nil without a ring
 
 	lastToken uint64
 	proposed  map[uint64]*proposal
+	expiring  int  // removals of the latest batch that are not applied yet
+	opening   bool // ASAP is being opened, or is
+	serving   bool // ASAP is answered
+	leaving   bool // what elements ask for is left to other registrars
+	withheld  withheld
 
 	keepAlive     *keepAlive
 	clients       *ledger
@@ -44,9 +52,16 @@ type owner struct {
 	due           []handlespace.Command
 }
 
-// proposal waits for its command to become stable.
+// proposal waits for its command. Its functions may be nil.
 type proposal struct {
-	done   func([]handlespace.Event, time.Time)
+	// applied is called when the command was applied here, before others hear of
+	// it, with what it changed.
+	applied func([]handlespace.Event, time.Time)
+	// answer is called with the same when the answer may go out.
+	answer func([]handlespace.Event, time.Time)
+	// refused is called instead when the command never will be applied.
+	refused func(time.Time)
+
 	events []handlespace.Event
 }
 
@@ -56,7 +71,7 @@ type task struct {
 	do func(now time.Time)
 }
 
-func newOwner(r *Registrar, space *handlespace.Space, order Sequencer, now time.Time) *owner {
+func newOwner(r *Registrar, space *handlespace.Space, order sequencer, now time.Time) *owner {
 	o := &owner{
 		r: r, space: space, order: order,
 		proposed: make(map[uint64]*proposal),
@@ -64,6 +79,11 @@ func newOwner(r *Registrar, space *handlespace.Space, order Sequencer, now time.
 		homes:    make(map[elementKey]*conn),
 		sweep:    now,
 		look:     now,
+	}
+	if end, ok := order.(*ringEnd); ok {
+		o.ring = end
+	} else {
+		o.opening, o.serving = true, true
 	}
 	cfg := r.config()
 	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
@@ -87,7 +107,10 @@ func (o *owner) run() {
 			return
 		case t := <-o.r.inbox:
 			o.work(t)
-		case <-o.order.Wake():
+		case events := <-o.ring.delivered():
+			o.handle(events)
+		case <-o.ring.room():
+			o.ring.flush()
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -97,13 +120,19 @@ func (o *owner) run() {
 	}
 }
 
-// work does a task and those that wait behind it.
+// work does a task and those that wait behind it. What the ring has ordered goes
+// first, because its token waits for that.
 func (o *owner) work(t task) {
 	for range inboxBatch {
 		now := time.Now()
 		o.r.metrics.loopWait.Observe(now.Sub(t.at).Seconds())
 		t.do(now)
 		o.deliver(now)
+		select {
+		case events := <-o.ring.delivered():
+			o.handle(events)
+		default:
+		}
 		select {
 		case t = <-o.r.inbox:
 		default:
@@ -113,6 +142,14 @@ func (o *owner) work(t task) {
 	now := time.Now()
 	t.do(now)
 	o.deliver(now)
+}
+
+// handle takes what the ring has ordered.
+func (o *owner) handle(events []ring.Event) {
+	now := time.Now()
+	o.ring.accept(events, now)
+	o.deliver(now)
+	o.ring.handled()
 }
 
 // next returns when tick has something to do at the latest.
@@ -127,7 +164,13 @@ func (o *owner) next() time.Time {
 	earlier(o.keepAlive.next())
 	earlier(o.subscriptions.next())
 	earlier(o.updates.wake())
-	earlier(o.space.NextDeadline(o.r.id))
+	if o.expiring == 0 {
+		earlier(o.space.NextDeadline(o.r.id))
+	}
+	earlier(o.withheld.next())
+	if at := o.order.next(); !at.IsZero() {
+		earlier(at, true)
+	}
 	if o.announce != nil {
 		earlier(o.announce.due, true)
 	}
@@ -145,20 +188,18 @@ func (o *owner) tick(now time.Time) {
 		o.propose(handlespace.Remove{
 			Handle: v.key.Handle, ID: v.key.ID, Generation: v.generation,
 			Cause: handlespace.Unreachable, Now: now,
-		}, nil)
+		}, proposal{}, now)
 	}
-
-	o.due = o.space.Due(o.due[:0], o.r.id, now, expiryBatch)
-	for _, cmd := range o.due {
-		o.propose(cmd, nil)
-	}
+	o.expire(now)
+	o.order.tick(now)
 	o.deliver(now)
+	o.letGo(now)
 
 	for _, handle := range o.subscriptions.tick(now) {
 		o.updates.changed(handle, now)
 	}
 	o.updates.tick(now)
-	if o.announce != nil && o.announce.tick(now) {
+	if o.announce != nil && o.announce.tick(now) && o.serving {
 		o.r.announcer.wake()
 	}
 	if !now.Before(o.sweep) {
@@ -168,46 +209,81 @@ func (o *owner) tick(now time.Time) {
 	if !now.Before(o.look) {
 		for _, c := range o.r.census.all() {
 			c.cutIfStuck()
+			o.probes.release(c)
 		}
 		o.look = now.Add(o.r.timers().Write / writeLooks)
 	}
 	o.r.subscribed.Store(int64(o.subscriptions.total))
 }
 
-// propose hands a command to the sequencer; done, if not nil, gets its events
-// when it is stable.
-func (o *owner) propose(cmd handlespace.Command, done func([]handlespace.Event, time.Time)) {
-	o.lastToken++
-	o.proposed[o.lastToken] = &proposal{done: done}
-	o.order.Propose(o.lastToken, cmd)
+// expire proposes the removal of elements whose registrations have run out, the
+// next ones when that of the last ones has been applied: until then they are due
+// as before.
+func (o *owner) expire(now time.Time) {
+	if o.expiring > 0 || o.order.full() {
+		return
+	}
+	o.due = o.space.Due(o.due[:0], o.r.id, now, expiryBatch)
+	o.expiring = len(o.due)
+	for _, cmd := range o.due {
+		o.propose(cmd, proposal{
+			applied: func([]handlespace.Event, time.Time) { o.expiring-- },
+			refused: func(time.Time) { o.expiring-- },
+		}, now)
+	}
 }
 
-// deliver applies what the sequencer has ordered and answers what is stable.
+// propose puts a command on its way.
+func (o *owner) propose(cmd handlespace.Command, p proposal, now time.Time) {
+	o.lastToken++
+	o.proposed[o.lastToken] = &p
+	o.order.propose(o.lastToken, cmd, now)
+}
+
+// deliver brings what the registrar tells and watches in line with what was
+// ordered.
 func (o *owner) deliver(now time.Time) {
 	for {
-		d, ok := o.order.Next()
-		if !ok {
+		happened := o.order.take(now)
+		if len(happened) == 0 {
 			return
 		}
-		var events []handlespace.Event
-		if d.Command != nil {
-			events = o.space.Apply(d.Command)
+		for _, e := range happened {
+			o.happen(e, now)
 		}
-		// First the answer to who asked, then what others hear of it.
-		if p := o.proposed[d.Token]; p != nil {
-			if d.Command != nil {
-				p.events = events
+	}
+}
+
+func (o *owner) happen(event replica.Event, now time.Time) {
+	switch e := event.(type) {
+	case replica.Applied:
+		if p := o.proposed[e.Token]; p != nil {
+			p.events = e.Events
+			if p.applied != nil {
+				p.applied(e.Events, now)
 			}
-			if d.Stable {
-				delete(o.proposed, d.Token)
-				if p.done != nil {
-					p.done(p.events, now)
-				}
+		}
+		for _, changed := range e.Events {
+			o.observe(changed, now)
+		}
+	case replica.Answer:
+		if p := o.proposed[e.Token]; p != nil {
+			delete(o.proposed, e.Token)
+			if p.answer != nil {
+				p.answer(p.events, now)
 			}
 		}
-		for _, e := range events {
-			o.observe(e, now)
+	case replica.Refused:
+		if p := o.proposed[e.Token]; p != nil {
+			delete(o.proposed, e.Token)
+			if p.refused != nil {
+				p.refused(now)
+			}
 		}
+	case replica.Readiness:
+		o.readiness(e, now)
+	case replica.Merged:
+		o.merged(e, now)
 	}
 }
 

@@ -114,7 +114,7 @@ func (p *prober) send(key elementKey) {
 }
 
 func (p *prober) keepAlive(c *conn, key elementKey) {
-	m := &asap.EndpointKeepAlive{Registrar: p.o.r.id, Handle: key.Handle}
+	m := &asap.EndpointKeepAlive{Registrar: p.o.r.id, Handle: key.Handle, Home: p.o.keepAlive.telling(key)}
 	if p.o.r.rsplib() {
 		m.ID = key.ID
 	}
@@ -236,9 +236,10 @@ func ownTrouble(err error) bool {
 	}, func(own error) bool { return errors.Is(err, own) })
 }
 
-// release closes a connection to a target that no element needs any more.
+// release closes a connection to a target that no element needs any more, unless
+// something is still to be answered on it.
 func (p *prober) release(c *conn) {
-	if p.byConn[c] != nil && len(c.elements) == 0 {
+	if p.byConn[c] != nil && len(c.elements) == 0 && c.busy.Load() == 0 {
 		c.cancel(errEnded{reasonUnneeded})
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	"rserpool/enrp/ring/ringnet"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/handlespace"
 )
@@ -23,6 +25,8 @@ var (
 	// ErrState: Start of a registrar that was started before, or a call of
 	// one that does not run.
 	ErrState = errors.New("registrar is not in the state for this")
+	// ErrBusy: the ring has no room for another command, or is being left.
+	ErrBusy = errors.New("the ring takes no more commands")
 	// ErrRestart: the new configuration changes what only a restart can.
 	ErrRestart = errors.New("needs a restart")
 )
@@ -41,6 +45,8 @@ type Registrar struct {
 	id          param.RegistrarID
 	incarnation uint64
 	started     time.Time
+	ring        *ringEnd // nil without a ring
+	newGroup    func(ringnet.Config) (ringGroup, error)
 	metrics     *metrics
 	space       *handlespace.Space
 	owner       *owner
@@ -58,14 +64,19 @@ type Registrar struct {
 	state     runState
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
-	listeners []listening
-	addresses []Address // of the listeners
+	doors     sync.Mutex           // guards the listeners
+	listeners []listening          // nil after the registrar has stopped
+	shut      bool                 // no more listeners
+	entrances []transport.Endpoint // for elements and users, with their ports
+	addresses []Address            // of all
 	admin     *admin.Server
 	group     sync.WaitGroup // acceptors, readers, writers, dials, announcers
 	loopDone  chan struct{}
 	server    param.ServerInformation // of this registrar; set before readers start
 	asap      param.Transport         // where this registrar speaks ASAP; likewise
-	ready     atomic.Bool
+	looping   atomic.Bool             // the owner loop takes work
+	ready     atomic.Bool             // and elements and users are served
+	unsure    atomic.Bool             // what is not known here may be known to others
 
 	subscribed atomic.Int64 // subscriptions, for the admin API
 }
@@ -90,14 +101,15 @@ func New(cfg Config) (*Registrar, error) {
 		return nil, fmt.Errorf("registrar configuration: %w", err)
 	}
 	r := &Registrar{
-		cfg:     cfg,
-		id:      cfg.ID,
-		metrics: newMetrics(cfg.Version, cfg.Limits.PoolLabels),
-		census:  newCensus(),
-		feed:    admin.NewFeed(cfg.Limits.Watchers),
-		inbox:   make(chan task, cfg.Limits.Inbox),
-		reports: newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters),
-		files:   openFiles(),
+		cfg:      cfg,
+		id:       cfg.ID,
+		metrics:  newMetrics(cfg.Version, cfg.Limits.PoolLabels),
+		census:   newCensus(),
+		feed:     admin.NewFeed(cfg.Limits.Watchers),
+		inbox:    make(chan task, cfg.Limits.Inbox),
+		reports:  newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters),
+		files:    openFiles(),
+		newGroup: func(cfg ringnet.Config) (ringGroup, error) { return ringnet.New(cfg) },
 	}
 	r.shown.feed = r.feed
 	r.current.Store(&cfg)
@@ -171,36 +183,48 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 		}
 	}()
 
-	for _, l := range []struct {
-		port      protocol
-		endpoints []transport.Endpoint
-	}{{protoASAP, r.cfg.ASAP}, {protoENRP, r.cfg.ENRP}} {
-		for _, endpoint := range l.endpoints {
-			listeners, err := r.cfg.Networks.Listen(ctx, endpoint, r.options())
-			if err != nil {
-				return fmt.Errorf("%s: %w", l.port, err)
-			}
-			for _, one := range listeners {
-				r.listeners = append(r.listeners, listening{one, l.port})
-				r.cfg.Log.Infof("%s on %s %v", l.port, one.Network(), one.Addrs())
-			}
+	for _, endpoint := range r.cfg.ASAP {
+		opened, err := r.listen(ctx, protoASAP, endpoint)
+		if err != nil {
+			return err
+		}
+		endpoint.Port = opened[0].Addrs()[0].Port()
+		r.entrances = append(r.entrances, endpoint)
+	}
+	for _, endpoint := range r.cfg.ENRP {
+		if _, err := r.listen(ctx, protoENRP, endpoint); err != nil {
+			return err
 		}
 	}
 	r.server = param.ServerInformation{ID: r.id, Transport: r.endpoint(protoENRP)}
 	r.asap = r.endpoint(protoASAP)
+	r.addresses = r.listenAddrs()
 	if r.announcer, err = r.newAnnouncer(ctx); err != nil {
 		return err
 	}
 	if r.admin, err = r.newAdmin(ctx); err != nil {
 		return err
 	}
+	var order sequencer = &alone{space: r.space}
+	if r.cfg.Ring.On() {
+		// Until the ring knows what to tell users, a closed port sends them
+		// elsewhere at once.
+		if err := r.close(protoASAP); err != nil {
+			return err
+		}
+		if err := r.joinRing(ctx); err != nil {
+			return err
+		}
+		order = r.ring
+	}
 
-	r.owner = newOwner(r, r.space, &localSequencer{}, r.started)
+	listeners := slices.Clone(r.listeners) // the loop may open others
+	r.owner = newOwner(r, r.space, order, r.started)
 	go func() {
 		defer close(r.loopDone)
 		r.owner.run()
 	}()
-	for _, l := range r.listeners {
+	for _, l := range listeners {
 		r.group.Go(func() { r.accept(l) })
 	}
 	if room, want := r.room(), r.limits().Connections; room < want {
@@ -210,8 +234,91 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 	if r.admin != nil {
 		r.group.Go(r.admin.Serve)
 	}
-	r.ready.Store(true)
+	r.looping.Store(true)
+	r.ready.Store(r.ring == nil)
 	return nil
+}
+
+// listen opens an endpoint, on all networks that it stands for.
+func (r *Registrar) listen(ctx context.Context, port protocol, endpoint transport.Endpoint) ([]listening, error) {
+	found, err := r.cfg.Networks.Listen(ctx, endpoint, r.options())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", port, err)
+	}
+	r.doors.Lock()
+	defer r.doors.Unlock()
+	var opened []listening
+	for _, l := range found {
+		if r.shut {
+			err = errors.Join(err, net.ErrClosed, l.Close())
+			continue
+		}
+		opened = append(opened, listening{l, port})
+		r.cfg.Log.Infof("%s on %s %v", port, l.Network(), l.Addrs())
+	}
+	r.listeners = append(r.listeners, opened...)
+	return opened, err
+}
+
+// close closes the endpoints for a protocol.
+func (r *Registrar) close(port protocol) error {
+	r.doors.Lock()
+	defer r.doors.Unlock()
+	var errs []error
+	r.listeners = slices.DeleteFunc(r.listeners, func(l listening) bool {
+		if l.port == port {
+			errs = append(errs, l.Close())
+		}
+		return l.port == port
+	})
+	return errors.Join(errs...)
+}
+
+// shutDoors closes all endpoints for good.
+func (r *Registrar) shutDoors() error {
+	r.doors.Lock()
+	defer r.doors.Unlock()
+	var errs []error
+	for _, l := range r.listeners {
+		errs = append(errs, l.Close())
+	}
+	r.listeners, r.shut = nil, true
+	return errors.Join(errs...)
+}
+
+// openPause is the time between two attempts to listen.
+const openPause = time.Second
+
+// open listens for elements and users: from now on they are served.
+func (r *Registrar) open() {
+	var opened []listening
+	for _, endpoint := range r.entrances {
+		for {
+			listeners, err := r.listen(r.ctx, protoASAP, endpoint)
+			if err == nil {
+				opened = append(opened, listeners...)
+				break
+			}
+			if r.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			r.cfg.Log.WithError(err).Error("cannot listen for elements and users; trying again")
+			select {
+			case <-r.ctx.Done():
+				return
+			case <-time.After(openPause):
+			}
+		}
+	}
+	for _, l := range opened {
+		r.group.Go(func() { r.accept(l) })
+	}
+	r.post(func(time.Time) {
+		r.announcer.listeners = opened
+		r.owner.serving = true
+		r.ready.Store(!r.owner.leaving)
+		r.cfg.Log.Info("elements and users are served")
+	})
 }
 
 // Stop takes no new connections, lets answers under way go out, closes all
@@ -228,16 +335,16 @@ func (r *Registrar) Stop(ctx context.Context) error {
 	r.ready.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, r.timers().Stop)
 	defer cancel()
-	var errs []error
-	for _, l := range r.listeners {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{r.shutDoors()}
 	if r.admin != nil {
 		errs = append(errs, r.admin.Shutdown(ctx))
 		r.admin = nil
 	}
-	r.listeners = nil
-	r.settle(ctx)
+	if r.ring == nil {
+		r.settle(ctx)
+	} else {
+		errs = append(errs, r.leaveRing(ctx))
+	}
 	errs = append(errs, r.halt())
 	return errors.Join(errs...)
 }
@@ -266,22 +373,23 @@ func (r *Registrar) settle(ctx context.Context) {
 // halt ends what runs and waits for it.
 func (r *Registrar) halt() error {
 	r.cancel(errEnded{reasonShutdown})
-	var errs []error
-	for _, l := range r.listeners {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{r.shutDoors()}
 	if r.admin != nil {
 		errs = append(errs, r.admin.Close())
 	}
 	if r.announcer != nil {
 		errs = append(errs, r.announcer.close())
 	}
-	if r.owner != nil {
-		<-r.loopDone
+	if r.owner == nil {
+		close(r.loopDone)
+	}
+	<-r.loopDone
+	if r.ring != nil {
+		errs = append(errs, r.ring.abandon())
 	}
 	r.group.Wait()
 	r.clear()
-	r.listeners, r.admin = nil, nil
+	r.admin = nil
 	return errors.Join(errs...)
 }
 
@@ -319,7 +427,10 @@ type Address struct {
 func (r *Registrar) Addrs() []Address {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.listenAddrs()
+	if r.state != running {
+		return nil
+	}
+	return slices.Clone(r.addresses)
 }
 
 func (r *Registrar) listenAddrs() []Address {
@@ -406,21 +517,33 @@ func (r *Registrar) post(do func(time.Time)) bool {
 	}
 }
 
-// Submit proposes a command and waits for what it changed.
+// Submit proposes a command and waits for what it changed: until the ring's members
+// all know it.
 func (r *Registrar) Submit(ctx context.Context, cmd handlespace.Command) ([]handlespace.Event, error) {
 	if !r.ready.Load() {
 		return nil, fmt.Errorf("submit: %w", ErrState)
 	}
-	result := make(chan []handlespace.Event, 1)
-	ok := r.post(func(time.Time) {
-		r.owner.propose(cmd, func(events []handlespace.Event, _ time.Time) { result <- events })
+	type outcome struct {
+		events []handlespace.Event
+		err    error
+	}
+	result := make(chan outcome, 1)
+	ok := r.post(func(now time.Time) {
+		if r.owner.order.full() {
+			result <- outcome{err: ErrBusy}
+			return
+		}
+		r.owner.propose(cmd, proposal{
+			answer:  func(events []handlespace.Event, _ time.Time) { result <- outcome{events: events} },
+			refused: func(time.Time) { result <- outcome{err: ErrBusy} },
+		}, now)
 	})
 	if !ok {
 		return nil, fmt.Errorf("submit: %w", ErrState)
 	}
 	select {
-	case events := <-result:
-		return events, nil
+	case o := <-result:
+		return o.events, o.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-r.ctx.Done():
@@ -456,6 +579,7 @@ func (r *Registrar) reload(cfg Config) error {
 	fixed("identifier", cfg.ID == old.ID)
 	fixed("ASAP endpoints", fmt.Sprint(cfg.ASAP) == fmt.Sprint(old.ASAP))
 	fixed("ENRP endpoints", fmt.Sprint(cfg.ENRP) == fmt.Sprint(old.ENRP))
+	fixed("ring", sameRing(&cfg.Ring, &old.Ring))
 	fixed("announcements", len(cfg.Announce) == len(old.Announce))
 	fixed("admin interface", fmt.Sprint(cfg.Admin) == fmt.Sprint(old.Admin))
 	fixed("compat", cfg.Compat == old.Compat)
@@ -472,7 +596,7 @@ func (r *Registrar) reload(cfg Config) error {
 		return errors.Join(errs...)
 	}
 	r.current.Store(&cfg)
-	if r.ready.Load() {
+	if r.looping.Load() {
 		r.post(func(now time.Time) { r.owner.reconfigure(&cfg) })
 	}
 	return nil

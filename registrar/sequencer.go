@@ -1,46 +1,48 @@
 package registrar
 
-import "rserpool/registrar/handlespace"
+import (
+	"time"
 
-// Sequencer puts commands into the one order in which every registrar of a
-// cluster applies them. The owner loop alone calls its methods.
-type Sequencer interface {
-	// Propose hands in a command. Token, not 0, is how the proposer knows
-	// its own command when it is delivered.
-	Propose(token uint64, cmd handlespace.Command)
-	// Next returns what was delivered next; false: nothing now.
-	Next() (Delivery, bool)
-	// Wake receives a value when Next has something that no Propose brought.
-	// Nil: never.
-	Wake() <-chan struct{}
+	"rserpool/registrar/handlespace"
+	"rserpool/registrar/replica"
+)
+
+// sequencer puts commands into the one order in which all registrars of a cluster
+// apply them, and applies them to this one's handlespace. The owner loop alone
+// calls its methods.
+type sequencer interface {
+	// propose hands in a command. Token, not 0, is how the proposer knows it
+	// when something happens to it.
+	propose(token uint64, cmd handlespace.Command, now time.Time)
+	// take returns what happened since the last call, in order. It is valid until
+	// the next one.
+	take(now time.Time) []replica.Event
+	// full reports whether what clients ask for has to be refused for want of
+	// room.
+	full() bool
+	// tick does what is due; next returns when that is (zero: never).
+	tick(now time.Time)
+	next() time.Time
 }
 
-// Delivery is one step in the life of an ordered command.
-type Delivery struct {
-	// Token is the proposer's; 0 when another registrar proposed it.
-	Token uint64
-	// Command is to be applied now; nil when it was delivered before.
-	Command handlespace.Command
-	// Stable says that every registrar has applied the command: the answer
-	// may go out.
-	Stable bool
+// alone is the order of a registrar without others: its own.
+type alone struct {
+	space           *handlespace.Space
+	happened, taken []replica.Event
 }
 
-// localSequencer is the order of a registrar that is alone: its own.
-type localSequencer struct{ queue []Delivery }
-
-func (s *localSequencer) Propose(token uint64, cmd handlespace.Command) {
-	s.queue = append(s.queue, Delivery{Token: token, Command: cmd, Stable: true})
+func (a *alone) propose(token uint64, cmd handlespace.Command, _ time.Time) {
+	a.happened = append(a.happened,
+		replica.Applied{Token: token, Events: a.space.Apply(cmd)},
+		replica.Answer{Token: token})
 }
 
-func (s *localSequencer) Next() (Delivery, bool) {
-	if len(s.queue) == 0 {
-		return Delivery{}, false
-	}
-	d := s.queue[0]
-	s.queue[0] = Delivery{}
-	s.queue = s.queue[1:]
-	return d, true
+func (a *alone) take(time.Time) []replica.Event {
+	clear(a.taken)
+	a.happened, a.taken = a.taken[:0], a.happened
+	return a.taken
 }
 
-func (s *localSequencer) Wake() <-chan struct{} { return nil }
+func (a *alone) full() bool      { return false }
+func (a *alone) tick(time.Time)  {}
+func (a *alone) next() time.Time { return time.Time{} }

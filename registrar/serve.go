@@ -21,12 +21,20 @@ const (
 
 // register serves a REGISTRATION (RFC 5352, section 3.1).
 func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Time) {
+	if o.leaving { // another registrar will answer
+		c.done()
+		return
+	}
 	element, warnings, refused := o.r.admission().admit(m.Handle, m.Element, from)
 	key := elementKey{Handle: m.Handle, ID: element.ID}
 	client := o.r.client(from.addr())
 	if refused == nil && !o.clients.fits(key, client, o.r.limits().ElementsPerClient) {
 		o.r.exceeded("elements_per_client")
-		refused = param.OperationError{param.NewCause(param.CauseLackOfResources)}
+		refused = lackOfResources
+	}
+	if refused == nil && o.order.full() {
+		o.r.exceeded("ring_backlog")
+		refused = lackOfResources
 	}
 	if refused != nil {
 		o.rejectRegistration(c, m, refused)
@@ -42,24 +50,42 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 			cmd.Conflict = stored.Generation
 		}
 	}
-	o.propose(cmd, func(events []handlespace.Event, now time.Time) {
-		defer c.done()
-		for _, event := range events {
-			switch e := event.(type) {
-			case handlespace.Rejected:
-				o.rejectRegistration(c, m, e.Causes)
-			case handlespace.Registered:
-				key := e.Record.Key() // with the pool's own copy of its handle
-				o.clients.add(key, client)
-				if !c.gone {
-					o.bind(key, c)
+	o.propose(cmd, proposal{
+		applied: func(events []handlespace.Event, _ time.Time) {
+			for _, event := range events {
+				if e, ok := event.(handlespace.Registered); ok {
+					key := e.Record.Key() // with the pool's own copy of its handle
+					o.clients.add(key, client)
+					if !c.gone {
+						o.bind(key, c)
+					}
 				}
-				o.r.metrics.registrations.WithLabelValues(resultAccepted).Inc()
-				c.send(&asap.RegistrationResponse{Handle: m.Handle, ID: m.Element.ID, Error: warnings})
 			}
-		}
-	})
+		},
+		answer: func(events []handlespace.Event, _ time.Time) {
+			defer c.done()
+			for _, event := range events {
+				switch e := event.(type) {
+				case handlespace.Rejected:
+					o.rejectRegistration(c, m, e.Causes)
+				case handlespace.Registered:
+					o.r.metrics.registrations.WithLabelValues(resultAccepted).Inc()
+					c.send(&asap.RegistrationResponse{Handle: m.Handle, ID: m.Element.ID, Error: warnings})
+				}
+			}
+		},
+		refused: func(time.Time) {
+			defer c.done()
+			if !o.leaving {
+				o.rejectRegistration(c, m, lackOfResources)
+			}
+		},
+	}, now)
 }
+
+// lackOfResources is the error of what is refused for want of room; shared, never
+// changed.
+var lackOfResources = param.OperationError{param.NewCause(param.CauseLackOfResources)}
 
 func (o *owner) rejectRegistration(c *conn, m *asap.Registration, causes param.OperationError) {
 	if causes.Has(param.CauseLackOfResources) {
@@ -73,20 +99,41 @@ func (o *owner) rejectRegistration(c *conn, m *asap.Registration, causes param.O
 // deregister serves a DEREGISTRATION (section 3.2). What isn't there is granted
 // too.
 func (o *owner) deregister(c *conn, m *asap.Deregistration, from origin, now time.Time) {
-	cmd := handlespace.Deregister{Handle: m.Handle, ID: m.ID, From: []netip.Addr{from.addr()}, Now: now}
-	o.propose(cmd, func(events []handlespace.Event, _ time.Time) {
-		defer c.done()
-		answer := &asap.DeregistrationResponse{Handle: m.Handle, ID: m.ID}
-		result := resultAccepted
-		for _, event := range events {
-			if e, ok := event.(handlespace.Rejected); ok {
-				answer.Error = e.Causes
-				result = resultRejected
-			}
-		}
+	answer := &asap.DeregistrationResponse{Handle: m.Handle, ID: m.ID}
+	reply := func(result string) {
 		o.r.metrics.deregistrations.WithLabelValues(result).Inc()
 		c.send(answer)
-	})
+		c.done()
+	}
+	refuse := func(time.Time) {
+		if o.leaving { // another registrar will answer
+			c.done()
+			return
+		}
+		answer.Error = lackOfResources
+		reply(resultRejected)
+	}
+	if full := o.order.full(); full || o.leaving {
+		if full {
+			o.r.exceeded("ring_backlog")
+		}
+		refuse(now)
+		return
+	}
+	cmd := handlespace.Deregister{Handle: m.Handle, ID: m.ID, From: []netip.Addr{from.addr()}, Now: now}
+	o.propose(cmd, proposal{
+		answer: func(events []handlespace.Event, _ time.Time) {
+			result := resultAccepted
+			for _, event := range events {
+				if e, ok := event.(handlespace.Rejected); ok {
+					answer.Error = e.Causes
+					result = resultRejected
+				}
+			}
+			reply(result)
+		},
+		refused: refuse,
+	}, now)
 }
 
 // keepAliveAcked takes an ENDPOINT_KEEP_ALIVE_ACK (section 3.4), if it comes from
@@ -99,7 +146,7 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 		o.r.metrics.keepAlives.WithLabelValues("stray").Inc()
 		return
 	}
-	generation, watched := o.keepAlive.acked(key, now)
+	generation, accepted, watched := o.keepAlive.acked(key, now)
 	if !watched {
 		return
 	}
@@ -107,8 +154,11 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 	if home := o.homes[key]; home == nil || home.gone {
 		o.bind(record.Key(), c)
 	}
+	if accepted {
+		o.confirm(record, generation, now)
+	}
 	if record.Suspect {
-		o.propose(handlespace.Alive{Handle: key.Handle, ID: key.ID, Generation: generation, Now: now}, nil)
+		o.propose(handlespace.Alive{Handle: key.Handle, ID: key.ID, Generation: generation, Now: now}, proposal{}, now)
 	}
 }
 
@@ -126,16 +176,20 @@ func (o *owner) unreachable(c *conn, m *asap.EndpointUnreachable, now time.Time)
 	o.propose(handlespace.Report{
 		Handle: key.Handle, ID: key.ID, Generation: record.Generation,
 		Reporter: c.client.String(), Now: now,
-	}, nil)
+	}, proposal{}, now)
 	o.keepAlive.probe(key, now)
 }
 
 // resolve serves a HANDLE_RESOLUTION that concerns updates, or that has to wait
 // for its turn.
-func (o *owner) resolve(c *conn, q asap.HandleResolution) {
-	defer c.done()
+func (o *owner) resolve(c *conn, q asap.HandleResolution, now time.Time) {
 	updates := false
 	pool, exists := o.space.Pool(q.Handle)
+	if !exists && o.r.unsure.Load() {
+		o.withhold(c, q, now)
+		return
+	}
+	defer c.done()
 	if q.SendUpdates && exists && !o.r.rsplib() {
 		updates = o.subscribe(c, pool.Handle, q.Items)
 	} else {

@@ -1,0 +1,269 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/enrp/ring"
+	"rserpool/enrp/ring/ringnet"
+	"rserpool/registrar/handlespace"
+	"rserpool/registrar/replica"
+)
+
+// ringGroup is what the registrar needs of a ringnet.Group.
+type ringGroup interface {
+	Start(context.Context) error
+	Stop(context.Context) error
+	Self() ring.Node
+	Propose([]byte) (uint64, error)
+	Room() <-chan struct{}
+	End()
+	Status(context.Context) (ringnet.Status, error)
+}
+
+// ringBacklog is how many commands wait for room in the ring's queue before what
+// clients ask for is refused.
+const ringBacklog = 4096
+
+// ringEnd is the owner loop's end of the ring: the order of commands that the ring
+// gives, by way of the replica. Its methods are for the owner loop, but for Handle.
+//
+// The ring's goroutine hands over what was ordered and waits until it is applied.
+// The loop never waits for the ring.
+type ringEnd struct {
+	r       *Registrar
+	group   ringGroup
+	replica *replica.Replica // set by begin
+
+	events  chan []ring.Event
+	applied chan struct{}
+	over    <-chan struct{} // closed when the loop has ended
+
+	backlog         [][]byte
+	end             bool // to be called when the backlog is gone
+	happened, taken []replica.Event
+}
+
+func newRingEnd(r *Registrar) *ringEnd {
+	return &ringEnd{r: r, events: make(chan []ring.Event), applied: make(chan struct{}, 1), over: r.loopDone}
+}
+
+// joinRing starts the registrar's member of the ring; its incarnation is the
+// registrar's.
+func (r *Registrar) joinRing(ctx context.Context) error {
+	cfg := r.cfg.Ring
+	end := newRingEnd(r)
+	group, err := r.newGroup(ringnet.Config{
+		Cluster: cfg.Cluster, ID: ring.NodeID(r.id), Networks: cfg.Networks,
+		Listen: cfg.Listen, Peers: cfg.Peers, Advertise: cfg.Advertise,
+		Timers: cfg.Timers, Limits: cfg.Limits, Size: cfg.Size, StateDir: cfg.StateDir,
+		Handler: end, Log: r.cfg.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("ring: %w", err)
+	}
+	end.group = group
+	r.ring = end
+	if err := group.Start(ctx); err != nil {
+		return fmt.Errorf("ring: %w", err)
+	}
+	self := group.Self().Member
+	r.incarnation = uint64(self.Incarnation)
+	r.shown.status = group.Status
+	end.replica = replica.New(replica.Config{
+		Space: r.space, Self: self, Ack: cfg.Ack, Alone: len(cfg.Peers) == 0, JoinWait: cfg.JoinWait,
+	}, r.started)
+	r.cfg.Log.Infof("ring %q: joining as %s", cfg.Cluster, self)
+	return nil
+}
+
+// leaveRing has the others take over this registrar's elements, after what was asked
+// for has been answered.
+func (r *Registrar) leaveRing(ctx context.Context) error {
+	r.post(func(time.Time) { r.owner.leave() })
+	half, cancel := context.WithTimeout(ctx, r.timers().Stop/2)
+	defer cancel()
+	r.settle(half)
+	if err := r.ring.group.Stop(ctx); err != nil {
+		return fmt.Errorf("ring: %w", err)
+	}
+	return nil
+}
+
+// leave leaves what is asked for from now on to other registrars.
+func (o *owner) leave() {
+	o.leaving = true
+	for _, h := range o.withheld.queries {
+		h.c.done()
+	}
+	o.withheld.queries = nil
+}
+
+// abandon ends the ring after the loop, where it was not left.
+func (e *ringEnd) abandon() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := e.group.Stop(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("ring: %w", err)
+	}
+	return nil
+}
+
+// sameRing reports whether two configurations of the ring mean the same.
+func sameRing(a, b *RingConfig) bool {
+	x, y := *a, *b
+	x.Networks, y.Networks = nil, nil
+	return reflect.DeepEqual(x, y)
+}
+
+// Handle implements ringnet.Handler.
+func (e *ringEnd) Handle(events []ring.Event) {
+	select {
+	case e.events <- events:
+	case <-e.over:
+		return
+	}
+	select {
+	case <-e.applied:
+	case <-e.over:
+	}
+}
+
+// delivered is where events of the ring come from, each batch to be taken and then
+// reported as handled.
+func (e *ringEnd) delivered() <-chan []ring.Event {
+	if e == nil {
+		return nil
+	}
+	return e.events
+}
+
+// room tells when flush may have success again.
+func (e *ringEnd) room() <-chan struct{} {
+	if e == nil {
+		return nil
+	}
+	return e.group.Room()
+}
+
+// accept takes events in.
+func (e *ringEnd) accept(events []ring.Event, now time.Time) {
+	for _, event := range events {
+		if installed, ok := event.(ring.Installed); ok {
+			e.end = false // it was meant for the view before
+			e.r.shown.installed(installed, now)
+		}
+		e.log(event)
+		e.replica.Handle(event, now)
+		e.collect()
+	}
+	e.flush()
+}
+
+// handled lets the ring's goroutine go on.
+func (e *ringEnd) handled() { e.applied <- struct{}{} }
+
+// collect does what the replica wants to have done.
+func (e *ringEnd) collect() {
+	for {
+		out, ok := e.replica.Ready()
+		if !ok {
+			return
+		}
+		e.happened = append(e.happened, out.Events...)
+		e.backlog = append(e.backlog, out.Proposals...)
+		e.end = e.end || out.End
+	}
+}
+
+// flush hands the ring what it has room for.
+func (e *ringEnd) flush() {
+	sent := 0
+	for _, payload := range e.backlog {
+		_, err := e.group.Propose(payload)
+		if errors.Is(err, ring.ErrFull) {
+			break
+		}
+		sent++
+		if err != nil && !errors.Is(err, ring.ErrLeft) {
+			e.r.cfg.Log.WithError(err).Error("the ring does not take a command")
+		}
+	}
+	if sent > 0 {
+		rest := copy(e.backlog, e.backlog[sent:])
+		clear(e.backlog[rest:])
+		e.backlog = e.backlog[:rest]
+	}
+	if e.end && len(e.backlog) == 0 {
+		e.end = false
+		e.group.End()
+	}
+}
+
+func (e *ringEnd) propose(token uint64, cmd handlespace.Command, now time.Time) {
+	e.replica.Propose(token, cmd, now)
+	e.collect()
+	e.flush()
+}
+
+func (e *ringEnd) take(time.Time) []replica.Event {
+	clear(e.taken)
+	e.happened, e.taken = e.taken[:0], e.happened
+	return e.taken
+}
+
+func (e *ringEnd) full() bool { return len(e.backlog) >= ringBacklog }
+
+func (e *ringEnd) tick(now time.Time) {
+	e.replica.Tick(now)
+	e.collect()
+	e.flush()
+}
+
+func (e *ringEnd) next() time.Time { return e.replica.Next() }
+
+// log writes what becomes of the ring's views.
+func (e *ringEnd) log(event ring.Event) {
+	log := e.r.cfg.Log
+	switch event := event.(type) {
+	case ring.Installed:
+		fields := logrus.Fields{
+			"view": event.View.ID.String(), "cause": event.Cause.String(), "members": memberNames(event.View.Members),
+			"exchange": event.Exchange,
+		}
+		if len(event.Left) > 0 {
+			fields["left"] = memberNames(event.Left)
+		}
+		log.WithFields(fields).Info("ring: new view")
+	case ring.EndStable:
+		log.WithField("view", event.View.String()).Info("ring: all members know the same")
+	case ring.Clash:
+		log.WithFields(logrus.Fields{"mine": event.Mine.String(), "other": event.Other.String()}).
+			Error("ring: another registrar uses the identifier of a member")
+	}
+}
+
+func memberNames(nodes []ring.Node) []string {
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Member.String())
+	}
+	return names
+}
+
+// merged reports a state exchange.
+func (o *owner) merged(e replica.Merged, now time.Time) {
+	report := o.r.shown.merged(e, now)
+	o.r.cfg.Log.WithFields(logrus.Fields{
+		"view": report.View, "sides": report.Sides, "differences": report.Differences, "octets": report.Octets,
+	}).Info("ring: sides have met")
+}
+
+// confirm reports that an element has accepted this registrar as its home.
+func (o *owner) confirm(record *handlespace.Record, generation handlespace.Generation, now time.Time) {
+}
