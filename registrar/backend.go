@@ -54,7 +54,7 @@ func (b backend) Status() admin.Status {
 		Pools:     counts.Pools,
 		Elements:  counts.Elements,
 		Suspects:  counts.Suspects,
-		Checksum:  fmt.Sprintf("0x%04x", r.space.Home(r.id).Checksum()),
+		Checksum:  checksumText(r.space.Home(r.id)),
 		Endpoints: b.endpoints(),
 		Conns:     r.census.len(),
 	}
@@ -94,25 +94,35 @@ func texts(addrs []netip.AddrPort) []string {
 // that were heard announcing themselves.
 func (b backend) Registrars() []admin.RegistrarInfo {
 	out := []admin.RegistrarInfo{{
-		ID: b.r.id.String(), Self: true,
-		Elements: b.r.space.Home(b.r.id).Elements, Endpoints: b.endpoints(),
+		ID: b.r.id.String(), Self: true, Endpoints: b.endpoints(),
 	}}
-	heard := b.heard()
-	for _, home := range b.r.space.Homes() {
-		if home.ID != b.r.id {
-			info := admin.RegistrarInfo{ID: home.ID.String(), Elements: home.Elements}
-			if at, ok := heard[home.ID]; ok {
-				info.LastHeard = &at
-				delete(heard, home.ID)
-			}
-			out = append(out, info)
+	at := map[string]int{out[0].ID: 0} // in out
+	other := func(id string) *admin.RegistrarInfo {
+		i, ok := at[id]
+		if !ok {
+			i = len(out)
+			at[id], out = i, append(out, admin.RegistrarInfo{ID: id})
+		}
+		return &out[i]
+	}
+	ctx, cancel := context.WithTimeout(b.r.ctx, statusPatience)
+	defer cancel()
+	if ring, err := b.Ring(ctx); err == nil {
+		for _, m := range ring.Members {
+			other(m.ID).Role = admin.RoleMember
 		}
 	}
-	for id, at := range heard {
-		out = append(out, admin.RegistrarInfo{ID: id.String(), LastHeard: &at})
+	for _, home := range b.r.space.Homes() {
+		info := other(home.ID.String())
+		info.Elements, info.Checksum = home.Elements, checksumText(home)
+	}
+	for id, heard := range b.heard() {
+		other(id.String()).LastHeard = &heard
 	}
 	return out
 }
+
+func checksumText(h handlespace.Home) string { return fmt.Sprintf("0x%04x", h.Checksum()) }
 
 func (b backend) heard() map[param.RegistrarID]time.Time {
 	result := make(chan map[param.RegistrarID]time.Time, 1)

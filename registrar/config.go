@@ -81,6 +81,10 @@ type Config struct {
 	// Log takes the log. Default: logrus.StandardLogger().
 	Log logrus.FieldLogger
 
+	// Refusals counts those who could not prove that they belong to the
+	// cluster; the TLS networks tell it. Default: none.
+	Refusals *Refusals
+
 	// OnReload is what a POST to the admin API's reload does. Default: nil,
 	// the request is refused.
 	OnReload func() error

@@ -72,6 +72,7 @@ type Registrar struct {
 	admin     *admin.Server
 	group     sync.WaitGroup // acceptors, readers, writers, dials, announcers
 	loopDone  chan struct{}
+	failed    chan error              // takes why the registrar can't go on
 	server    param.ServerInformation // of this registrar; set before readers start
 	asap      param.Transport         // where this registrar speaks ASAP; likewise
 	looping   atomic.Bool             // the owner loop takes work
@@ -128,6 +129,9 @@ func New(cfg Config) (*Registrar, error) {
 	r.metrics.watch(r.space)
 	if cfg.Ring.On() {
 		r.metrics.registry.MustRegister(ringCollector{&r.shown})
+	}
+	if cfg.Refusals != nil {
+		r.metrics.registry.MustRegister(cfg.Refusals.count)
 	}
 	return r, nil
 }
@@ -241,7 +245,11 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 
 // listen opens an endpoint, on all networks that it stands for.
 func (r *Registrar) listen(ctx context.Context, port protocol, endpoint transport.Endpoint) ([]listening, error) {
-	found, err := r.cfg.Networks.Listen(ctx, endpoint, r.options())
+	networks := r.cfg.Networks
+	if port == protoENRP {
+		networks = r.cfg.Peering.Networks
+	}
+	found, err := networks.Listen(ctx, endpoint, r.options())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", port, err)
 	}
@@ -407,13 +415,17 @@ func (r *Registrar) clear() {
 	}
 }
 
-// Run starts the registrar, serves until ctx ends, and stops it.
+// Run starts the registrar, serves until ctx ends or it can't go on, and stops it.
 func (r *Registrar) Run(ctx context.Context) error {
 	if err := r.Start(ctx); err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return r.Stop(context.WithoutCancel(ctx))
+	var trouble error
+	select {
+	case <-ctx.Done():
+	case trouble = <-r.failed:
+	}
+	return errors.Join(trouble, r.Stop(context.WithoutCancel(ctx)))
 }
 
 // Address is where a running registrar listens.
@@ -580,6 +592,8 @@ func (r *Registrar) reload(cfg Config) error {
 	fixed("ASAP endpoints", fmt.Sprint(cfg.ASAP) == fmt.Sprint(old.ASAP))
 	fixed("ENRP endpoints", fmt.Sprint(cfg.ENRP) == fmt.Sprint(old.ENRP))
 	fixed("ring", sameRing(&cfg.Ring, &old.Ring))
+	fixed("peers outside the ring", fmt.Sprint(cfg.Peering.Mentors) == fmt.Sprint(old.Peering.Mentors) &&
+		len(cfg.Peering.Announce) == len(old.Peering.Announce))
 	fixed("announcements", len(cfg.Announce) == len(old.Announce))
 	fixed("admin interface", fmt.Sprint(cfg.Admin) == fmt.Sprint(old.Admin))
 	fixed("compat", cfg.Compat == old.Compat)
