@@ -7,12 +7,14 @@ import (
 	"rserpool/asap/param"
 )
 
-// Generation tells one life of an element from another: it grows with each
-// accepted registration, re-registration and deregistration of the same
-// (handle, identifier). Commands that remove an element name the generation
-// they mean, and do nothing to another one.
+// Generation tells one life of an element from another: it is raised by the
+// element's own word alone, which is a registration, a re-registration, a
+// deregistration, or that it acknowledged its new home. Commands that remove an
+// element or move it name the generation they mean, and do nothing to another one.
+// When sides meet the larger generation wins.
 type Generation struct {
-	// Stamp is max(previous + 1, the home registrar's clock in ms).
+	// Stamp is max(previous + 1, the home registrar's clock in ms). Previous is
+	// that of the element, of its tombstone, or of forgotten tombstones.
 	Stamp uint64
 	// Raiser is the registrar that raised it, by identifier and incarnation.
 	Raiser      param.RegistrarID
@@ -29,8 +31,8 @@ type HomeID struct {
 // MergeEntry is one element about which sides differed when they met.
 type MergeEntry struct {
 	Key Key
-	// Kept and Lost are the generations that won and lost; zero: one side had
-	// nothing.
+	// Kept and Lost are the generations that won and lost; Lost is zero when
+	// some side had nothing and the others agreed.
 	Kept, Lost Generation
 	// KeptHome and LostHome are the homes of entries.
 	KeptHome, LostHome HomeID
@@ -41,14 +43,16 @@ type MergeEntry struct {
 // RemovalCause says why an element left the handlespace.
 type RemovalCause int
 
-// Removal causes. All but Deregistered and Administrative count as unattended
-// and are limited by Config.RemovalShare.
+// Removal causes. Expired, Unreachable and Reported are unattended: limited by
+// Config.RemovalShare, and held back after registrars were lost.
 const (
 	Deregistered   RemovalCause = iota + 1 // the element said so
 	Administrative                         // an administrator said so
 	Expired                                // registration life passed
 	Unreachable                            // did not answer a keep-alive
 	Reported                               // more unreachable reports than MaxBadPEReports
+	Withdrawn                              // a registrar outside the ring said so
+	Superseded                             // had been removed at the other side of a partition
 )
 
 // String names the cause in one word, as metrics and the admin API do.
@@ -64,6 +68,10 @@ func (c RemovalCause) String() string {
 		return "unreachable"
 	case Reported:
 		return "reported"
+	case Withdrawn:
+		return "withdrawn"
+	case Superseded:
+		return "superseded"
 	}
 	return "none"
 }
@@ -78,7 +86,8 @@ type Command interface{ command() }
 type Register struct {
 	Handle  param.PoolHandle
 	Element param.PoolElement
-	// Raiser and Incarnation become part of the new generation.
+	// Raiser and Incarnation become part of the new generation. The incarnation
+	// is also that of the home, which is the raiser.
 	Raiser      param.RegistrarID
 	Incarnation uint64
 	// Conflict, if not zero, is the generation of a stored element with the
@@ -102,7 +111,10 @@ type Deregister struct {
 	// one of them is among those of its ASAP transport (AMB-28), else the
 	// request is rejected with cause 0xa. Empty skips the check.
 	From []netip.Addr
-	Now  time.Time
+	// Raiser and Incarnation become part of the tombstone's generation.
+	Raiser      param.RegistrarID
+	Incarnation uint64
+	Now         time.Time
 }
 
 // Remove removes an element that others found dead, or that an administrator
@@ -137,22 +149,124 @@ type Alive struct {
 	Now        time.Time
 }
 
+// Import adds or replaces an element as a registrar outside the ring announced it
+// (ADD_PE, or an entry of its table). Element.Home is that registrar. Nothing but
+// the limits is checked (ENRP-3.3.1-05, AMB-38). If nothing of the element and its
+// home differs from what is stored, it is only refreshed; else its generation is
+// raised in the registrar's name.
+type Import struct {
+	Handle  param.PoolHandle
+	Element param.PoolElement
+	Now     time.Time
+}
+
+// Forget removes an element because a registrar outside the ring said so (DEL_PE),
+// or did not list it at the end of a resynchronisation. Its tombstone's generation
+// is raised in the registrar's name.
+type Forget struct {
+	Handle param.PoolHandle
+	ID     param.PEID
+	// Home: only if this is the stored home's identifier; 0: whatever it is.
+	Home param.RegistrarID
+	// Generation: only if this is stored; zero: whatever is.
+	Generation Generation
+	Raiser     param.RegistrarID // who said so
+	Now        time.Time
+}
+
+// Takeover gives the elements of a home that is gone new homes, spread evenly over
+// To in the order of their keys. Generations stay; the new homes are unconfirmed.
+type Takeover struct {
+	From HomeID
+	To   []HomeID // without From; not empty
+	// Limit is how many elements are moved by this command; 0: all. Who has many
+	// to move repeats it, so that no command takes long.
+	Limit int
+	Now   time.Time
+}
+
+// Confirm says that an element acknowledged a keep-alive with H=1 of its home: it
+// raises the generation in the home's name. Nothing happens when the element has
+// another generation or home, or has confirmed before.
+type Confirm struct {
+	Handle     param.PoolHandle
+	ID         param.PEID
+	Generation Generation
+	Home       HomeID
+	Now        time.Time
+}
+
+// HoldBack says that registrars were lost: until Now + Config.HoldBack, elements
+// that cannot be reached or expire are marked suspect instead of removed.
+type HoldBack struct{ Now time.Time }
+
+// Sweep forgets tombstones that are old enough, up to a bound. NextSweep tells when
+// there are some.
+type Sweep struct{ Now time.Time }
+
+// Merge takes what another side knows: each item replaces what it beats (Item.Beats)
+// and is ignored else. So the order of items, and of several Merges, does not
+// matter. Limits don't apply: what was acknowledged stays.
+type Merge struct {
+	Items []Item
+	// Marks are those of the other side.
+	Marks Marks
+	// End says that this was the last one of an exchange, and lets pools have
+	// what Items said of them.
+	End bool
+}
+
 func (Register) command()   {}
 func (Deregister) command() {}
 func (Remove) command()     {}
 func (Report) command()     {}
 func (Alive) command()      {}
+func (Import) command()     {}
+func (Forget) command()     {}
+func (Takeover) command()   {}
+func (Confirm) command()    {}
+func (HoldBack) command()   {}
+func (Sweep) command()      {}
+func (Merge) command()      {}
 
 // Event is what a command changed, or why it did not.
 type Event interface{ event() }
 
 // Registered says that the element was stored, and is not suspect. Previous is
-// the replaced record, nil for a new element.
+// the replaced record, nil for a new element; of the same generation if an Import
+// only refreshed it.
 type Registered struct {
 	Handle      param.PoolHandle
 	Record      *Record
 	Previous    *Record
 	PoolCreated bool
+	Imported    bool // by an Import: peers outside the ring know
+}
+
+// Adopted says that the element was stored as another side knows it, suspect or
+// not. Previous is the replaced record, nil for a new element. Everything about the
+// element may differ.
+type Adopted struct {
+	Handle      param.PoolHandle
+	Record      *Record
+	Previous    *Record
+	PoolCreated bool
+}
+
+// Rehomed says that a takeover gave the element another home, which it has yet to
+// confirm.
+type Rehomed struct {
+	Handle   param.PoolHandle
+	Record   *Record
+	Previous *Record
+}
+
+// Confirmed says that the element acknowledged its home. Previous has the former
+// generation.
+type Confirmed struct {
+	Handle   param.PoolHandle
+	Record   *Record
+	Previous *Record
 }
 
 // Rejected says that a registration or deregistration was refused and nothing changed.
@@ -178,8 +292,9 @@ type Absent struct {
 }
 
 // Suspected says that the element would have been removed, but the pool lost too large a
-// share of its elements within a short time. It stays, marked, until it answers,
-// registers again, or an administrator removes it.
+// share of its elements within a short time, or registrars were lost (Record.Held).
+// It stays, marked, until it answers, registers again, or an administrator removes it;
+// if held, until then at most.
 type Suspected struct {
 	Handle param.PoolHandle
 	Record *Record
@@ -206,3 +321,6 @@ func (Absent) event()     {}
 func (Suspected) event()  {}
 func (Recovered) event()  {}
 func (Counted) event()    {}
+func (Adopted) event()    {}
+func (Rehomed) event()    {}
+func (Confirmed) event()  {}

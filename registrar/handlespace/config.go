@@ -46,6 +46,21 @@ type Config struct {
 	RemovalFloor  int
 	RemovalShare  float64
 
+	// HoldBack is for how long after the loss of registrars elements that are
+	// not reached, or expire, are marked suspect instead of removed;
+	// HoldBackShare is the share of a pool that may be so. What is beyond is
+	// treated as ever. Defaults 60 s and 1.
+	HoldBack      time.Duration
+	HoldBackShare float64
+
+	// Tombstone is for how long the removal of an element is remembered,
+	// beyond its registration life (at most a day of it): longer than
+	// keep-alives take to find a dead element and HoldBack together. A side
+	// that was apart for longer may bring elements back. MaxTombstones bounds
+	// them; beyond, the oldest is forgotten. Defaults 10 minutes and 1,000,000.
+	Tombstone     time.Duration
+	MaxTombstones int
+
 	// ResultLimits is the number of elements in a reply by policy type, for
 	// requests that name no number (AMB-35). Defaults as in
 	// selection.Definition.Limit.
@@ -71,11 +86,22 @@ func (c Config) Validate() error {
 	positive("MaxElementSize", c.MaxElementSize)
 	positive("MaxBadPEReports", c.MaxBadPEReports)
 	positive("RemovalFloor", c.RemovalFloor)
-	if c.RemovalWindow < 0 {
-		errs = append(errs, fmt.Errorf("RemovalWindow is %v, must be positive", c.RemovalWindow))
+	positive("MaxTombstones", c.MaxTombstones)
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"RemovalWindow", c.RemovalWindow}, {"HoldBack", c.HoldBack}, {"Tombstone", c.Tombstone}} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v, must be positive", d.name, d.value))
+		}
 	}
-	if !(c.RemovalShare >= 0 && c.RemovalShare <= 1) {
-		errs = append(errs, fmt.Errorf("RemovalShare is %v, must be from 0 to 1", c.RemovalShare))
+	for _, d := range []struct {
+		name  string
+		value float64
+	}{{"RemovalShare", c.RemovalShare}, {"HoldBackShare", c.HoldBackShare}} {
+		if !(d.value >= 0 && d.value <= 1) {
+			errs = append(errs, fmt.Errorf("%s is %v, must be from 0 to 1", d.name, d.value))
+		}
 	}
 	for t, n := range c.ResultLimits {
 		if n < 1 {
@@ -98,11 +124,20 @@ func (c Config) withDefaults() Config {
 	orInt(&c.MaxElementSize, 4096)
 	orInt(&c.MaxBadPEReports, 3)
 	orInt(&c.RemovalFloor, 10)
-	if c.RemovalWindow == 0 {
-		c.RemovalWindow = time.Minute
+	orInt(&c.MaxTombstones, 1_000_000)
+	orTime := func(d *time.Duration, standard time.Duration) {
+		if *d == 0 {
+			*d = standard
+		}
 	}
+	orTime(&c.RemovalWindow, time.Minute)
+	orTime(&c.HoldBack, time.Minute)
+	orTime(&c.Tombstone, 10*time.Minute)
 	if c.RemovalShare == 0 {
 		c.RemovalShare = 0.5
+	}
+	if c.HoldBackShare == 0 {
+		c.HoldBackShare = 1
 	}
 	if c.Rand == nil {
 		c.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))

@@ -16,12 +16,24 @@ type Record struct {
 	Registered time.Time // first registration of this identifier
 	Refreshed  time.Time // latest (re-)registration
 	Expires    time.Time // zero: never
-	Suspect    bool
-	Cause      RemovalCause // why suspect, else zero
-	Reports    int          // unreachable reports since the latest registration
+	// HomeIncarnation is that of Element.Home; 0: a registrar outside the ring.
+	HomeIncarnation uint64
+	// Confirmed says that the element knows its home: it registered there, or
+	// acknowledged that it was taken over.
+	Confirmed bool
+	Suspect   bool
+	Cause     RemovalCause // why suspect, else zero
+	// Held is until when a suspect is held back at most; zero: a suspect because
+	// of the removal limit, or none.
+	Held    time.Time
+	Reports int // unreachable reports since the latest registration
 
 	encoded []byte
+	digest  uint64 // of all of it, and of who reported
 }
+
+// Home returns the home registrar.
+func (r *Record) Home() HomeID { return HomeID{r.Element.Home, r.HomeIncarnation} }
 
 // Encoded returns the element's Pool Element parameter without ASAP transport, as
 // it goes into replies, with padding. It must not be changed.
@@ -40,6 +52,16 @@ func (r *Record) Key() Key { return Key{r.Handle, r.Element.ID} }
 // Compare orders keys by handle, octet by octet, then by identifier.
 func (k Key) Compare(l Key) int {
 	return cmp.Or(cmp.Compare(k.Handle, l.Handle), cmp.Compare(k.ID, l.ID))
+}
+
+// Compare orders generations by stamp, then raiser, then its incarnation.
+func (g Generation) Compare(h Generation) int {
+	return cmp.Or(cmp.Compare(g.Stamp, h.Stamp), cmp.Compare(g.Raiser, h.Raiser), cmp.Compare(g.Incarnation, h.Incarnation))
+}
+
+// Compare orders homes by identifier, then incarnation.
+func (h HomeID) Compare(i HomeID) int {
+	return cmp.Or(cmp.Compare(h.ID, i.ID), cmp.Compare(h.Incarnation, i.Incarnation))
 }
 
 // IsZero reports whether the generation is that of no element.
