@@ -94,7 +94,7 @@ func (n network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt t
 		}
 	}
 	if won.tcp != nil {
-		return newConn(won, opt), nil
+		return won.conn(opt), nil
 	}
 	if ended {
 		errs = append(errs, cause)
@@ -278,7 +278,7 @@ func (l *listener) Accept(ctx context.Context) (transport.Conn, error) {
 		if a.err != nil {
 			return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], a.err)
 		}
-		return newConn(a.link, l.opt), nil
+		return a.link.conn(l.opt), nil
 	case <-l.ctx.Done():
 		return nil, fmt.Errorf("accept on %s: %w", l.addrs[0], net.ErrClosed)
 	case <-ctx.Done():

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"rserpool/asap/transport"
 )
 
 // TLS makes a network protect its connections by TLS 1.3, with certificates at
@@ -81,6 +83,19 @@ func HandshakeReason(err error) string {
 		return "no-certificate"
 	}
 	return "other"
+}
+
+// secured hides what a connection offers beyond transport.Conn, which may go
+// past TLS to the socket.
+type secured struct{ transport.Conn }
+
+// conn makes a connection of the link.
+func (l link) conn(opt transport.Options) transport.Conn {
+	c := newConn(l, opt)
+	if l.tls != nil {
+		return secured{c}
+	}
+	return c
 }
 
 // farewell is how long closing a connection may wait for room to say so to the

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -373,6 +374,30 @@ func TestCredentialsAreReadAgain(t *testing.T) {
 	}
 }
 
+// Nothing that goes past TLS to the socket is offered.
+func TestNothingGoesPastTLS(t *testing.T) {
+	blue := newCluster(t, "blue")
+	to, _, l := guarded(t, blue)
+	c, err := New(WithTLS(TLS{Credentials: blue.member("m")})).Dial(within(t, 10*time.Second), nil, []netip.AddrPort{to}, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := l.Accept(within(t, 10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	type trySender interface {
+		TrySend(context.Context, ...transport.Message) (bool, error)
+	}
+	for _, end := range []transport.Conn{c, s} {
+		if _, ok := end.(trySender); ok {
+			t.Error("TrySend writes to the socket")
+		}
+	}
+}
+
 // Closing does not wait for a peer that does not read.
 func TestCloseOverTLSDoesNotWait(t *testing.T) {
 	blue := newCluster(t, "blue")
@@ -387,7 +412,7 @@ func TestCloseOverTLSDoesNotWait(t *testing.T) {
 	}
 	defer s.Close()
 	// Fill the socket below TLS, so that the farewell has no room.
-	raw, err := c.(*conn).tcp.SyscallConn()
+	raw, err := c.(secured).Conn.(*conn).tcp.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
