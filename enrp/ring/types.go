@@ -145,6 +145,10 @@ type Origin struct {
 	Member
 	Installed ViewID // its view before; zero for none
 	Synced    ViewID // its synced view, with the rest of Installed delivered; zero: it brings nothing
+	// Since is the view into which it went from Synced. Members with the same
+	// Synced and Since know the same; with the same Synced alone they may not,
+	// since one may have gone on in it for a while.
+	Since ViewID
 }
 
 // Installed begins a view. All Delivered events before belong to earlier ones.
