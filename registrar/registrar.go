@@ -114,8 +114,8 @@ func New(cfg Config) (*Registrar, error) {
 	}
 	r.shown.feed = r.feed
 	r.current.Store(&cfg)
-	for r.id == 0 {
-		r.id = randomID()
+	if r.id == 0 {
+		r.id = RandomID()
 	}
 	r.cfg.Log = cfg.Log.WithField("registrar", r.id.String())
 	l := cfg.Limits
@@ -136,11 +136,16 @@ func New(cfg Config) (*Registrar, error) {
 	return r, nil
 }
 
-func randomID() param.RegistrarID {
-	var b [4]byte
-	// crypto/rand.Read never fails.
-	_, _ = rand.Read(b[:])
-	return param.RegistrarID(binary.BigEndian.Uint32(b[:]))
+// RandomID returns an identifier for a new registrar (RFC 5353, section 3.2.1).
+func RandomID() param.RegistrarID {
+	for {
+		var b [4]byte
+		// crypto/rand.Read never fails.
+		_, _ = rand.Read(b[:])
+		if id := param.RegistrarID(binary.BigEndian.Uint32(b[:])); id != 0 {
+			return id
+		}
+	}
 }
 
 // ID returns the registrar's identifier.

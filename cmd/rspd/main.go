@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -27,15 +28,23 @@ func command() *cobra.Command {
 users ask it for the elements of a pool (RFC 5352).
 
 SIGTERM leaves politely, a second one at once. SIGHUP reads the configuration
-again; if it is bad, or changes what only a restart can change, the old one stays.
+and the certificates again; if it is bad, or changes what only a restart can change,
+the old one stays.
+
+With --ring-listen it is a member of a ring: registrars with one handlespace, where each
+has all pools and elements, and any may die. Members know each other by certificates
+('rspd ca'); without them, the ports of registrars are on loopback only.
 
 Exit codes: 0 left as told, 1 failed, 2 usage or configuration.`,
 		Example: `  rspd
   rspd --listen tcp://127.0.0.1:3863 --enrp-listen off --timers fast
-  rspd --listen sctp://192.0.2.1,198.51.100.1 --compat rsplib --announce auto`,
+  rspd --listen sctp://192.0.2.1,198.51.100.1 --compat rsplib --announce auto
+  rspd --ring-listen tcp://192.0.2.1 --peer tcp://192.0.2.2 --peer tcp://192.0.2.3 --id 1 \
+       --tls-ca ca.crt --tls-cert one.crt --tls-key one.key`,
 		Args: cobra.NoArgs,
 	}
-	s.Bind(root)
+	s.BindAlone(root)
+	root.AddCommand(caCommand())
 	root.RunE = s.Run(func(cmd *cobra.Command, _ []string, c settings, log *logrus.Logger) error {
 		hangups, stop := cli.Hangups()
 		defer stop()
@@ -46,14 +55,18 @@ Exit codes: 0 left as told, 1 failed, 2 usage or configuration.`,
 
 // run serves until ctx ends.
 func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.Signal, load func() (settings, error)) error {
-	networks := networks()
+	l, err := c.cluster.links(log)
+	if err != nil {
+		return cli.Exit(cli.Usage, err)
+	}
 	for _, name := range []string{transport.SCTP, transport.TCP} {
-		if _, err := networks.Get(name); err != nil {
+		if _, err := l.plain.Get(name); err != nil {
 			log.Infof("transport %s: not available: %v", name, err)
 		} else {
 			log.Infof("transport %s: available", name)
 		}
 	}
+	c.cluster.announceSafety(l, log)
 	wishes := make(chan chan error)
 	reload := func() error {
 		result := make(chan error, 1)
@@ -65,7 +78,7 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 		}
 	}
 	c.reload = reload
-	cfg, err := c.build(networks, log)
+	cfg, err := c.build(l, log, true)
 	if err != nil {
 		return err
 	}
@@ -86,9 +99,10 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 		if err == nil {
 			next.reload = reload
 			var cfg registrar.Config
-			if cfg, err = next.build(networks, log); err == nil {
+			if cfg, err = next.build(l, log, true); err == nil {
 				err = r.Reload(cfg)
 			}
+			err = errors.Join(err, c.cluster.reload(l, next.cluster))
 		}
 		if err != nil {
 			log.WithError(err).Error("configuration not taken, the old one stays")

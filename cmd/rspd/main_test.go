@@ -71,10 +71,12 @@ func TestSettingsReachTheRegistrar(t *testing.T) {
 	s := cli.NewSettings("rspd", func(fs *pflag.FlagSet, c *settings) { c.declare(fs) }, nil)
 	root := command()
 	root.ResetFlags()
-	s.Bind(root)
+	s.BindAlone(root)
 	root.RunE = s.Run(func(_ *cobra.Command, _ []string, c settings, log *logrus.Logger) error {
-		var err error
-		got, err = c.build(networks(), log)
+		l, err := c.cluster.links(log)
+		if err == nil {
+			got, err = c.build(l, log, true)
+		}
 		return err
 	})
 	code := cli.Run(context.Background(), root, []string{

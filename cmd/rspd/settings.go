@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -15,11 +16,8 @@ import (
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/mcast"
-	"rserpool/asap/transport/sctp"
-	"rserpool/asap/transport/tcp"
 	"rserpool/cmd/internal/cli"
 	"rserpool/cmd/internal/registrars"
-	"rserpool/enrp"
 	"rserpool/registrar"
 	"rserpool/registrar/admin"
 	"rserpool/selection"
@@ -43,14 +41,15 @@ type settings struct {
 	Limits                  registrar.Limits
 	MessageSize, TablePage  cli.Size
 	Results                 []string
+	cluster                 clusterSettings
 	reload                  func() error
 }
 
 func (c *settings) declare(fs *pflag.FlagSet) {
 	d := registrar.DefaultLimits()
-	fs.StringVar(&c.ID, "id", "", "registrar identifier, such as 0x0a0b0c0d (default: random)")
+	fs.StringVar(&c.ID, "id", "", "registrar identifier, such as 0x0a0b0c0d (default: random; in a ring the one kept in --state-dir)")
 	fs.StringArrayVar(&c.Listen, "listen", []string{"auto"}, "where elements and users reach the registrar: auto, sctp or tcp, or one of them with an address, such as sctp://192.0.2.1,198.51.100.1:3863 or tcp://:3863; auto is TCP and, where the kernel has it, SCTP; repeatable")
-	fs.StringArrayVar(&c.ENRPListen, "enrp-listen", []string{"auto"}, "where other registrars and tools read the handle table, likewise, or off; repeatable")
+	fs.StringArrayVar(&c.ENRPListen, "enrp-listen", []string{"auto"}, "where registrars outside the ring and tools reach the registrar, likewise, or off; on loopback only without --tls-cert or --insecure; repeatable")
 	fs.StringVar(&c.Admin, "admin", admin.DefaultAddress, "HOST:PORT of the administrators' HTTP interface, or off")
 	fs.BoolVar(&c.AdminRemote, "admin-allow-remote", false, "let --admin be another address than loopback; there is no authentication")
 	fs.StringSliceVar(&c.AdminHosts, "admin-host", nil, "host name by which the HTTP interface may be called, besides localhost and IP addresses; repeatable")
@@ -59,7 +58,9 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&c.AnnounceInterfaces, "announce-interface", nil, "network interface to announce on; repeatable (default: all with multicast)")
 	fs.IntVar(&c.AnnounceHops, "announce-hops", 1, "hop limit of announcements")
 
-	cli.CompatVar(fs, &c.Compat, "suit another make of elements and users")
+	c.cluster.declare(fs)
+
+	cli.CompatVar(fs, &c.Compat, "suit another make of registrars, elements and users")
 	fs.BoolVar(&c.RFCStrict, "rfc-strict", false, "keep to the letter of the RFCs: elements register over SCTP only")
 	fs.BoolVar(&c.ForeignAddrs, "allow-foreign-addresses", false, "let elements register addresses that are not those of their association, for address translation")
 
@@ -116,17 +117,16 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 
 const off = "off"
 
-// networks are those of this program.
-func networks() *transport.Networks { return transport.NewNetworks(sctp.New(), tcp.New()) }
-
 // validate names all that is wrong.
 func (c *settings) validate() error {
-	cfg, err := c.build(networks(), logrus.StandardLogger())
-	return errors.Join(err, cfg.WithDefaults().Validate())
+	l, linked := c.cluster.links(logrus.StandardLogger())
+	cfg, err := c.build(l, logrus.StandardLogger(), false)
+	return errors.Join(linked, err, cfg.WithDefaults().Validate())
 }
 
-// build makes the registrar's configuration.
-func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (registrar.Config, error) {
+// build makes the registrar's configuration. keep writes down what is to be kept
+// over restarts.
+func (c *settings) build(l *links, log logrus.FieldLogger, keep bool) (registrar.Config, error) {
 	var errs []error
 	fail := func(flag string, err error) {
 		if err != nil {
@@ -134,15 +134,10 @@ func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (
 		}
 	}
 	cfg := registrar.Config{
-		Networks: networks, Strict: c.RFCStrict,
+		Networks: l.plain, Strict: c.RFCStrict,
 		ForeignAddresses: c.ForeignAddrs, Limits: c.Limits, Version: cli.Version(), Log: log,
 		OnReload: c.reload,
 		Admin:    registrar.AdminConfig{Address: c.Admin, AllowRemote: c.AdminRemote, Hosts: c.AdminHosts},
-	}
-	if c.ID != "" {
-		id, err := admin.ParseID(c.ID)
-		fail("id", err)
-		cfg.ID = param.RegistrarID(id)
 	}
 	if c.Compat == cli.CompatRsplib {
 		cfg.Compat = registrar.CompatRsplib
@@ -153,8 +148,9 @@ func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (
 	var err error
 	cfg.ASAP, err = endpoints(c.Listen, asap.Port)
 	fail("listen", err)
-	cfg.ENRP, err = endpoints(c.ENRPListen, enrp.Port)
-	fail("enrp-listen", err)
+	others := c.cluster.configure(&cfg, l, c, log)
+	var identity error
+	cfg.ID, identity = c.cluster.identity(c.ID, cfg.Ring.On(), keep)
 	fail("announce", c.announce(&cfg, log))
 	fail("timers", c.timers(&cfg))
 	fail("results", c.results(&cfg))
@@ -162,7 +158,7 @@ func (c *settings) build(networks *transport.Networks, log logrus.FieldLogger) (
 	if c.Limits.RemovalShare == 0 { // the registrar takes 0 for the default
 		fail("removal-share", errors.New("must be more than 0"))
 	}
-	return cfg, errors.Join(errs...)
+	return cfg, errors.Join(append(errs, others, identity)...)
 }
 
 // alone are the networks that may stand alone for an endpoint.
@@ -191,18 +187,22 @@ func endpoints(texts []string, port uint16) ([]transport.Endpoint, error) {
 }
 
 func (c *settings) announce(cfg *registrar.Config, log logrus.FieldLogger) error {
-	config := mcast.Config{
-		Interfaces: c.AnnounceInterfaces, Hops: c.AnnounceHops,
-		Report: func(err error) { log.WithError(err).Warn("multicast") },
-	}
-	var err error
-	if config.Groups, err = registrars.Groups(c.Announce, c.Compat); err != nil || config.Groups == nil {
+	groups, err := registrars.Groups(c.Announce, c.Compat)
+	if err != nil || groups == nil {
 		return err
 	}
+	config := c.multicast(groups, log)
 	cfg.Announce = []func(context.Context) (transport.Announcer, error){
 		func(ctx context.Context) (transport.Announcer, error) { return mcast.Open(ctx, config) },
 	}
 	return config.Validate()
+}
+
+func (c *settings) multicast(groups []netip.AddrPort, log logrus.FieldLogger) mcast.Config {
+	return mcast.Config{
+		Groups: groups, Interfaces: c.AnnounceInterfaces, Hops: c.AnnounceHops,
+		Report: func(err error) { log.WithError(err).Warn("multicast") },
+	}
 }
 
 func (c *settings) timers(cfg *registrar.Config) error {

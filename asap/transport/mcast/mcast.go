@@ -48,6 +48,12 @@ func RsplibGroups() []netip.AddrPort {
 	return []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 0, 0, 50}), Port)}
 }
 
+// RsplibENRPGroups returns the group where rsplib's registrars announce themselves
+// to each other unless told otherwise.
+func RsplibENRPGroups() []netip.AddrPort {
+	return []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 0, 0, 51}), 9901)}
+}
+
 // Config says where to announce and listen.
 type Config struct {
 	// Groups are the multicast groups with their ports. Default

@@ -46,8 +46,13 @@ func NewSettings[C any](program string, declare func(*pflag.FlagSet, *C), valida
 
 // Bind adds the program's flags and the common ones to the root command and its
 // subcommands.
-func (s *Settings[C]) Bind(root *cobra.Command) {
-	fs := root.PersistentFlags()
+func (s *Settings[C]) Bind(root *cobra.Command) { s.bind(root.PersistentFlags()) }
+
+// BindAlone is Bind for a program that is its root command, and whose subcommands
+// have other settings.
+func (s *Settings[C]) BindAlone(root *cobra.Command) { s.bind(root.Flags()) }
+
+func (s *Settings[C]) bind(fs *pflag.FlagSet) {
 	s.flags = fs
 	s.declareAll(fs, new(C), new(logSettings))
 	fs.StringP(flagConfig, "c", "", fmt.Sprintf("configuration file (default %s if it exists)", s.defaultFile()))
@@ -99,7 +104,7 @@ func (s *Settings[C]) wish(flag string) bool {
 func (s *Settings[C]) load(cmd *cobra.Command) (C, error) {
 	var errs []error
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
-		if text, ok := environment(f.Name); ok && !f.Changed && f.Name != "help" && f.Name != "version" {
+		if text, ok := environment(f.Name); ok && !f.Changed && s.flags.Lookup(f.Name) == nil && f.Name != "help" && f.Name != "version" {
 			if err := f.Value.Set(text); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", EnvironmentName(f.Name), err))
 			}

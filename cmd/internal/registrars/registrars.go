@@ -104,13 +104,20 @@ const GroupsUsage = "off, auto (the RFC's, or rsplib's with --compat rsplib), or
 
 // Groups reads the setting of multicast groups; there are none when it is off.
 func Groups(text string, compat cli.Compat) ([]netip.AddrPort, error) {
-	switch {
-	case text == "off":
+	auto := mcast.RFCGroups(mcast.SiteLocal)
+	if compat == cli.CompatRsplib {
+		auto = mcast.RsplibGroups()
+	}
+	return ReadGroups(text, auto, mcast.Port)
+}
+
+// ReadGroups is Groups with what auto and a missing port stand for.
+func ReadGroups(text string, auto []netip.AddrPort, port uint16) ([]netip.AddrPort, error) {
+	switch text {
+	case "off":
 		return nil, nil
-	case text == "auto" && compat == cli.CompatRsplib:
-		return mcast.RsplibGroups(), nil
-	case text == "auto":
-		return mcast.RFCGroups(mcast.SiteLocal), nil
+	case "auto":
+		return auto, nil
 	}
 	var groups []netip.AddrPort
 	for part := range strings.SplitSeq(text, ",") {
@@ -118,7 +125,7 @@ func Groups(text string, compat cli.Compat) ([]netip.AddrPort, error) {
 		if err != nil {
 			var addr netip.Addr
 			addr, err = netip.ParseAddr(part)
-			group = netip.AddrPortFrom(addr, mcast.Port)
+			group = netip.AddrPortFrom(addr, port)
 		}
 		if err != nil || !group.Addr().IsMulticast() {
 			return nil, fmt.Errorf("%q is neither off nor auto nor a multicast group", part)

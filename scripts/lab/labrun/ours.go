@@ -18,7 +18,7 @@ func sctpOn(h host, port int) string {
 // until it listens.
 func (l *lab) registrar(h host, name string, args ...string) *process {
 	p := l.mustStart(h, name, append([]string{l.bin("rspd"), "--listen", sctpOn(h, 3863),
-		"--enrp-listen", sctpOn(h, 9901)}, args...)...)
+		"--enrp-listen", sctpOn(h, 9901), "--insecure"}, args...)...)
 	l.need(name+" listens", errors.Join(l.listens(h, 3863, 10*time.Second), l.listens(h, 9901, 10*time.Second), p.running()))
 	return p
 }
