@@ -2,7 +2,9 @@ package handlespace
 
 import (
 	"cmp"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +19,10 @@ type index struct {
 	homes     *btree.BTreeG[homed]
 	deadlines *btree.BTreeG[deadline]
 	owned     map[param.RegistrarID]*Home
+	lives     map[HomeID]int // elements
 	counts    Counts
+	digest    Digest
+	held      time.Time // until when elements are held back
 	epoch     time.Time // of the first record, where deadlines are counted from
 }
 
@@ -37,6 +42,10 @@ type Counts struct {
 	Pools    int
 	Elements int
 	Suspects int // among Elements
+	// Tombstones are the removals that are remembered, Forgotten counts those
+	// for which there was no room.
+	Tombstones int
+	Forgotten  uint64
 }
 
 type homed struct {
@@ -49,7 +58,7 @@ func (a homed) less(b homed) bool {
 	return cmp.Or(cmp.Compare(a.home, b.home), a.key.Compare(b.key)) < 0
 }
 
-// deadline is the expiry of an element that is not suspect: suspects stay.
+// deadline is when an element is due.
 type deadline struct {
 	home   param.RegistrarID
 	at     time.Duration // since the index's epoch
@@ -65,10 +74,11 @@ func (a deadline) less(b deadline) bool {
 // because that keeps the order by the monotonic clock when the machine's clock is
 // set while elements are registered.
 func (x *index) deadlineOf(r *Record) (deadline, bool) {
-	if r.Expires.IsZero() || r.Suspect {
+	at, ok := r.due()
+	if !ok {
 		return deadline{}, false
 	}
-	return deadline{r.Element.Home, r.Expires.Sub(x.epoch), r.Key(), r}, true
+	return deadline{r.Element.Home, at.Sub(x.epoch), r.Key(), r}, true
 }
 
 func newIndex() index {
@@ -76,15 +86,56 @@ func newIndex() index {
 		homes:     btree.NewG(32, homed.less),
 		deadlines: btree.NewG(32, deadline.less),
 		owned:     make(map[param.RegistrarID]*Home),
+		lives:     make(map[HomeID]int),
 	}
 }
 
-// replace takes one record out and puts another in; either may be nil. pools is
-// what the number of pools changes by.
-func (x *index) replace(old, new *Record, pools int) {
+// pools changes the number of pools.
+func (x *index) pools(change int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.counts.Pools += pools
+	x.counts.Pools += change
+}
+
+// pool replaces the digest of a pool; 0 is none.
+func (x *index) pool(handle param.PoolHandle, old, new uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.digest.Entries[Key{Handle: handle}.Range()] += new - old
+}
+
+// tombstone takes one tombstone out and puts another in; either may be nil.
+func (x *index) tombstone(old, new *Tombstone) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if old != nil {
+		x.digest.Tombstones[old.Key.Range()] -= old.digest()
+		x.counts.Tombstones--
+	}
+	if new != nil {
+		x.digest.Tombstones[new.Key.Range()] += new.digest()
+		x.counts.Tombstones++
+	}
+}
+
+// forgotten counts a tombstone for which there was no room.
+func (x *index) forgotten() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.counts.Forgotten++
+}
+
+// heldBack shows readers until when elements are held back.
+func (x *index) heldBack(until time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.held = until
+}
+
+// replace takes one record out and puts another in; either may be nil.
+func (x *index) replace(old, new *Record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	if old != nil {
 		x.remove(old)
 	}
@@ -108,6 +159,8 @@ func (x *index) add(r *Record) {
 	}
 	h.Elements++
 	h.checksum.Add(r.Handle, r.Element.ID)
+	x.lives[r.Home()]++
+	x.digest.Entries[r.Key().Range()] += r.digest
 	x.counts.Elements++
 	if r.Suspect {
 		x.counts.Suspects++
@@ -125,6 +178,10 @@ func (x *index) remove(r *Record) {
 	if h.Elements == 0 {
 		delete(x.owned, h.ID)
 	}
+	if x.lives[r.Home()]--; x.lives[r.Home()] == 0 {
+		delete(x.lives, r.Home())
+	}
+	x.digest.Entries[r.Key().Range()] -= r.digest
 	x.counts.Elements--
 	if r.Suspect {
 		x.counts.Suspects--
@@ -160,6 +217,27 @@ func (s *Space) Homes() []Home {
 	return homes
 }
 
+// HomeIDs returns the lives of registrars that are home to an element, in order.
+func (s *Space) HomeIDs() []HomeID {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(s.index.lives), HomeID.Compare)
+}
+
+// HeldBack returns until when elements are held back because registrars were lost.
+func (s *Space) HeldBack() time.Time {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	return s.index.held
+}
+
+// Digest returns the digests over the whole state.
+func (s *Space) Digest() Digest {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	return s.index.digest
+}
+
 // Owned appends to dst up to max elements of a home registrar in the order of
 // their keys, from the first behind after on; the zero Key begins.
 func (s *Space) Owned(dst []*Record, home param.RegistrarID, after Key, max int) []*Record {
@@ -178,34 +256,38 @@ func (s *Space) Owned(dst []*Record, home param.RegistrarID, after Key, max int)
 	return dst
 }
 
-// NextDeadline returns when the first registration of a home's elements runs out,
-// and false if none ever does. It may be in the past: until its removal has been
+// NextDeadline returns when the first of a home's elements is due: its registration
+// runs out, or the time is over for which it is held back; false if none ever is. It may be in the past: until its removal has been
 // applied, an element is still there.
 func (s *Space) NextDeadline(home param.RegistrarID) (time.Time, bool) {
 	var at time.Time
 	found := false
 	s.dueFrom(home, func(r *Record) bool {
-		at, found = r.Expires, true
+		at, found = r.due()
 		return false
 	})
 	return at, found
 }
 
-// Due appends to dst up to max commands that remove the elements of a home whose
-// registrations have run out by now, the longest overdue first. The caller
+// Due appends to dst up to max commands that remove the elements of a home that are
+// due by now, the longest overdue first. The caller
 // proposes them; only an element's home does so (AMB-76). The same elements are
 // due again until the removals have been applied.
 func (s *Space) Due(dst []Command, home param.RegistrarID, now time.Time, max int) []Command {
 	s.dueFrom(home, func(r *Record) bool {
-		if max <= 0 || r.Expires.After(now) {
+		if at, _ := r.due(); max <= 0 || at.After(now) {
 			return false
 		}
 		max--
+		cause := Expired
+		if r.Suspect {
+			cause = r.Cause
+		}
 		dst = append(dst, Remove{
 			Handle:     r.Handle,
 			ID:         r.Element.ID,
 			Generation: r.Generation,
-			Cause:      Expired,
+			Cause:      cause,
 			Now:        now,
 		})
 		return true

@@ -20,7 +20,8 @@ type model struct {
 	records map[Key]Record // without what is encoded
 	pools   map[param.PoolHandle]*modelPool
 	reports map[Key]map[string]bool
-	stamp   uint64
+	graves  map[Key]Tombstone
+	marks   Marks
 }
 
 type modelPool struct {
@@ -37,6 +38,7 @@ func newModel(cfg Config) *model {
 		records: map[Key]Record{},
 		pools:   map[param.PoolHandle]*modelPool{},
 		reports: map[Key]map[string]bool{},
+		graves:  map[Key]Tombstone{},
 	}
 }
 
@@ -67,8 +69,7 @@ func (m *model) apply(cmd Command) string {
 		if len(c.From) > 0 && !slices.Contains(r.Element.ASAP.Addrs, c.From[0]) {
 			return "rejected [10]"
 		}
-		m.stamp = max(m.stamp, r.Generation.Stamp+1, uint64(c.Now.UnixMilli()))
-		return m.drop(k, Deregistered)
+		return m.drop(k, Deregistered, m.raised(k, HomeID{c.Raiser, c.Incarnation}, c.Now), c.Now)
 	case Remove:
 		k := Key{c.Handle, c.ID}
 		if r, ok := m.records[k]; ok && (r.Generation == c.Generation || c.Cause == Administrative && c.Generation == Generation{}) {
@@ -92,9 +93,34 @@ func (m *model) apply(cmd Command) string {
 	case Alive:
 		k := Key{c.Handle, c.ID}
 		if r, ok := m.records[k]; ok && r.Generation == c.Generation && r.Suspect {
-			r.Suspect, r.Cause = false, 0
+			r.Suspect, r.Cause, r.Held = false, 0, time.Time{}
 			m.records[k] = r
 			return "recovered"
+		}
+	case Import:
+		return m.imported(c)
+	case Forget:
+		k := Key{c.Handle, c.ID}
+		if r, ok := m.records[k]; ok && (c.Home == 0 || c.Home == r.Element.Home) && (c.Generation.IsZero() || c.Generation == r.Generation) {
+			return m.drop(k, Withdrawn, m.raised(k, HomeID{ID: c.Raiser}, c.Now), c.Now)
+		}
+	case Takeover:
+		return m.takeover(c)
+	case Confirm:
+		k := Key{c.Handle, c.ID}
+		if r, ok := m.records[k]; ok && r.Generation == c.Generation && r.Home() == c.Home && !r.Confirmed {
+			r.Generation, r.Confirmed = m.raised(k, c.Home, c.Now), true
+			r.Suspect, r.Cause, r.Held = false, 0, time.Time{}
+			m.records[k] = r
+			return "confirmed"
+		}
+	case HoldBack:
+		if until := c.Now.Add(m.cfg.HoldBack); until.After(m.marks.HeldBack) {
+			m.marks.HeldBack = until
+		}
+	case Sweep:
+		for len(m.graves) > 0 && !m.graves[m.oldest()].Until.After(c.Now) {
+			m.forget(m.oldest())
 		}
 	}
 	return ""
@@ -140,46 +166,131 @@ func (m *model) register(c Register) string {
 		p.user = c.Element.User
 	}
 	r := Record{Handle: c.Handle, Element: c.Element, Registered: c.Now, Refreshed: c.Now}
-	before := m.stamp
 	if known {
 		r.Registered = old.Registered
-		before = old.Generation.Stamp
 	}
-	r.Generation = Generation{max(before+1, uint64(c.Now.UnixMilli())), c.Raiser, c.Incarnation}
+	r.HomeIncarnation, r.Confirmed = c.Incarnation, true
+	r.Generation = m.raised(k, HomeID{c.Raiser, c.Incarnation}, c.Now)
 	if c.Element.Life != param.InfiniteLife {
 		r.Expires = c.Now.Add(time.Duration(c.Element.Life) * time.Second)
 	}
 	m.records[k] = r
 	m.reports[k] = map[string]bool{}
+	delete(m.graves, k)
 	return fmt.Sprintf("registered, known %v, pool created %v", known, p == nil)
+}
+
+func (m *model) raised(k Key, raiser HomeID, now time.Time) Generation {
+	before := m.marks.Stamp
+	if r, ok := m.records[k]; ok {
+		before = r.Generation.Stamp
+	} else if t, ok := m.graves[k]; ok {
+		before = max(before, t.Generation.Stamp)
+	}
+	return Generation{max(before+1, uint64(now.UnixMilli())), raiser.ID, raiser.Incarnation}
 }
 
 func (m *model) takeOut(k Key, cause RemovalCause, now time.Time) string {
 	p, r := m.pools[k.Handle], m.records[k]
 	if cause == Administrative {
-		return m.drop(k, cause)
+		return m.drop(k, cause, r.Generation, now)
 	}
-	if r.Suspect {
+	if r.Suspect && (r.Held.IsZero() || now.Before(r.Held)) {
 		return ""
+	}
+	suspects := m.count(func(o Record) bool { return o.Handle == k.Handle && o.Suspect })
+	if now.Before(m.marks.HeldBack) && (r.Suspect || float64(suspects+1) <= m.cfg.HoldBackShare*float64(m.size(k.Handle))) {
+		r.Suspect, r.Cause, r.Held = true, cause, m.marks.HeldBack
+		m.records[k] = r
+		return fmt.Sprintf("held back %d", cause)
 	}
 	p.removals = slices.DeleteFunc(p.removals, func(at time.Time) bool { return !at.After(now.Add(-m.cfg.RemovalWindow)) })
 	size := m.size(k.Handle) + len(p.removals)
 	if float64(len(p.removals)+1) > max(float64(m.cfg.RemovalFloor), m.cfg.RemovalShare*float64(size)) {
-		r.Suspect, r.Cause = true, cause
+		r.Suspect, r.Cause, r.Held = true, cause, time.Time{}
 		m.records[k] = r
 		return fmt.Sprintf("suspected %d", cause)
 	}
 	p.removals = append(p.removals, now)
-	return m.drop(k, cause)
+	return m.drop(k, cause, r.Generation, now)
 }
 
-func (m *model) drop(k Key, cause RemovalCause) string {
-	m.stamp = max(m.stamp, m.records[k].Generation.Stamp)
+func (m *model) drop(k Key, cause RemovalCause, g Generation, now time.Time) string {
+	life := 24 * time.Hour
+	if l := m.records[k].Element.Life; l != param.InfiniteLife {
+		life = time.Duration(l) * time.Second
+	}
+	m.graves[k] = Tombstone{k, g, now.Add(life + m.cfg.Tombstone)}
+	if len(m.graves) > m.cfg.MaxTombstones {
+		m.forget(m.oldest())
+	}
 	delete(m.records, k)
 	if m.size(k.Handle) == 0 {
 		delete(m.pools, k.Handle)
 	}
 	return fmt.Sprintf("removed %d, pool removed %v", cause, m.pools[k.Handle] == nil)
+}
+
+func (m *model) oldest() Key {
+	return slices.MinFunc(slices.Collect(maps.Keys(m.graves)), func(a, b Key) int {
+		return cmp.Or(m.graves[a].Until.Compare(m.graves[b].Until), a.Compare(b))
+	})
+}
+
+func (m *model) forget(k Key) {
+	m.marks.Stamp = max(m.marks.Stamp, m.graves[k].Generation.Stamp)
+	delete(m.graves, k)
+}
+
+func (m *model) imported(c Import) string {
+	k := Key{c.Handle, c.Element.ID}
+	old, known := m.records[k]
+	p := m.pools[c.Handle]
+	home := HomeID{ID: c.Element.Home}
+	expires := time.Time{}
+	if c.Element.Life != param.InfiniteLife {
+		expires = c.Now.Add(time.Duration(c.Element.Life) * time.Second)
+	}
+	if known && old.Home() == home && fmt.Sprint(old.Element) == fmt.Sprint(c.Element) {
+		old.Refreshed, old.Expires = c.Now, expires
+		old.Suspect, old.Cause, old.Held = false, 0, time.Time{}
+		m.records[k] = old
+		return "imported, unchanged"
+	}
+	if !known && (len(m.records) >= m.cfg.MaxElements ||
+		p != nil && m.size(c.Handle) >= m.cfg.MaxElementsPerPool || p == nil && len(m.pools) >= m.cfg.MaxPools) {
+		return "rejected [6]"
+	}
+	if p == nil {
+		m.pools[c.Handle] = &modelPool{policy: c.Element.Policy.Type, user: c.Element.User, founder: c.Element.ID}
+	} else if p.founder == c.Element.ID {
+		p.user = c.Element.User
+	}
+	r := Record{Handle: c.Handle, Element: c.Element, Registered: c.Now, Refreshed: c.Now, Expires: expires, Confirmed: true}
+	if known {
+		r.Registered = old.Registered
+	}
+	r.Generation = m.raised(k, home, c.Now)
+	m.records[k] = r
+	m.reports[k] = map[string]bool{}
+	delete(m.graves, k)
+	return fmt.Sprintf("imported, known %v, pool created %v", known, p == nil)
+}
+
+func (m *model) takeover(c Takeover) string {
+	moved := 0
+	for _, k := range slices.SortedFunc(maps.Keys(m.records), Key.Compare) {
+		if r := m.records[k]; r.Home() == c.From && (c.Limit == 0 || moved < c.Limit) {
+			to := c.To[moved%len(c.To)]
+			r.Element.Home, r.HomeIncarnation, r.Confirmed = to.ID, to.Incarnation, false
+			m.records[k] = r
+			moved++
+		}
+	}
+	if moved == 0 {
+		return ""
+	}
+	return fmt.Sprintf("rehomed %v", moved > 1)
 }
 
 // words says what events say, as the model does.
@@ -189,6 +300,11 @@ func words(events []Event) string {
 	}
 	switch e := events[0].(type) {
 	case Registered:
+		if e.Imported && e.Previous != nil && e.Previous.Generation == e.Record.Generation {
+			return "imported, unchanged"
+		} else if e.Imported {
+			return fmt.Sprintf("imported, known %v, pool created %v", e.Previous != nil, e.PoolCreated)
+		}
 		return fmt.Sprintf("registered, known %v, pool created %v", e.Previous != nil, e.PoolCreated)
 	case Rejected:
 		var codes []int
@@ -201,9 +317,16 @@ func words(events []Event) string {
 	case Absent:
 		return "absent"
 	case Suspected:
+		if !e.Record.Held.IsZero() {
+			return fmt.Sprintf("held back %d", e.Cause)
+		}
 		return fmt.Sprintf("suspected %d", e.Cause)
 	case Recovered:
 		return "recovered"
+	case Rehomed:
+		return fmt.Sprintf("rehomed %v", len(events) > 1)
+	case Confirmed:
+		return "confirmed"
 	case Counted:
 		return fmt.Sprintf("counted %d", e.Reports)
 	}
@@ -237,7 +360,7 @@ func (m *model) compare(s *Space) error {
 		if err != nil || string(encoded) != string(r.Encoded()) {
 			return fmt.Errorf("%v is encoded as %x, want %x, %v", keys[i], r.Encoded(), encoded, err)
 		}
-		want.encoded = r.encoded
+		want.encoded, want.digest = r.encoded, r.digest
 		if got := fmt.Sprintf("%+v", *r); got != fmt.Sprintf("%+v", want) {
 			return fmt.Errorf("record %s, want %+v", got, want)
 		}
@@ -246,14 +369,25 @@ func (m *model) compare(s *Space) error {
 		}
 	}
 	suspects := m.count(func(r Record) bool { return r.Suspect })
-	if c := s.Counts(); c != (Counts{len(handles), len(keys), suspects}) {
+	if c := s.Counts(); c.Pools != len(handles) || c.Elements != len(keys) || c.Suspects != suspects || c.Tombstones != len(m.graves) {
 		return fmt.Errorf("counts %+v", c)
+	}
+	for k, t := range m.graves {
+		if got, ok := s.Find(k); !ok || got.Tombstone == nil || *got.Tombstone != t {
+			return fmt.Errorf("tombstone %+v, %v, want %+v", got.Tombstone, ok, t)
+		}
+	}
+	if s.Marks() != m.marks {
+		return fmt.Errorf("marks %+v, want %+v", s.Marks(), m.marks)
+	}
+	if got, want := s.Digest(), recomputed(s); got != want {
+		return fmt.Errorf("digest %x, recomputed %x", got.Sum(), want.Sum())
 	}
 	return m.compareHomes(s, keys)
 }
 
 func (m *model) compareHomes(s *Space, keys []Key) error {
-	for _, id := range []param.RegistrarID{here, there} {
+	for _, id := range []param.RegistrarID{here, there, elsewhere} {
 		var owned []Key
 		var sum param.Checksum
 		var due []Record
@@ -261,7 +395,10 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 			if r := m.records[k]; r.Element.Home == id {
 				owned = append(owned, k)
 				sum.Add(k.Handle, k.ID)
-				if !r.Expires.IsZero() && !r.Suspect {
+				if r.Suspect {
+					r.Expires = r.Held // as far as deadlines go
+				}
+				if !r.Expires.IsZero() {
 					due = append(due, r)
 				}
 			}
@@ -283,7 +420,11 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 			return fmt.Errorf("home %v: %d due, want %d", id, len(commands), len(due))
 		}
 		for i, c := range commands {
-			if want := remove(&due[i], Expired, at(1e9)); c != want {
+			want := remove(&due[i], Expired, at(1e9))
+			if due[i].Suspect {
+				want.Cause = due[i].Cause
+			}
+			if c != want {
 				return fmt.Errorf("home %v: due %+v, want %+v", id, c, want)
 			}
 		}
@@ -349,6 +490,7 @@ var (
 		param.RoundRobin, param.WeightedRoundRobin, param.Random, param.WeightedRandom, param.Priority,
 		param.LeastUsed, param.LeastUsedDegradation, param.PriorityLeastUsed, param.RandomizedLeastUsed,
 	}
+	storyHomes = []HomeID{{here, 0}, {here, 1}, {there, 0}, {there, 1}, {elsewhere, 0}}
 	storyLives = []param.Life{param.InfiniteLife, 5, 60, 300}
 )
 
@@ -372,7 +514,7 @@ func (s *story) next() Command {
 			g.Stamp--
 		}
 	}
-	switch s.IntN(13) {
+	switch s.IntN(19) {
 	case 0, 1, 2, 3, 4:
 		typ := storyPolicies[(int(handle[0]+handle[len(handle)-1])+s.run)%len(storyPolicies)]
 		if s.IntN(10) == 0 {
@@ -400,6 +542,16 @@ func (s *story) next() Command {
 		if s.IntN(12) == 0 {
 			c.Conflict = g
 		}
+		c.Incarnation = uint64(s.IntN(2))
+		if s.IntN(4) == 0 {
+			c.Element.Home = elsewhere
+			imported := Import{c.Handle, c.Element, c.Now}
+			if r, ok := s.m.records[Key{handle, id}]; ok && s.IntN(2) == 0 {
+				imported.Element = r.Element
+				imported.Element.Home = elsewhere
+			}
+			return imported
+		}
 		return c
 	case 5:
 		d := Deregister{Handle: handle, ID: id, Now: s.now}
@@ -414,6 +566,27 @@ func (s *story) next() Command {
 		return Remove{handle, id, g, pick(s.Rand, []RemovalCause{Expired, Unreachable, Reported}), s.now}
 	case 9, 10, 11:
 		return Report{handle, id, g, fmt.Sprint(s.IntN(16)), s.now}
+	case 12:
+		return Forget{handle, id, pick(s.Rand, []param.RegistrarID{0, elsewhere}), Generation{}, elsewhere, s.now}
+	case 13:
+		c := Takeover{From: pick(s.Rand, storyHomes), Limit: s.IntN(4), Now: s.now}
+		for _, to := range storyHomes {
+			if to != c.From {
+				c.To = append(c.To, to)
+			}
+		}
+		return c
+	case 14, 15, 16:
+		c := Confirm{handle, id, g, pick(s.Rand, storyHomes), s.now}
+		if r, ok := s.m.records[Key{handle, id}]; ok && s.IntN(2) == 0 {
+			c.Home = r.Home()
+		}
+		return c
+	case 17:
+		if s.IntN(8) == 0 {
+			return HoldBack{s.now}
+		}
+		return Sweep{s.now.Add(time.Duration(s.IntN(80)) * time.Second)}
 	}
 	return Alive{handle, id, g, s.now}
 }
@@ -424,7 +597,8 @@ func TestAgainstModel(t *testing.T) {
 	happened := map[string]int{}
 	for run := range uint64(30) {
 		r := rand.New(rand.NewPCG(2, run))
-		cfg := Config{RemovalFloor: 2, RemovalShare: 0.2, MaxElements: 32, MaxElementsPerPool: 12, MaxPools: 3, MaxPoolsPerOwner: 2}
+		cfg := Config{RemovalFloor: 2, RemovalShare: 0.2, MaxElements: 32, MaxElementsPerPool: 12, MaxPools: 3, MaxPoolsPerOwner: 2,
+			HoldBack: 3 * time.Second, HoldBackShare: 0.8, Tombstone: time.Second, MaxTombstones: 12}
 		m := newModel(cfg)
 		s, other, encoded := space(cfg), space(cfg), space(cfg)
 		var mark Bookmark
@@ -459,6 +633,9 @@ func TestAgainstModel(t *testing.T) {
 				}
 			}
 		}
+		if s.Counts().Forgotten > 0 {
+			happened["too many tombstones"]++
+		}
 		if a, b := state(s), state(other); a != b {
 			t.Fatalf("run %d: two states from the same commands:\n%s\n%s", run, a, b)
 		}
@@ -466,6 +643,8 @@ func TestAgainstModel(t *testing.T) {
 	// A story in which some event never happens tests less than it seems.
 	for _, event := range []string{"", "absent", "recovered", "rejected [4]", "rejected [5]", "rejected [6]", "rejected [10]",
 		"rejected [5 7 8]", "counted 3", "suspected 3", "suspected 4", "suspected 5",
+		"imported, unchanged", "imported, known true, pool created false", "imported, known false, pool created true",
+		"too many tombstones", "removed 6, pool removed false", "rehomed true", "rehomed false", "confirmed", "held back 3", "held back 4",
 		"removed 1, pool removed true", "removed 2, pool removed false", "removed 5, pool removed false"} {
 		if happened[event] == 0 {
 			t.Errorf("%q never happened", event)
@@ -487,4 +666,27 @@ func TestEncodedPoolsOfAllSizes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// recomputed returns the digests made anew from all that is stored.
+func recomputed(s *Space) (d Digest) {
+	for c := (Cursor{}); !c.Done; {
+		s.Scan(&c, func(item Item) bool {
+			r := item.Key().Range()
+			switch {
+			case item.Record != nil:
+				again := *item.Record
+				if _, err := NewItem(&again, item.Reporters); err != nil {
+					panic(err)
+				}
+				d.Entries[r] += again.digest
+			case item.Pool != nil:
+				d.Entries[r] += item.Pool.digest()
+			default:
+				d.Tombstones[r] += item.Tombstone.digest()
+			}
+			return true
+		})
+	}
+	return d
 }

@@ -13,16 +13,16 @@ import (
 )
 
 // pool is one pool. The writer reads its fields without the mutex, and takes it
-// to change elements, choosers and records; readers take it to read them.
+// to change them; readers take it to read them.
 type pool struct {
-	handle  param.PoolHandle
-	policy  param.Policy // with neutral values
-	owner   string
-	created time.Time
-	limit   int // elements in a reply unless the request names a number
-	rand    *rand.Rand
+	handle param.PoolHandle
+	rand   *rand.Rand
 
 	mu       sync.Mutex
+	policy   *param.Policy // with neutral values, never changed
+	limit    int           // elements in a reply unless the request names a number
+	owner    string
+	created  time.Time
 	founder  param.PEID
 	user     param.Transport // the founder's, for its type and use
 	elements *btree.BTreeG[entry]
@@ -31,7 +31,10 @@ type pool struct {
 	circle   *circle           // nil when it has to be made anew
 
 	// Writer only.
+	digest   uint64      // of the state besides the elements
+	guessed  bool        // made by a Merge that has not said yet what the pool is
 	removals []time.Time // unattended ones within the removal window
+	counted  int         // merges when they were counted
 }
 
 // element is a place in a pool that outlives re-registrations, and with them its
@@ -51,6 +54,11 @@ type entry struct {
 
 func (a entry) less(b entry) bool { return a.id < b.id }
 
+// state returns what the pool is besides its elements. Writer only.
+func (p *pool) state() PoolState {
+	return PoolState{p.handle, p.created, p.founder, p.user, p.policy.Type, p.owner}
+}
+
 func (p *pool) find(id param.PEID) *element {
 	e, _ := p.elements.Get(entry{id: id})
 	return e.element
@@ -60,7 +68,7 @@ func (p *pool) find(id param.PEID) *element {
 // one cause per difference (ASAP-3.1-27).
 func (p *pool) check(e *param.PoolElement) (causes param.OperationError) {
 	if e.Policy.Type != p.policy.Type {
-		causes = append(causes, param.PolicyCause(param.CauseInconsistentPolicy, p.policy))
+		causes = append(causes, param.PolicyCause(param.CauseInconsistentPolicy, *p.policy))
 	}
 	if e.User.Type != p.user.Type {
 		causes = append(causes, param.TransportCause(param.CauseInconsistentTransport, p.user))
@@ -119,14 +127,25 @@ func (p *pool) candidates() selection.Chooser {
 	return p.sound
 }
 
-// removable counts an unattended removal, unless it exceeds the removal limit.
-func (p *pool) removable(c *Config, now time.Time) bool {
+// mayHold reports whether one more element may be held back.
+func (p *pool) mayHold(share float64) bool {
+	held := 0
+	if p.suspects != nil {
+		held = p.suspects.Len()
+	}
+	return float64(held+1) <= share*float64(p.elements.Len())
+}
+
+// removable counts an unattended removal, unless it exceeds the removal limit. A
+// merge begins a new count, because sides have counted different removals.
+func (p *pool) removable(s *Space, now time.Time) bool {
+	c := &s.cfg
 	start := now.Add(-c.RemovalWindow)
 	old := 0
-	for old < len(p.removals) && !p.removals[old].After(start) {
+	for old < len(p.removals) && (!p.removals[old].After(start) || p.counted != s.merges) {
 		old++
 	}
-	p.removals = p.removals[old:]
+	p.removals, p.counted = p.removals[old:], s.merges
 	size := p.elements.Len() + len(p.removals)
 	if len(p.removals) >= max(c.RemovalFloor, int(c.RemovalShare*float64(size))) {
 		return false

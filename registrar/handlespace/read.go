@@ -16,7 +16,7 @@ type Query struct {
 	Room int
 }
 
-// complete replaces what stands for a default.
+// complete replaces what stands for a default. The mutex of p is held.
 func (q Query) complete(p *pool) Query {
 	if q.Room <= 0 {
 		q.Room = selection.Unlimited
@@ -41,7 +41,7 @@ func (s *Space) Resolve(dst []*Record, handle param.PoolHandle, q Query) ([]*Rec
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	dst = choose(s, dst, p, q.complete(p), func(e *element) *Record { return e.record })
-	return dst, p.policy, len(dst) > start
+	return dst, *p.policy, len(dst) > start
 }
 
 // ResolveEncoded does what Resolve does, but appends what goes into the reply:
@@ -55,17 +55,17 @@ func (s *Space) ResolveEncoded(dst [][]byte, at *Bookmark, handle param.PoolHand
 		return dst, nil, false
 	}
 	start := len(dst)
-	q = q.complete(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	q = q.complete(p)
 	if first, second, ok := p.turn(q); ok {
 		if dst = append(dst, first); len(second) > 0 {
 			dst = append(dst, second)
 		}
-		return dst, &p.policy, true
+		return dst, p.policy, true
 	}
 	dst = choose(s, dst, p, q, func(e *element) []byte { return e.record.encoded })
-	return dst, &p.policy, len(dst) > start
+	return dst, p.policy, len(dst) > start
 }
 
 // choose appends something of each element of the next reply. The mutex of p is

@@ -39,6 +39,26 @@ func (r *Record) Home() HomeID { return HomeID{r.Element.Home, r.HomeIncarnation
 // it goes into replies, with padding. It must not be changed.
 func (r *Record) Encoded() []byte { return r.encoded }
 
+// refresh makes now the time of the latest registration.
+func (r *Record) refresh(now time.Time) {
+	r.Refreshed, r.Expires = now, time.Time{}
+	if life, finite := r.Element.Life.Duration(); finite {
+		r.Expires = now.Add(life)
+	}
+}
+
+// sound takes the suspect mark off.
+func (r *Record) sound() { r.Suspect, r.Cause, r.Held = false, 0, time.Time{} }
+
+// due returns when the element goes if nothing happens. Suspects stay, but for
+// those that are only held back.
+func (r *Record) due() (time.Time, bool) {
+	if r.Suspect {
+		return r.Held, !r.Held.IsZero()
+	}
+	return r.Expires, !r.Expires.IsZero()
+}
+
 // Key names an element: its pool and its identifier therein. The zero Key comes
 // before all others.
 type Key struct {

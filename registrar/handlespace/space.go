@@ -23,9 +23,14 @@ type Space struct {
 	version atomic.Uint64                           // of view, counted from 1
 	spare   *btree.FreeListG[entry]                 // of the pools' trees by identifier
 	owners  map[string]int                          // pools by owner
-	stamp   uint64                                  // the highest of elements that have gone
 	index   index
 	scratch sync.Pool // *[]*selection.Item
+
+	// Writer only.
+	tombstones tombstones
+	marks      Marks
+	stated     map[param.PoolHandle]*PoolState // what a Merge said of pools, until its end
+	merges     int                             // ended
 }
 
 type poolEntry struct {
@@ -43,6 +48,8 @@ func New(cfg Config) *Space {
 		spare:  btree.NewFreeListG[entry](64),
 		owners: make(map[string]int),
 		index:  newIndex(),
+
+		tombstones: newTombstones(),
 	}
 	s.scratch.New = func() any { return new([]*selection.Item) }
 	s.publish()
@@ -63,6 +70,22 @@ func (s *Space) Apply(cmd Command) []Event {
 		return s.report(&c)
 	case Alive:
 		return s.alive(&c)
+	case Import:
+		return s.imported(&c)
+	case Forget:
+		return s.forget(&c)
+	case Takeover:
+		return s.takeover(&c)
+	case Confirm:
+		return s.confirm(&c)
+	case HoldBack:
+		s.holdBack(c.Now.Add(s.cfg.HoldBack))
+		return nil
+	case Sweep:
+		s.sweep(c.Now)
+		return nil
+	case Merge:
+		return s.merge(&c)
 	}
 	panic(fmt.Sprintf("handlespace: unknown command %T", cmd))
 }
@@ -73,46 +96,80 @@ func (s *Space) register(c *Register) []Event {
 	if len(causes) > 0 {
 		return []Event{Rejected{c.Handle, c.Element.ID, causes}}
 	}
-	created := p == nil
-	if created {
-		p = s.newPool(c)
-	}
 	r := &Record{
-		Handle:     p.handle,
-		Element:    c.Element,
-		Registered: c.Now,
-		Refreshed:  c.Now,
-		encoded:    encoded,
+		Handle:          c.Handle,
+		Element:         c.Element,
+		Generation:      s.raised(Key{c.Handle, c.Element.ID}, e, HomeID{c.Raiser, c.Incarnation}, c.Now),
+		Registered:      c.Now,
+		HomeIncarnation: c.Incarnation,
+		Confirmed:       true,
+		encoded:         encoded,
 	}
-	if life, finite := c.Element.Life.Duration(); finite {
-		r.Expires = c.Now.Add(life)
+	r.refresh(c.Now)
+	previous, created := s.put(p, e, r, nil, c.Owner)
+	return []Event{Registered{Handle: r.Handle, Record: r, Previous: previous, PoolCreated: created}}
+}
+
+// raised returns the generation that follows on what is known of a key.
+func (s *Space) raised(k Key, e *element, raiser HomeID, now time.Time) Generation {
+	before := s.marks.Stamp
+	if e != nil {
+		before = e.record.Generation.Stamp
+	} else if t := s.tombstones.get(k); t != nil {
+		before = max(before, t.Generation.Stamp)
 	}
-	var previous *Record
-	before := s.stamp
+	return Generation{nextStamp(before, now), raiser.ID, raiser.Incarnation}
+}
+
+// put makes r the record of its key: of e in p, or of a new element, in a new pool
+// if p is nil. It completes r, and returns the record before.
+func (s *Space) put(p *pool, e *element, r *Record, reporters []string, owner string) (previous *Record, created bool) {
+	if created = p == nil; created {
+		p = s.newPool(PoolState{
+			Handle: r.Handle, Created: r.Registered, Founder: r.Element.ID,
+			Policy: r.Element.Policy.Type, Owner: owner,
+		})
+	}
 	if e == nil {
 		e = &element{}
 	} else {
 		previous = e.record
 		r.Registered = previous.Registered
-		before = previous.Generation.Stamp
 	}
-	r.Generation = Generation{nextStamp(before, c.Now), c.Raiser, c.Incarnation}
-	e.reporters = nil
-
-	p.mu.Lock()
-	p.store(e, r)
-	if p.founder == r.Element.ID {
-		p.user = r.Element.User
-	}
-	p.mu.Unlock()
+	s.tombstones.remove(s, r.Key())
+	s.replace(p, e, r, reporters)
 	if created {
-		s.index.replace(previous, r, 1)
+		s.index.pools(1)
 		s.pools.ReplaceOrInsert(poolEntry{p.handle, p})
 		s.publish()
-	} else {
-		s.index.replace(previous, r, 0)
 	}
-	return []Event{Registered{Handle: p.handle, Record: r, Previous: previous, PoolCreated: created}}
+	return previous, created
+}
+
+// replace makes r, which it completes, the record of e in p.
+func (s *Space) replace(p *pool, e *element, r *Record, reporters []string) {
+	r.Handle = p.handle
+	r.seal(reporters)
+	e.reporters = reporters
+	old := e.record
+	p.mu.Lock()
+	p.store(e, r)
+	p.mu.Unlock()
+	s.index.replace(old, r)
+	if p.founder == r.Element.ID && !equal(&p.user, &r.Element.User) {
+		s.restate(p, func() { p.user = r.Element.User })
+	}
+}
+
+// restate changes what a pool is besides its elements.
+func (s *Space) restate(p *pool, change func()) {
+	before := p.digest
+	p.mu.Lock()
+	change()
+	p.mu.Unlock()
+	state := p.state()
+	p.digest = state.digest()
+	s.index.pool(p.handle, before, p.digest)
 }
 
 // admit decides on a registration. It returns the encoded element, or why not.
@@ -135,7 +192,7 @@ func (s *Space) admit(c *Register, p *pool, e *element) ([]byte, param.Operation
 	if err != nil {
 		return nil, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
 	}
-	if len(encoded) > s.cfg.MaxElementSize || e == nil && s.full(c, p) {
+	if len(encoded) > s.cfg.MaxElementSize || e == nil && s.full(c.Owner, p) {
 		return nil, param.OperationError{param.NewCause(param.CauseLackOfResources)}
 	}
 	return encoded, nil
@@ -143,7 +200,7 @@ func (s *Space) admit(c *Register, p *pool, e *element) ([]byte, param.Operation
 
 // full reports whether there is no room for a new element in p, or for a new
 // pool if p is nil.
-func (s *Space) full(c *Register, p *pool) bool {
+func (s *Space) full(owner string, p *pool) bool {
 	if s.index.counts.Elements >= s.cfg.MaxElements {
 		return true
 	}
@@ -151,33 +208,47 @@ func (s *Space) full(c *Register, p *pool) bool {
 		return p.elements.Len() >= s.cfg.MaxElementsPerPool
 	}
 	return s.pools.Len() >= s.cfg.MaxPools ||
-		c.Owner != "" && s.owners[c.Owner] >= s.cfg.MaxPoolsPerOwner
+		owner != "" && s.owners[owner] >= s.cfg.MaxPoolsPerOwner
 }
 
-// newPool returns the pool that a registration creates: its policy type,
-// transport type and transport use are the pool's (ASAP-3.1-25).
-func (s *Space) newPool(c *Register) *pool {
-	t := c.Element.Policy.Type
+// newPool returns a pool without elements: the policy type, transport type and
+// transport use of the first are the pool's (ASAP-3.1-25).
+func (s *Space) newPool(state PoolState) *pool {
 	p := &pool{
-		handle:   c.Handle,
-		policy:   selection.Neutral(t),
-		owner:    c.Owner,
-		created:  c.Now,
-		limit:    selection.Unlimited,
+		handle:   state.Handle,
+		owner:    state.Owner,
+		created:  state.Created,
 		rand:     rand.New(rand.NewPCG(s.cfg.Rand.Uint64(), s.cfg.Rand.Uint64())),
-		founder:  c.Element.ID,
+		founder:  state.Founder,
+		user:     state.User,
 		elements: btree.NewWithFreeListG(16, entry.less, s.spare),
 	}
+	s.setPolicy(p, state.Policy)
+	s.own(p.owner, 1)
+	return p
+}
+
+// setPolicy makes t the policy of a pool, with a chooser to hold its elements.
+func (s *Space) setPolicy(p *pool, t param.PolicyType) {
+	neutral := selection.Neutral(t)
+	p.policy = &neutral
+	p.limit = selection.Unlimited
 	if limit, ok := s.cfg.ResultLimits[t]; ok {
 		p.limit = limit
 	} else if d, ok := selection.Lookup(t); ok {
 		p.limit = d.Limit
 	}
 	p.sound = selection.NewChooser(t, p.rand)
-	if p.owner != "" {
-		s.owners[p.owner]++
+}
+
+// own counts the pools of an owner.
+func (s *Space) own(owner string, change int) {
+	if owner == "" {
+		return
 	}
-	return p
+	if s.owners[owner] += change; s.owners[owner] == 0 {
+		delete(s.owners, owner)
+	}
 }
 
 func (s *Space) deregister(c *Deregister) []Event {
@@ -188,8 +259,8 @@ func (s *Space) deregister(c *Deregister) []Event {
 	if len(c.From) > 0 && !overlap(c.From, e.record.Element.ASAP.Addrs) {
 		return []Event{Rejected{c.Handle, c.ID, param.OperationError{param.NewCause(param.CauseSecurity)}}}
 	}
-	s.stamp = max(s.stamp, nextStamp(e.record.Generation.Stamp, c.Now))
-	return s.drop(p, e, Deregistered)
+	raised := s.raised(Key{c.Handle, c.ID}, e, HomeID{c.Raiser, c.Incarnation}, c.Now)
+	return s.drop(p, e, Deregistered, s.buried(e.record, raised, c.Now))
 }
 
 // overlap reports whether the lists have an address in common. An IPv4 address
@@ -205,10 +276,14 @@ func (s *Space) remove(c *Remove) []Event {
 	if e == nil {
 		return nil
 	}
-	if c.Cause == Administrative && c.Generation.IsZero() || e.record.Generation == c.Generation {
+	r := e.record
+	switch unattended := c.Cause != Administrative && c.Cause != Deregistered; {
+	case r.Generation != c.Generation && (unattended || !c.Generation.IsZero()):
+		return nil
+	case unattended:
 		return s.takeOut(p, e, c.Cause, c.Now)
 	}
-	return nil
+	return s.drop(p, e, c.Cause, s.buried(r, r.Generation, c.Now))
 }
 
 func (s *Space) report(c *Report) []Event {
@@ -221,10 +296,11 @@ func (s *Space) report(c *Report) []Event {
 	r.Reports++
 	// Past the threshold every reporter that is not among the counted asks for
 	// the removal anew, so there is no need to remember more.
-	if len(e.reporters) <= s.cfg.MaxBadPEReports {
-		e.reporters = append(e.reporters, c.Reporter)
+	reporters := e.reporters
+	if len(reporters) <= s.cfg.MaxBadPEReports {
+		reporters = append(reporters, c.Reporter)
 	}
-	s.change(p, e, &r)
+	s.replace(p, e, &r, reporters)
 	if r.Reports > s.cfg.MaxBadPEReports {
 		return s.takeOut(p, e, Reported, c.Now)
 	}
@@ -237,56 +313,47 @@ func (s *Space) alive(c *Alive) []Event {
 		return nil
 	}
 	r := *e.record
-	r.Suspect, r.Cause = false, 0
-	s.change(p, e, &r)
+	r.sound()
+	s.replace(p, e, &r, e.reporters)
 	return []Event{Recovered{p.handle, &r}}
 }
 
-// takeOut removes an element or, beyond the removal limit, marks it suspect.
+// takeOut removes an element that nobody attends or, while registrars have just
+// been lost or beyond the removal limit, marks it suspect.
 func (s *Space) takeOut(p *pool, e *element, cause RemovalCause, now time.Time) []Event {
-	if cause == Deregistered || cause == Administrative {
-		return s.drop(p, e, cause)
-	}
-	if e.record.Suspect {
+	r := *e.record
+	if r.Suspect && (r.Held.IsZero() || now.Before(r.Held)) {
 		return nil
 	}
-	if p.removable(&s.cfg, now) {
-		return s.drop(p, e, cause)
+	if !now.Before(s.marks.HeldBack) || !r.Suspect && !p.mayHold(s.cfg.HoldBackShare) {
+		if p.removable(s, now) {
+			return s.drop(p, e, cause, s.buried(&r, r.Generation, now))
+		}
+		r.Held = time.Time{}
+	} else {
+		r.Held = s.marks.HeldBack
 	}
-	r := *e.record
 	r.Suspect, r.Cause = true, cause
-	s.change(p, e, &r)
+	s.replace(p, e, &r, e.reporters)
 	return []Event{Suspected{p.handle, &r, cause}}
 }
 
-// change replaces a record by another one of the same generation.
-func (s *Space) change(p *pool, e *element, r *Record) {
-	old := e.record
-	p.mu.Lock()
-	p.store(e, r)
-	p.mu.Unlock()
-	s.index.replace(old, r, 0)
-}
-
-func (s *Space) drop(p *pool, e *element, cause RemovalCause) []Event {
+// drop takes an element out and leaves the tombstone.
+func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) []Event {
 	r := e.record
-	s.stamp = max(s.stamp, r.Generation.Stamp)
 	p.mu.Lock()
 	p.drop(e)
 	last := p.elements.Len() == 0
 	p.mu.Unlock()
 	if last {
 		s.pools.Delete(poolEntry{handle: p.handle})
-		if p.owner != "" {
-			if s.owners[p.owner]--; s.owners[p.owner] == 0 {
-				delete(s.owners, p.owner)
-			}
-		}
+		s.own(p.owner, -1)
 		s.publish()
-		s.index.replace(r, nil, -1)
-	} else {
-		s.index.replace(r, nil, 0)
+		s.index.pools(-1)
+		s.index.pool(p.handle, p.digest, 0)
 	}
+	s.index.replace(r, nil)
+	s.tombstones.put(s, t)
 	return []Event{Removed{p.handle, r, cause, last}}
 }
 
@@ -305,8 +372,8 @@ func (s *Space) publish() {
 }
 
 // nextStamp returns a generation stamp above the previous one. A new element
-// starts above all that have gone, so that a command that names a former life of
-// it can't meet the new one.
+// starts above what is remembered of its former lives, so that a command that names
+// one of them can't meet the new one.
 func nextStamp(previous uint64, now time.Time) uint64 {
 	return max(previous+1, uint64(max(now.UnixMilli(), 0)))
 }

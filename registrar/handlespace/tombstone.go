@@ -1,0 +1,94 @@
+package handlespace
+
+import (
+	"time"
+
+	"github.com/google/btree"
+)
+
+// maxRemembered is how much of a registration life counts for a tombstone, and
+// sweepBatch how many of them one Sweep forgets.
+const (
+	maxRemembered = 24 * time.Hour
+	sweepBatch    = 4096
+)
+
+// tombstones are the removals that are remembered. Writer only.
+type tombstones struct {
+	byKey, byAge *btree.BTreeG[*Tombstone]
+}
+
+func newTombstones() tombstones {
+	return tombstones{
+		byKey: btree.NewG(32, func(a, b *Tombstone) bool { return a.Key.Compare(b.Key) < 0 }),
+		byAge: btree.NewG(32, func(a, b *Tombstone) bool {
+			if c := a.Until.Compare(b.Until); c != 0 {
+				return c < 0
+			}
+			return a.Key.Compare(b.Key) < 0
+		}),
+	}
+}
+
+// buried returns the tombstone of a record that is removed with this generation.
+func (s *Space) buried(r *Record, g Generation, now time.Time) *Tombstone {
+	life, finite := r.Element.Life.Duration()
+	if !finite || life > maxRemembered {
+		life = maxRemembered
+	}
+	return &Tombstone{r.Key(), g, now.Add(max(life, 0) + s.cfg.Tombstone)}
+}
+
+// get returns the tombstone of a key, nil if there is none.
+func (b *tombstones) get(k Key) *Tombstone {
+	t, _ := b.byKey.Get(&Tombstone{Key: k})
+	return t
+}
+
+// put stores a tombstone. Beyond the bound the oldest is forgotten.
+func (b *tombstones) put(s *Space, t *Tombstone) {
+	b.remove(s, t.Key)
+	b.byKey.ReplaceOrInsert(t)
+	b.byAge.ReplaceOrInsert(t)
+	s.index.tombstone(nil, t)
+	if b.byKey.Len() > s.cfg.MaxTombstones {
+		oldest, _ := b.byAge.Min()
+		s.forgetTombstone(oldest)
+		s.index.forgotten()
+	}
+}
+
+func (b *tombstones) remove(s *Space, k Key) {
+	if b.byKey.Len() == 0 {
+		return
+	}
+	if t, ok := b.byKey.Delete(&Tombstone{Key: k}); ok {
+		b.byAge.Delete(t)
+		s.index.tombstone(t, nil)
+	}
+}
+
+func (s *Space) forgetTombstone(t *Tombstone) {
+	s.marks.Stamp = max(s.marks.Stamp, t.Generation.Stamp)
+	s.tombstones.remove(s, t.Key)
+}
+
+func (s *Space) sweep(now time.Time) {
+	for range sweepBatch {
+		t, ok := s.tombstones.byAge.Min()
+		if !ok || t.Until.After(now) {
+			return
+		}
+		s.forgetTombstone(t)
+	}
+}
+
+// NextSweep returns when a Sweep has something to forget, and false if there are no
+// tombstones. For the goroutine that calls Apply.
+func (s *Space) NextSweep() (time.Time, bool) {
+	t, ok := s.tombstones.byAge.Min()
+	if !ok {
+		return time.Time{}, false
+	}
+	return t.Until, true
+}
