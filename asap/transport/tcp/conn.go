@@ -50,6 +50,8 @@ type conn struct {
 
 	writing chan struct{} // holds a token while somebody writes
 	writes  *transport.Interrupter
+	rest    []byte // what TrySend left to Send
+	try     attempt
 }
 
 func newConn(l link, opt transport.Options) *conn {
@@ -160,6 +162,9 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 	if err := c.writes.Arm(ctx); err != nil {
 		return err
 	}
+	if err := c.sendRest(ctx); err != nil || len(msgs) == 0 {
+		return err
+	}
 	if whole, ok := joined(msgs); ok {
 		return c.write(ctx, whole)
 	}
@@ -223,6 +228,11 @@ func (c *conn) write(ctx context.Context, b []byte) error {
 	if interrupted := cause != err; interrupted && c.tls == nil && atBoundary(b, n) {
 		return cause
 	}
+	return c.writeFailed(cause)
+}
+
+// writeFailed ends the connection.
+func (c *conn) writeFailed(cause error) error {
 	c.lost(cause)
 	return errors.Join(fmt.Errorf("send to %s: %w", c.remote[0], cause), c.Abort())
 }
