@@ -200,7 +200,7 @@ it lists rspctl as a peer most of that time, see 'rspctl --help'.`,
 		if interval <= 0 {
 			return cli.Exitf(cli.Usage, "interval: %v is not above zero", interval)
 		}
-		return p.ask(cmd, c, func(s source, out *cli.Printer) error {
+		return p.ask(cmd, c, func(_ string, s source, out *cli.Printer) error {
 			if f, ok := s.(*foreign); ok {
 				f.interval = interval
 			}
@@ -216,9 +216,15 @@ var eventColumns = []cli.Column{
 }
 
 func eventRow(e admin.Event) []string {
-	user, policy := "", ""
+	user, policy, pool, id := "", "", e.Handle, e.ID
+	switch {
+	case e.View != nil:
+		pool, id = short(e.View.View), fmt.Sprintf("members: %d", len(e.View.Members))
+	case e.Merge != nil:
+		pool, id = short(e.Merge.View), fmt.Sprintf("differences: %d", e.Merge.Differences)
+	}
 	if e.Element != nil {
 		user, policy = transportCell(e.Element.User), policyCell(e.Element.Policy)
 	}
-	return []string{moment(e.Time), e.Type, e.Handle, e.ID, e.Cause, user, policy}
+	return []string{moment(e.Time), e.Type, pool, id, e.Cause, user, policy}
 }

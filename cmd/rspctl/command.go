@@ -13,8 +13,10 @@ import (
 
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	"rserpool/asap/transport/tcp"
 	"rserpool/cmd/internal/cli"
 	"rserpool/enrp/table"
+	"rserpool/registrar"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/admin/client"
 	"rserpool/registrar/handlespace"
@@ -22,25 +24,37 @@ import (
 
 // config is what every command of rspctl can be told.
 type config struct {
-	server    string
+	servers   []string
 	timeout   time.Duration
 	compat    cli.Compat
 	format    cli.Format
 	noHeaders bool
+	// For the ENRP port of a registrar that wants certificates.
+	cluster, ca, cert, key string
 }
 
 func declare(fs *pflag.FlagSet, c *config) {
-	fs.StringVarP(&c.server, "server", "s", "http://"+admin.DefaultAddress,
-		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353")
+	fs.StringArrayVarP(&c.servers, "server", "s", []string{"http://" + admin.DefaultAddress},
+		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353;\nrepeatable: the first that can be reached is asked, by status all")
 	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time; watch: for each look")
 	cli.CompatVar(fs, &c.compat, "make of the registrar, of no effect on the admin API")
 	cli.FormatVar(fs, &c.format)
+	fs.StringVar(&c.ca, "tls-ca", "", "for the ENRP port of a registrar that wants certificates (see 'rspd ca'):\nfile with the certificates of the cluster's authority")
+	fs.StringVar(&c.cert, "tls-cert", "", "file with a certificate of the cluster")
+	fs.StringVar(&c.key, "tls-key", "", "file with its private key")
+	fs.StringVar(&c.cluster, "cluster", registrar.DefaultCluster, "name of the cluster in certificates")
 	fs.BoolVar(&c.noHeaders, "no-headers", false, "leave out the headers of tables")
 }
 
 func (c *config) validate() error {
 	if c.timeout <= 0 {
 		return fmt.Errorf("timeout: %v is not above zero", c.timeout)
+	}
+	if len(c.servers) == 0 {
+		return errors.New("server: none given")
+	}
+	if (c.ca == "") != (c.cert == "") || (c.ca == "") != (c.key == "") {
+		return errors.New("tls: --tls-ca, --tls-cert and --tls-key go together")
 	}
 	return nil
 }
@@ -98,7 +112,7 @@ func newCommand(networks *transport.Networks) *cobra.Command {
 	p.settings.Bind(root)
 	pool := &cobra.Command{Use: "pool", Short: "Look at one pool"}
 	pool.AddCommand(p.poolShow())
-	root.AddCommand(p.pools(), pool, p.resolve(), p.registrars(), p.register(), p.deregister(), p.watch(), p.status(), p.version())
+	root.AddCommand(p.pools(), pool, p.resolve(), p.registrars(), p.register(), p.deregister(), p.watch(), p.status(), p.ring(), p.version())
 	return root
 }
 
@@ -131,20 +145,28 @@ func showElement(h param.PoolHandle, e param.PoolElement) admin.Element {
 	return admin.ShowElement(&handlespace.Record{Handle: h, Element: e})
 }
 
-func (p *program) open(c config) (source, error) {
-	scheme, _, ok := strings.Cut(c.server, "://")
+func (p *program) open(server string, c config) (source, error) {
+	scheme, _, ok := strings.Cut(server, "://")
 	if !ok || scheme == "http" || scheme == "https" {
-		api, err := client.New(c.server, nil)
+		api, err := client.New(server, nil)
 		if err != nil {
 			return nil, cli.Exit(cli.Usage, fmt.Errorf("server: %w", err))
 		}
 		return adminSource{api}, nil
 	}
-	endpoint, err := transport.ParseEndpoint(c.server, transport.Auto, 0)
+	endpoint, err := transport.ParseEndpoint(server, transport.Auto, 0)
 	if err != nil {
 		return nil, cli.Exit(cli.Usage, fmt.Errorf("server: %w", err))
 	}
-	return newForeign(p.networks, endpoint, c.compat == cli.CompatRsplib, c.timeout), nil
+	f := newForeign(p.networks, endpoint, c.compat == cli.CompatRsplib, c.timeout)
+	if c.ca != "" {
+		credentials, err := tcp.LoadCredentials(tcp.Files{CA: c.ca, Cert: c.cert, Key: c.key}, c.cluster)
+		if err != nil {
+			return nil, cli.Exit(cli.Usage, fmt.Errorf("tls: %w", err))
+		}
+		f.enrp = transport.NewNetworks(tcp.New(tcp.WithTLS(tcp.TLS{Credentials: credentials})))
+	}
+	return f, nil
 }
 
 // run makes a command's run function of f, which asks a registrar within the
@@ -153,18 +175,25 @@ func (p *program) run(f func(ctx context.Context, args []string, s source, out *
 	return p.settings.Run(func(cmd *cobra.Command, args []string, c config, _ *logrus.Logger) error {
 		ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 		defer cancel()
-		return p.ask(cmd, c, func(s source, out *cli.Printer) error { return f(ctx, args, s, out) })
+		return p.ask(cmd, c, func(_ string, s source, out *cli.Printer) error { return f(ctx, args, s, out) })
 	})
 }
 
-// ask opens the registrar for f and gives its errors their exit codes.
-func (p *program) ask(cmd *cobra.Command, c config, f func(source, *cli.Printer) error) error {
-	s, err := p.open(c)
-	if err != nil {
-		return err
+// ask opens the first registrar that can be reached for f and gives its errors
+// their exit codes.
+func (p *program) ask(cmd *cobra.Command, c config, f func(server string, s source, out *cli.Printer) error) error {
+	var err error
+	for _, server := range c.servers {
+		var s source
+		if s, err = p.open(server, c); err != nil {
+			return err
+		}
+		err = f(server, s, &cli.Printer{Out: cmd.OutOrStdout(), Format: c.format, NoHeaders: c.noHeaders})
+		s.Close()
+		if !errors.Is(err, client.ErrUnreachable) && !errors.Is(err, errUnreachable) {
+			break
+		}
 	}
-	defer s.Close()
-	err = f(s, &cli.Printer{Out: cmd.OutOrStdout(), Format: c.format, NoHeaders: c.noHeaders})
 	var exit *cli.ExitError
 	switch {
 	case err == nil, errors.As(err, &exit):
@@ -191,7 +220,7 @@ func (p *program) completePools(cmd *cobra.Command, args []string, _ string) ([]
 	defer cancel()
 	var handles []string
 	// Completion has no place for errors: without an answer nothing is offered.
-	_ = p.ask(cmd, c, func(s source, _ *cli.Printer) error {
+	_ = p.ask(cmd, c, func(_ string, s source, _ *cli.Printer) error {
 		pools, err := s.Pools(ctx)
 		for _, pool := range pools {
 			handles = append(handles, pool.Handle)

@@ -49,7 +49,8 @@ func (e *refusal) Is(target error) bool {
 // expected. Each call makes an association of its own and ends it.
 type foreign struct {
 	networks *transport.Networks
-	endpoint transport.Endpoint // port 0: the usual one of each protocol
+	enrp     *transport.Networks // for ENRP
+	endpoint transport.Endpoint  // port 0: the usual one of each protocol
 	rsplib   bool
 	timeout  time.Duration // of each look of Watch
 	interval time.Duration // between looks of Watch
@@ -59,7 +60,7 @@ type foreign struct {
 }
 
 func newForeign(networks *transport.Networks, e transport.Endpoint, rsplib bool, timeout time.Duration) *foreign {
-	return &foreign{networks: networks, endpoint: e, rsplib: rsplib, timeout: timeout, id: param.RegistrarID(rand.Uint32() | 1)}
+	return &foreign{networks: networks, enrp: networks, endpoint: e, rsplib: rsplib, timeout: timeout, id: param.RegistrarID(rand.Uint32() | 1)}
 }
 
 // Close does nothing: nothing outlives a call.
@@ -70,7 +71,11 @@ func (f *foreign) dial(ctx context.Context, port uint16, ppid uint32) (transport
 	if e.Port == 0 {
 		e.Port = port
 	}
-	conn, err := f.networks.Dial(ctx, nil, e, transport.Options{DefaultPPID: ppid})
+	networks := f.networks
+	if ppid == transport.PPIDENRP {
+		networks = f.enrp
+	}
+	conn, err := networks.Dial(ctx, nil, e, transport.Options{DefaultPPID: ppid})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%v: %w", e, context.Cause(ctx))

@@ -73,7 +73,29 @@ func fakeAdmin(t *testing.T) *httptest.Server {
 	mux.HandleFunc("GET "+admin.PathPools+"/echo", show(whole))
 	mux.HandleFunc("GET "+admin.PathPools+"/", problem(404, "no such pool"))
 	mux.HandleFunc("GET "+admin.PathRegistrars, show(admin.RegistrarList{Registrars: []admin.RegistrarInfo{
-		{ID: "0x11111111", Self: true, Elements: 3, Endpoints: enrp}, {ID: "0x22222222", LastHeard: &noon}}}))
+		{ID: "0x11111111", Self: true, Elements: 3, Endpoints: enrp}, {ID: "0x22222222", Role: admin.RoleMember, Checksum: "0x0102", LastHeard: &noon}}}))
+	one := admin.RingMember{ID: "0x11111111", Incarnation: "1772366400250000000", Contact: "tcp://192.0.2.1:9903", State: admin.MemberSelf}
+	two := admin.RingMember{ID: "0x22222222", Incarnation: "1772366400250000001", Contact: "tcp://192.0.2.2:9903", State: admin.MemberConnected, Since: &noon, Sent: 1000, Received: 2000}
+	three := admin.RingMember{ID: "0x33333333", Incarnation: "1772366400250000002", Contact: "tcp://192.0.2.3:9903", State: admin.MemberAway, Error: "connection refused"}
+	view := "7@0x11111111/1772366400250000000"
+	mux.HandleFunc("GET "+admin.PathRing, show(admin.Ring{
+		Cluster: "blue", State: "hungry", View: view, Coordinator: "0x11111111", Cause: "merge", Synced: true,
+		Members: []admin.RingMember{one, two}, Outside: []admin.RingMember{three}, Missing: []string{"tcp://192.0.2.4:9903"},
+		Hop: 4711, Sequence: 12, StableLag: 2, Rotation: 0.0123, Backlog: 3, BacklogOctets: 300, InToken: 1,
+		Locks: []admin.RingLock{{Name: "proxy", Holder: "0x22222222/1772366400250000001", Fence: "7.11", Queue: []string{"0x11111111/1772366400250000000"}}},
+		Changes: []admin.RingChange{
+			{Time: evening, View: view, Cause: "merge", Members: []string{"0x11111111/1", "0x22222222/2"}, Joined: []string{"0x22222222/2"}},
+			{Time: noon, View: "6@0x11111111/1", Cause: "no-ack", Members: []string{"0x11111111/1"}, Left: []string{"0x33333333/3"}},
+		},
+		Counters: admin.RingCounters{Views: map[string]uint64{"merge": 1, "no-ack": 1}, TokenLost: map[string]uint64{"hungry": 2}, Refused: map[string]uint64{"recent-token": 3, "held-off": 1}, Entries: 99, Resent: 5, HeldOff: 1},
+	}))
+	mux.HandleFunc("GET "+admin.PathRingMerges, show(admin.RingMergeList{Merges: []admin.RingMerge{
+		{Time: evening, View: view, Sides: []string{"6@0x11111111/1", "5@0x22222222/2"}, Differences: 3, Octets: 512, Entries: []admin.MergeItem{
+			{Handle: "echo", ID: "0x0000000a", Result: admin.MergeReplaced, KeptHome: "0x11111111", LostHome: "0x22222222", Kept: "2026-03-01T12:00:00.250Z by 0x11111111/1", Lost: "2026-03-01T11:00:00.000Z by 0x22222222/2"},
+			{Handle: "echo", ID: "0x0000000b", Result: admin.MergeAdded, KeptHome: "0x22222222", Kept: "2026-03-01T12:00:00.000Z by 0x22222222/2"},
+		}},
+		{Time: noon, View: view, Sides: []string{"1@0x11111111/1", "1@0x22222222/2"}},
+	}}))
 	mux.HandleFunc("GET "+admin.PathResolve, show(admin.Resolution{Handle: "echo", Policy: "wrr", Elements: []admin.Element{echo}}))
 	mux.HandleFunc("POST "+admin.PathPools+"/echo", func(w http.ResponseWriter, r *http.Request) {
 		e := echo
@@ -96,6 +118,8 @@ func fakeAdmin(t *testing.T) *httptest.Server {
 			{Type: admin.EventSnapshot},
 			{Type: admin.EventRegistered, Handle: "echo", ID: "0x0000000a", Element: &echo},
 			{Type: admin.EventRemoved, Handle: "echo", ID: "0x0000000b", Cause: "unreachable", Element: &suspect},
+			{Type: admin.EventView, Cause: "no-ack", View: &admin.RingChange{Time: noon, View: "7@0x11111111/1", Cause: "no-ack", Members: []string{"0x11111111/1"}}},
+			{Type: admin.EventMerged, Merge: &admin.RingMerge{Time: noon, View: "8@0x11111111/1", Differences: 2}},
 		} {
 			e.Seq, e.Time = uint64(i+1), noon
 			text, _ := json.Marshal(e)
@@ -124,6 +148,8 @@ func TestOutputOfEveryCommandInEveryFormat(t *testing.T) {
 		{"deregister", "deregister echo 0x0000000a", cli.OK},
 		{"deregister-absent", "deregister echo 12", cli.NotFound},
 		{"status", "status", cli.Degraded},
+		{"ring", "ring", cli.OK},
+		{"ring-merges", "ring merges", cli.OK},
 		{"watch", "watch", cli.Failed},
 	} {
 		for _, format := range []string{"table", "wide", "json", "yaml"} {

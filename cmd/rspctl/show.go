@@ -78,6 +78,9 @@ answer. Like any resolution this moves the pool's selection on.`,
 func (p *program) registrars() *cobra.Command {
 	return &cobra.Command{
 		Use: "registrars", Short: "List the registrars, the one asked first", Args: cobra.NoArgs,
+		Long: `List the registrars that the one asked knows of, itself first. Those with the role
+"member" are in its ring, those with the role "peer" are outside it and kept the same by
+RFC 5353; others are known from announcements, or as home of elements, only.`,
 		RunE: p.run(func(ctx context.Context, _ []string, s source, out *cli.Printer) error {
 			registrars, err := s.Registrars(ctx)
 			if err != nil {
@@ -89,49 +92,12 @@ func (p *program) registrars() *cobra.Command {
 				if r.LastHeard != nil {
 					heard = moment(*r.LastHeard)
 				}
-				rows[i] = []string{r.ID, yes(r.Self), strconv.Itoa(r.Elements), endpointsCell(r.Endpoints), heard}
+				rows[i] = []string{r.ID, yes(r.Self), strconv.Itoa(r.Elements), r.Role, endpointsCell(r.Endpoints), heard, r.Checksum}
 			}
-			return out.Print(notNil(registrars), []cli.Column{{Name: "REGISTRAR"}, {Name: "SELF"}, {Name: "ELEMENTS"},
-				{Name: "ENDPOINTS"}, {Name: "HEARD", Wide: true}}, rows)
+			return out.Print(notNil(registrars), []cli.Column{{Name: "REGISTRAR"}, {Name: "SELF"}, {Name: "ELEMENTS"}, {Name: "ROLE"},
+				{Name: "ENDPOINTS"}, {Name: "HEARD", Wide: true}, {Name: "CHECKSUM", Wide: true}}, rows)
 		}),
 	}
-}
-
-func (p *program) status() *cobra.Command {
-	var quiet bool
-	cmd := &cobra.Command{
-		Use: "status", Short: "Say how the registrar is; exits 5 if not well", Args: cobra.NoArgs,
-		Long: `Say how the registrar is. The exit code is 5 if it is not ready or marks elements as
-suspect, so that it serves as a health check.`,
-		RunE: p.run(func(ctx context.Context, _ []string, s source, out *cli.Printer) error {
-			st, err := s.Status(ctx)
-			if err != nil {
-				return err
-			}
-			if !quiet {
-				rows := [][]string{
-					{"registrar", st.Registrar}, {"version", st.Version}, {"started", moment(st.Started)}, {"ready", yes(st.Ready)},
-					{"pools", strconv.Itoa(st.Pools)}, {"elements", strconv.Itoa(st.Elements)}, {"suspects", strconv.Itoa(st.Suspects)},
-					{"checksum", st.Checksum}, {"connections", strconv.Itoa(st.Conns)}, {"subscriptions", strconv.Itoa(st.Subscribed)},
-					{"endpoints", endpointsCell(st.Endpoints)},
-				}
-				for _, n := range st.Networks {
-					if n.Error != "" {
-						rows = append(rows, []string{"without " + n.Name, n.Error})
-					}
-				}
-				if err := out.Print(st, []cli.Column{{Name: "ITEM"}, {Name: "VALUE"}}, rows); err != nil {
-					return err
-				}
-			}
-			if !st.Ready || st.Suspects > 0 {
-				return cli.Exit(cli.Degraded, nil)
-			}
-			return nil
-		}),
-	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing, for the exit code alone")
-	return cmd
 }
 
 func (p *program) version() *cobra.Command {
