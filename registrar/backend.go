@@ -66,6 +66,8 @@ func (b backend) Status() admin.Status {
 		s.Networks = append(s.Networks, n)
 	}
 	s.Subscribed = int(r.subscribed.Load())
+	digest := r.space.Digest()
+	s.Digest = fmt.Sprintf("0x%016x", digest.Sum())
 	ctx, cancel := context.WithTimeout(r.ctx, statusPatience)
 	defer cancel()
 	if ring, err := b.Ring(ctx); err == nil {
