@@ -1,6 +1,9 @@
 package ring
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -130,4 +133,59 @@ type Config struct {
 	// Faults break the machine on purpose, so that tests can show that they
 	// would notice. Only tests within this package's tree can set it.
 	Faults fault.Set
+}
+
+// withDefaults returns a copy with the defaults filled in.
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		Members:        cmp.Or(l.Members, 32),
+		Payload:        cmp.Or(l.Payload, MaxPayload),
+		Visit:          cmp.Or(l.Visit, 128<<10),
+		Token:          cmp.Or(l.Token, 1<<20),
+		QueueProposals: cmp.Or(l.QueueProposals, 1<<16),
+		QueueOctets:    cmp.Or(l.QueueOctets, 16<<20),
+		Locks:          cmp.Or(l.Locks, 4096),
+		Outside:        cmp.Or(l.Outside, 64),
+	}
+}
+
+// Validate names all that is wrong with a configuration.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf("ring: "+format, args...))
+		}
+	}
+	bad(c.Self.ID == 0, "Self.ID is 0")
+	bad(c.Self.Incarnation == 0, "Self.Incarnation is 0")
+	bad(len(c.Self.Contact) > MaxContact, "Self.Contact has %d octets, more than %d", len(c.Self.Contact), MaxContact)
+	bad(c.Rand == nil, "Rand is missing")
+	t := c.Timers
+	for _, timer := range []struct {
+		name string
+		d    time.Duration
+	}{
+		{"HopRetry", t.HopRetry}, {"HopTimeout", t.HopTimeout}, {"IdleRotation", t.IdleRotation},
+		{"CollectWait", t.CollectWait}, {"LostWait", t.LostWait}, {"ProbeInterval", t.ProbeInterval},
+		{"FlapWindow", t.FlapWindow}, {"HoldOff", t.HoldOff}, {"HoldOffMax", t.HoldOffMax},
+	} {
+		bad(timer.d <= 0, "Timers.%s is %v", timer.name, timer.d)
+	}
+	bad(t.HopTimeout <= t.HopRetry, "Timers.HopTimeout %v is not more than HopRetry %v", t.HopTimeout, t.HopRetry)
+	bad(c.Size < 0, "Size is %d", c.Size)
+	bad(c.Size > 0 && t.Lease <= 0, "Timers.Lease is %v in primary mode", t.Lease)
+	l := c.Limits.withDefaults()
+	for _, limit := range []struct {
+		name     string
+		n, atMax int
+	}{
+		{"Members", l.Members, maxMembers}, {"Payload", l.Payload, MaxPayload}, {"Visit", l.Visit, MaxMessage / 4},
+		{"Token", l.Token, MaxMessage / 4}, {"QueueProposals", l.QueueProposals, 1 << 30}, {"QueueOctets", l.QueueOctets, 1 << 40},
+		{"Locks", l.Locks, maxLocks}, {"Outside", l.Outside, maxMembers},
+	} {
+		bad(limit.n < 1 || limit.n > limit.atMax, "Limits.%s is %d, not within 1 and %d", limit.name, limit.n, limit.atMax)
+	}
+	bad(c.Size > l.Members, "Size %d is more than Limits.Members %d", c.Size, l.Members)
+	return errors.Join(errs...)
 }

@@ -210,7 +210,7 @@ func (d *decoder) copy(c *Copy) {
 		c.Install = in
 	}
 	n := d.uint()
-	if n > uint64(len(d.b)/runSize) {
+	if n > maxRuns || n > uint64(len(d.b)/runSize) {
 		d.fail("number of runs")
 		return
 	}
@@ -236,7 +236,7 @@ func (d *decoder) run(view ViewID, r *Run) {
 	if !r.Omitted {
 		r.Data = d.bytes(MaxMessage)
 	}
-	if d.err == nil && !r.wellFormed() {
+	if d.err == nil && (r.Count == 0 || r.Count > MaxMessage || !r.wellFormed()) {
 		d.fail("entries")
 	}
 }

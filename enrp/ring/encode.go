@@ -23,8 +23,11 @@ const Version = 1
 // MaxMessage is the longest encoded message, octets.
 const MaxMessage = 16 << 20
 
-// maxMembers bounds lists of nodes on the wire.
-const maxMembers = 256
+// maxMembers and maxRuns bound lists on the wire.
+const (
+	maxMembers = 256
+	maxRuns    = 1 << 16
+)
 
 // ErrEncode: a message has no wire form.
 var ErrEncode = errors.New("ring: message can't be encoded")

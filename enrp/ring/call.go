@@ -1,0 +1,171 @@
+package ring
+
+import (
+	"time"
+
+	"rserpool/enrp/ring/internal/fault"
+)
+
+// call is an own call for a new view.
+type call struct {
+	view      View
+	cause     Cause
+	installed ViewID
+	proofs    map[Member]uint64
+	promises  map[Member]*Promise
+	again     time.Time
+	until     time.Time
+	torn      bool // installed before all had promised: a deliberate fault
+}
+
+// nextView returns a number above all that this member has seen or promised.
+func (m *Machine) nextView() ViewID {
+	top := max(m.counter, m.promised.Counter, m.view.ID.Counter)
+	if !m.faults.Has(fault.CallSameNumber) || m.promised.Coordinator != m.self.Member || top == 0 {
+		top++
+	}
+	m.counter = top
+	return ViewID{Counter: top, Coordinator: m.self.Member}
+}
+
+// startCall calls a view of the members in the list, this one first. By that the
+// caller itself has promised.
+func (m *Machine) startCall(cause Cause, list []Node) {
+	m.counters.Calls++
+	c := &call{
+		view: View{ID: m.nextView(), Members: list}, cause: cause, installed: m.view.ID,
+		proofs: map[Member]uint64{}, promises: map[Member]*Promise{},
+		until: m.now.Add(m.jitter(m.cfg.Timers.Promise(len(list), m.failed))),
+	}
+	if m.ask != nil {
+		for member, p := range m.ask.answers {
+			c.proofs[member] = p.Answer
+		}
+	}
+	m.leaveOldView(c.view.ID)
+	m.call, m.answerTo, m.bound = c, nil, list
+	c.promises[m.self.Member] = m.promise(c.view.ID)
+	m.callAgain()
+	m.collected()
+}
+
+// leaveOldView makes good what a promise says: this member does no more in the
+// installed view.
+func (m *Machine) leaveOldView(id ViewID) {
+	m.promised = id
+	m.counter = max(m.counter, id.Counter)
+	m.ask, m.probe = nil, nil
+	if !m.faults.Has(fault.AcceptOldView) {
+		m.passing, m.holding = nil, false
+	}
+}
+
+// callAgain sends the call to those that have not promised.
+func (m *Machine) callAgain() {
+	c := m.call
+	c.again = m.now.Add(m.cfg.Timers.CollectWait)
+	for _, n := range c.view.Members {
+		if c.promises[n.Member] == nil {
+			m.send(n, &Call{View: c.view, Cause: c.cause, Installed: m.view.ID, Hop: m.hop, Proof: c.proofs[n.Member]})
+		}
+	}
+}
+
+func (m *Machine) onPromise(p *Promise) {
+	c := m.call
+	if c == nil || p.View != c.view.ID {
+		m.drop("late promise")
+		return
+	}
+	i := m.index(&c.view, p.From.Member)
+	if i < 0 || p.Copy != nil && !sound(p.Copy, p) {
+		m.drop("forged promise")
+		return
+	}
+	member := c.view.Members[i].Member
+	if c.promises[member] == nil {
+		c.promises[member] = p
+		m.collected()
+	}
+}
+
+// sound reports whether a promised copy makes sense by itself.
+func sound(c *Copy, p *Promise) bool {
+	if c.View != p.Installed || c.Seq > p.Delivered {
+		return false
+	}
+	for i := range c.Runs {
+		r := &c.Runs[i]
+		if r.Omitted || r.Count == 0 || r.Count > MaxMessage || r.Kind >= kinds || r.Origin == c.View && r.OriginSeq != r.Seq {
+			return false
+		}
+	}
+	return true
+}
+
+// collected installs the view when each member in the list has promised.
+func (m *Machine) collected() {
+	c := m.call
+	if len(c.promises) < len(c.view.Members) {
+		return
+	}
+	m.call = nil
+	m.installCalled(c)
+}
+
+// onRefuse gives an own call up.
+func (m *Machine) onRefuse(r *Refuse) {
+	if m.believable(r.Promised) {
+		m.counter = max(m.counter, r.Promised.Counter)
+	}
+	c := m.call
+	if c == nil || r.View != c.view.ID || m.index(&c.view, r.From.Member) < 0 {
+		m.drop("late refusal")
+		return
+	}
+	m.call = nil
+	m.failed++
+	// Promised elsewhere: that call is likely to come here, too.
+	wait := m.cfg.Timers.CollectWait << min(m.failed, 5)
+	if r.Reason == RefusedPromised || r.Reason == RefusedYoung {
+		wait = m.cfg.Timers.Promise(len(c.view.Members), 0)
+	}
+	m.patience = m.now.Add(m.jitter(wait))
+}
+
+// callExpired tries again with those that answer.
+func (m *Machine) callExpired() {
+	c := m.call
+	if m.faults.Has(fault.InstallWithoutPromises|fault.SecondFirstToken) && len(c.promises) > 1 && !c.torn {
+		m.installTorn(c)
+		return
+	}
+	m.call = nil
+	m.failed++
+	cause := c.cause
+	if cause == CauseMerge {
+		// Those who promised can't go back; the merge itself comes again by probing.
+		cause = CauseNoAck
+	}
+	m.startAsk(cause, m.everybody(c.view.Members), nil)
+}
+
+// everybody lists whom to ask for a new view: the installed view without those that
+// left, and others that are bound to this member by a call.
+func (m *Machine) everybody(others []Node) []Node {
+	list := []Node{m.self}
+	add := func(nodes []Node) {
+		for _, n := range nodes {
+			known := m.leavers[n.Member]
+			for _, have := range list {
+				known = known || have.ID == n.ID
+			}
+			if !known && len(list) < m.limits.Members {
+				list = append(list, n)
+			}
+		}
+	}
+	add(m.view.Members)
+	add(others)
+	return list
+}

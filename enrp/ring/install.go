@@ -1,0 +1,211 @@
+package ring
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"rserpool/enrp/ring/internal/fault"
+)
+
+// installCalled makes the first token of a view that all have promised.
+func (m *Machine) installCalled(c *call) {
+	promises := make([]*Promise, len(c.view.Members))
+	for i, n := range c.view.Members {
+		promises[i] = c.promises[n.Member]
+	}
+	first := &Copy{View: c.view.ID, Rush: 2 * uint64(len(promises)), Runs: head(promises)}
+	if n := len(first.Runs); n > 0 {
+		first.Seq = first.Runs[n-1].last()
+	}
+	first.Install = m.origins(c, promises, first.Runs)
+	m.install(first)
+	if m.alone() {
+		m.visitAlone()
+		return
+	}
+	m.copy = first
+	if m.faults.Has(fault.RemainderDropped) {
+		m.copy = &Copy{View: first.View, Install: first.Install, Rush: first.Rush}
+		m.seq = 0
+	}
+	m.visit()
+}
+
+// head puts together, for each view that is installed at one of the promising
+// members, the entries of that view that one of them lacks: from the copies of that
+// view, and from heads in copies of later ones. Origins tell which are the same.
+func head(promises []*Promise) []Run {
+	lacking := map[ViewID]uint64{} // delivered by all who come from the view
+	for _, p := range promises {
+		if seq, ok := lacking[p.Installed]; !ok || p.Delivered < seq {
+			lacking[p.Installed] = p.Delivered
+		}
+	}
+	var runs []Run
+	for _, p := range promises {
+		if p.Copy == nil {
+			continue
+		}
+		for _, r := range p.Copy.Runs {
+			if seq, ok := lacking[r.Origin]; ok && r.originLast() > seq {
+				runs = append(runs, r.after(seq))
+			}
+		}
+	}
+	slices.SortStableFunc(runs, func(a, b Run) int {
+		return cmp.Or(a.Origin.Compare(b.Origin), cmp.Compare(a.OriginSeq, b.OriginSeq))
+	})
+	var out []Run
+	next := uint64(1)
+	for _, r := range runs {
+		if n := len(out); n > 0 && out[n-1].Origin == r.Origin {
+			r = r.after(out[n-1].originLast())
+		}
+		if r.Count == 0 {
+			continue
+		}
+		r.Seq = next
+		next += r.Count
+		out = append(out, r)
+	}
+	return out
+}
+
+// origins says where the members come from, and whether they know the same: only
+// if all come from one view in which they knew the same, or do with its rest.
+func (m *Machine) origins(c *call, promises []*Promise, head []Run) *Install {
+	ends := map[ViewID]bool{}
+	for _, r := range head {
+		ends[r.Origin] = ends[r.Origin] || r.Kind == KindEnd
+	}
+	in := &Install{View: c.view, Cause: c.cause}
+	for i, p := range promises {
+		o := Origin{Member: c.view.Members[i].Member, Installed: p.Installed, Synced: p.Synced, Since: p.Since}
+		if m.faults.Has(fault.RestartedMemberIsItself) && p.From.Member != o.Member {
+			o.Installed, o.Synced = m.view.ID, m.synced
+		}
+		if ends[o.Installed] {
+			o.Synced = o.Installed
+		}
+		if o.Synced == o.Installed {
+			o.Since = c.view.ID
+		}
+		in.Origins = append(in.Origins, o)
+		together := o.Installed == in.Origins[0].Installed || m.faults.Has(fault.ExchangeSkippedAtMerge)
+		synced := o.Synced == o.Installed || m.faults.Has(fault.ExchangeSkippedAfterInterrupted)
+		in.Exchange = in.Exchange || !together || !synced
+	}
+	return in
+}
+
+// install delivers the rest of the installed view from the head of the new one's
+// first token, and installs the new one. The member comes from where the first
+// token says: it was the same when it promised.
+func (m *Machine) install(first *Copy) {
+	in := first.Install
+	for _, r := range first.Runs {
+		if r.Origin == first.View {
+			break
+		}
+		if r.Origin == m.view.ID {
+			if r.originLast() > m.seq {
+				m.deliver(r.after(m.seq))
+			}
+		} else if m.faults.Has(fault.ForeignRemainderDelivered) && r.Kind == KindPayload {
+			seq := m.seq
+			m.deliver(r)
+			m.seq = seq
+		}
+	}
+	m.flush()
+	old := m.installed
+	m.installed = installed{
+		view: in.View, me: max(m.index(&in.View, m.self.Member), 0), cause: in.Cause,
+		exchange: in.Exchange, ended: !in.Exchange, synced: old.synced, since: old.since,
+		seq: first.headEnd(), tokenAt: m.now, acceptedAt: m.now, proofAt: old.proofAt,
+		leavers: map[Member]bool{}, rotation: old.rotation,
+	}
+	switch {
+	case !in.Exchange:
+		m.synced, m.since = first.View, ViewID{}
+		if old.exchange && old.ended && !old.endReported {
+			m.lateEnd = old.view.ID
+		} else {
+			m.lateEnd = old.lateEnd
+		}
+	case !old.view.ID.IsZero() && old.synced == old.view.ID:
+		m.since = first.View
+	}
+	m.proposalsToView()
+	m.promised, m.answerTo, m.ask, m.call, m.probe = first.View, nil, nil, nil, nil
+	m.failed, m.deferred, m.behind, m.bound = 0, 0, time.Time{}, nil
+	m.patience = m.now.Add(m.cfg.Timers.Starving())
+	left := m.gone(&old)
+	m.counters.Views[in.Cause]++
+	if m.cfg.Size > 0 {
+		m.out.Persist = &Durable{Counter: first.View.Counter}
+	}
+	m.emit(Installed{View: m.view, Cause: in.Cause, Exchange: in.Exchange, Origins: in.Origins, Left: left})
+	m.locksToView(&old)
+	m.probeAt = m.now.Add(m.jitter(m.cfg.Timers.ProbeInterval) / 2)
+}
+
+// proposalsToView keeps own proposals over a change of view. Those that were in a
+// token are delivered here already, and by the head or the exchange elsewhere; only
+// the others are proposed again.
+func (m *Machine) proposalsToView() {
+	m.own.nextView()
+	if m.faults.Has(fault.StableOnOldCopy) && len(m.own.marks) > 0 {
+		m.own.stable = m.own.marks[0].proposal
+		m.reportStable()
+	}
+}
+
+// gone lists the members of the view before that are not in this one. Those that
+// did not leave count as unsteady, and may come back.
+func (m *Machine) gone(old *installed) []Node {
+	var left []Node
+	for _, n := range old.view.Members {
+		if m.index(&m.view, n.Member) >= 0 {
+			continue
+		}
+		left = append(left, n)
+		if !old.leavers[n.Member] {
+			m.steady.dropped(n.ID, m.now, m.cfg.Timers)
+			m.foundOutside(n)
+		}
+	}
+	for _, n := range m.view.Members {
+		delete(m.outside, n.ID)
+		delete(m.lost, n.Member)
+	}
+	return left
+}
+
+// installTorn installs what has not been promised by all: deliberate faults.
+func (m *Machine) installTorn(c *call) {
+	part := *c
+	if m.faults.Has(fault.SecondFirstToken) {
+		part.view.Members = nil
+		for _, n := range c.view.Members {
+			if c.promises[n.Member] != nil {
+				part.view.Members = append(part.view.Members, n)
+			}
+		}
+	} else {
+		part.promises = map[Member]*Promise{}
+		for _, n := range c.view.Members {
+			part.promises[n.Member] = c.promises[n.Member]
+			if part.promises[n.Member] == nil {
+				part.promises[n.Member] = &Promise{Installed: m.view.ID, Synced: m.synced, Delivered: m.seq}
+			}
+		}
+	}
+	m.installCalled(&part)
+	if m.faults.Has(fault.SecondFirstToken) {
+		c.torn = true
+		c.until = m.now.Add(m.cfg.Timers.Promise(len(c.view.Members), 0))
+		m.call = c
+	}
+}

@@ -1,0 +1,167 @@
+package ring
+
+import (
+	"time"
+
+	"rserpool/enrp/ring/internal/fault"
+)
+
+// queue holds own proposals that were not in a token yet.
+type queue struct {
+	items  [][]byte
+	head   int
+	octets int    // what the waiting ones count for
+	next   uint64 // number of the next proposal, less one
+}
+
+func (q *queue) len() int { return len(q.items) - q.head }
+
+// first is the number of the proposal at the front.
+func (q *queue) first() uint64 { return q.next - uint64(q.len()) + 1 }
+
+func (q *queue) push(payload []byte) uint64 {
+	if q.head > 1024 && q.head > len(q.items)/2 {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, payload)
+	q.octets += cost(payload)
+	q.next++
+	return q.next
+}
+
+func (q *queue) front() []byte { return q.items[q.head] }
+
+func (q *queue) pop() []byte {
+	payload := q.items[q.head]
+	q.items[q.head] = nil
+	q.head++
+	q.octets -= cost(payload)
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return payload
+}
+
+// progress follows own proposals from their first token to their report.
+type progress struct {
+	// marks says which proposals had been put in up to which sequence number
+	// of the installed view; 0 for those of earlier views.
+	marks    []mark
+	stable   uint64 // last one that all members have
+	reported uint64 // last one that Stable told
+}
+
+type mark struct{ seq, proposal uint64 }
+
+func (p *progress) put(seq, proposal uint64) { p.marks = append(p.marks, mark{seq, proposal}) }
+
+// reached notes that all members have delivered up to a sequence number.
+func (p *progress) reached(seq uint64) {
+	for len(p.marks) > 0 && p.marks[0].seq <= seq {
+		p.stable = p.marks[0].proposal
+		p.marks = p.marks[1:]
+	}
+}
+
+// nextView notes that what is still open was put in before the installed view.
+func (p *progress) nextView() {
+	if n := len(p.marks); n > 0 {
+		p.marks = []mark{{0, p.marks[n-1].proposal}}
+	}
+}
+
+// Propose hands in a payload, which belongs to the machine from then on. Own
+// proposals are numbered from 1 on, ordered, and become stable, in this order.
+func (m *Machine) Propose(payload []byte, now time.Time) (uint64, error) {
+	m.begin(now)
+	defer m.end()
+	switch {
+	case m.leaving || m.left:
+		return 0, ErrLeft
+	case len(payload) > m.limits.Payload:
+		return 0, ErrTooLong
+	case m.queue.len() >= m.limits.QueueProposals,
+		m.queue.len() > 0 && m.queue.octets+cost(payload) > m.limits.QueueOctets:
+		return 0, ErrFull
+	}
+	number := m.queue.push(payload)
+	m.hurry()
+	return number, nil
+}
+
+// End orders the END of the exchange of the installed view. The coordinator of a
+// view with an exchange calls it once. When the view changes before END is ordered,
+// it is void.
+func (m *Machine) End(now time.Time) error {
+	m.begin(now)
+	defer m.end()
+	if m.left {
+		return ErrLeft
+	}
+	if m.me != 0 || m.ended || m.endQueued {
+		return ErrNotNeeded
+	}
+	m.endQueued = true
+	m.endAfter = m.queue.next
+	m.hurry()
+	return nil
+}
+
+// hurry brings the token to what was just queued.
+func (m *Machine) hurry() {
+	switch {
+	case m.left || m.away():
+	case m.alone():
+		m.visitAlone()
+	case m.holding:
+		m.visit()
+	default:
+		m.want()
+	}
+}
+
+// want tells the others that this member waits for the token, unless it comes at
+// full speed anyway.
+func (m *Machine) want() {
+	next := m.accepted + uint64(len(m.view.Members))
+	if m.wanted == next || m.rush >= next {
+		return
+	}
+	if m.made != nil && len(m.made.Runs) > 0 && m.made.Runs[len(m.made.Runs)-1].From == m.self.Member {
+		return // it carries something until it is back
+	}
+	m.wanted = next
+	m.expectSoon()
+	for i, n := range m.view.Members {
+		if i != m.me {
+			m.send(n, &Want{View: m.view.ID, Hop: next})
+		}
+	}
+}
+
+func (m *Machine) onWant(w *Want) {
+	n := uint64(len(m.view.Members))
+	i := m.index(&m.view, w.From.Member)
+	switch {
+	case w.View != m.view.ID || i < 0 || m.away():
+		m.drop("want of another view")
+	case w.Hop > m.hop+2*n || w.Hop%n != uint64(i):
+		m.drop("want of the future")
+	case m.faults.Has(fault.WantIgnored):
+	default:
+		m.rush = max(m.rush, w.Hop)
+		if m.holding {
+			m.visit()
+		} else {
+			m.expectSoon()
+		}
+	}
+}
+
+// expectSoon shortens the patience for a token that is wanted: it goes at full
+// speed now, or is lost.
+func (m *Machine) expectSoon() {
+	m.patience = earlier(m.patience, m.now.Add(m.cfg.Timers.HopTimeout))
+}

@@ -1,0 +1,107 @@
+package ring
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestStartsAloneAndUnsynced(t *testing.T) {
+	c := newCluster(t)
+	n := c.start(1, 1)
+	in, ok := n.events[0].(Installed)
+	if !ok || !in.Exchange || in.Cause != CauseStart || len(in.View.Members) != 1 || !in.Origins[0].Synced.IsZero() {
+		t.Fatalf("first event %+v", n.events[0])
+	}
+	c.propose(1, "a")
+	if got := n.delivered(); !slices.Equal(got, []string{"a"}) || n.stableUp() != 1 {
+		t.Errorf("delivered %v, stable up to %d", got, n.stableUp())
+	}
+}
+
+func TestGroupsMergeByThemselves(t *testing.T) {
+	for _, size := range []int{2, 3, 5, 9} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			c := newCluster(t)
+			var ids []NodeID
+			for i := range size {
+				ids = append(ids, NodeID(i+1))
+				c.start(NodeID(i+1), 1)
+			}
+			c.join(ids...)
+			for _, id := range ids {
+				c.propose(id, fmt.Sprint("from ", id))
+			}
+			c.run(100 * time.Millisecond)
+			first := c.nodes[1].delivered()
+			for _, id := range ids {
+				n := c.nodes[id]
+				if got := n.delivered(); len(got) != size || !slices.Equal(got, first) {
+					t.Errorf("%d delivered %q, 1 %q", id, got, first)
+				}
+				if n.stableUp() != 1 {
+					t.Errorf("%d: stable up to %d", id, n.stableUp())
+				}
+			}
+		})
+	}
+}
+
+func TestDeadMemberIsRemovedInTime(t *testing.T) {
+	timers := LAN()
+	for _, tt := range []struct {
+		name    string
+		traffic bool
+		lost    bool
+		within  time.Duration
+	}{
+		{"traffic", true, false, timers.HopTimeout + timers.CollectWait},
+		{"transport", false, true, timers.LostWait + timers.CollectWait},
+		{"silent", false, false, timers.IdleRotation + timers.HopTimeout + timers.CollectWait},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for wait := range 8 {
+				c := newCluster(t, 1, 2, 3)
+				c.join(1, 2, 3)
+				c.run(time.Second + time.Duration(wait)*100*time.Millisecond)
+				c.nodes[2].dead = true
+				if tt.traffic {
+					c.propose(1, "x")
+				}
+				if tt.lost {
+					for _, id := range []NodeID{1, 3} {
+						c.nodes[id].Lost(c.nodes[2].self.Member, c.now)
+						c.collect(c.nodes[id])
+					}
+				}
+				start := c.now
+				c.until(2*time.Second, "without the dead", func() bool { return len(c.nodes[1].view.Members) == 2 && len(c.nodes[3].view.Members) == 2 })
+				if took := c.now.Sub(start); took > tt.within+5*time.Millisecond {
+					t.Errorf("took %v, more than %v", took, tt.within)
+				}
+				if in := eventsOf[Installed](c.nodes[1]); in[len(in)-1].Exchange {
+					t.Error("the rest needs no exchange")
+				}
+			}
+		})
+	}
+}
+
+func TestIdleRingIsQuiet(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	c.run(2 * time.Second)
+	clear(c.sent)
+	c.run(100 * time.Second)
+	sum := 0
+	for _, n := range c.sent {
+		sum += n
+	}
+	if sum > 3*4*100 {
+		t.Errorf("%d packets in 100 s: %v", sum, c.sent)
+	}
+	if len(c.nodes[1].view.Members) != 3 || c.nodes[1].counters.Calls > 1 {
+		t.Error("view changed")
+	}
+}
