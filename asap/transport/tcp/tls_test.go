@@ -141,7 +141,7 @@ func guarded(t *testing.T, c cluster, change ...func(*TLS)) (netip.AddrPort, *fa
 }
 
 // Nobody without a valid certificate of the cluster gets a message in.
-func TestStrangersAreNotAccepted(t *testing.T) {
+func TestENRP_6_3_01_StrangersAreNotAccepted(t *testing.T) {
 	blue, red := newCluster(t, "blue"), newCluster(t, "red")
 	alike := newCluster(t, "blue") // the same name, another authority
 	pair := func(files Files) tls.Certificate {
@@ -198,7 +198,7 @@ func TestStrangersAreNotAccepted(t *testing.T) {
 			nobody(t, l)
 		})
 	}
-	t.Run("no TLS", func(t *testing.T) {
+	t.Run("AMB_52_NoTLS", func(t *testing.T) {
 		to, failed, l := guarded(t, blue)
 		conn, err := New().Dial(t.Context(), nil, []netip.AddrPort{to}, transport.Options{})
 		if err != nil {
