@@ -2,20 +2,30 @@
 // pure machine between a registrar and its ring: commands go in and come out as
 // ordered payloads, ring events go in, and what is to be applied, answered and
 // reported comes out.
+//
+// Every member applies a command when it is delivered in order, and its proposer
+// answers when it is stable. Members that come from different views exchange what
+// they know before: see exchange.
+//
+// The Space belongs to the Replica: nobody else calls its Apply.
 package replica
 
 import (
 	"time"
 
+	"rserpool/asap/param"
 	"rserpool/enrp/ring"
 	"rserpool/registrar/handlespace"
+	"rserpool/registrar/replica/internal/fault"
 )
 
 // Ack says when a registration or deregistration is acknowledged.
 type Ack struct {
 	// Local: at once, when it was applied here. Else when it is stable.
 	Local bool
-	// MinMembers: stable in a view of at least so many members. 0 or 1: any.
+	// MinMembers: stable in a view of at least so many members. 0 or 1: any. An
+	// answer that waits for more members is never turned into a refusal: it goes
+	// out when there are enough and all of them have the command.
 	MinMembers int
 }
 
@@ -30,82 +40,428 @@ type Config struct {
 	// JoinWait is how long a starting member waits for others before it begins
 	// alone.
 	JoinWait time.Duration
-	// Foreign reports whether a registrar outside the ring is alive (RFC 5353
-	// peers). May be nil.
+	// Foreign reports whether a registrar outside the ring is alive, or not yet
+	// known to be dead (RFC 5353 peers). Nil: there are none.
 	Foreign func(home handlespace.HomeID) bool
+	// Faults break the replica on purpose. Only tests within this package's tree
+	// can set it.
+	Faults fault.Set
 }
+
+// Bounds.
+const (
+	takeoverBatch = 1000             // elements that one command moves
+	dutyInterval  = time.Second      // how often a coordinator looks for what to do
+	sweepInterval = 10 * time.Second // between sweeps of tombstones
+)
 
 // Replica is the replicated side of one registrar. It belongs to the owner loop:
 // not safe for concurrent use.
-type Replica struct{}
+type Replica struct {
+	cfg  Config
+	born time.Time
+	view ring.View
+	out  Output
+
+	outbox []proposal // own ones that the ring has not got, because an exchange runs
+	sent   []proposal // own ones that the ring has got and that are not stable
+	last   uint64     // number of the latest of sent
+	tooFew []uint64   // tokens of stable ones that wait for more members
+
+	exchange *exchange // nil when the view is synced
+	torn     bool      // it follows on an interrupted one
+	queue    []queued  // delivered during the exchange
+	ready    Readiness
+	duties   duties
+	stats    Stats
+}
+
+// proposal is one of this member's.
+type proposal struct {
+	number    uint64 // the ring's
+	token     uint64 // 0: nobody waits
+	payload   []byte // in the outbox
+	delivered bool
+	applied   bool
+	command   handlespace.Command // only with fault.ApplyAtStable
+	duty      handlespace.Command // what a coordinator proposed by itself
+}
+
+// queued is a command that waits for END.
+type queued struct {
+	own     uint64 // number of the own proposal, 0: another member's
+	command handlespace.Command
+}
 
 // New returns the replica of a registrar that just starts.
-func New(cfg Config, now time.Time) *Replica { panic("unfinished") }
+func New(cfg Config, now time.Time) *Replica {
+	return &Replica{cfg: cfg, born: now, duties: newDuties()}
+}
+
+// Stats describe a Replica at one moment.
+type Stats struct {
+	Exchanging bool
+	// Queued are commands that wait for END, Waiting own ones that the ring has
+	// not got for that reason, Unstable own ones that not everybody is known to
+	// have, TooFew answers that wait for Ack.MinMembers.
+	Queued, Waiting, Unstable, TooFew int
+	// From the start on: ended exchanges, octets of their messages, and payloads
+	// that made no sense.
+	Exchanges, Octets, Dropped uint64
+}
+
+// Stats returns a snapshot.
+func (r *Replica) Stats() Stats {
+	s := r.stats
+	s.Exchanging = r.exchange != nil
+	s.Queued, s.Waiting, s.Unstable, s.TooFew = len(r.queue), len(r.outbox), len(r.sent), len(r.tooFew)
+	return s
+}
 
 // Propose puts a command on its way. Token, not 0, comes back in Applied and
 // Answer, or Refused.
-func (r *Replica) Propose(token uint64, cmd handlespace.Command, now time.Time) {}
+func (r *Replica) Propose(token uint64, cmd handlespace.Command, now time.Time) {
+	r.propose(proposal{token: token}, cmd, ring.ViewID{})
+}
+
+func (r *Replica) propose(p proposal, cmd handlespace.Command, only ring.ViewID) {
+	payload, err := encodeCommand(cmd, only)
+	if err != nil {
+		r.refuse(p.token)
+		return
+	}
+	p.payload = payload
+	r.outbox = append(r.outbox, p)
+	r.flush()
+}
+
+// flush hands the ring what may go: during an exchange nothing but its messages,
+// so that only what is under way has to be queued by all.
+func (r *Replica) flush() {
+	if r.exchange != nil || r.view.ID.IsZero() {
+		return
+	}
+	for _, p := range r.outbox {
+		r.send(p)
+	}
+	r.outbox = nil
+}
+
+func (r *Replica) send(p proposal) {
+	r.last++
+	p.number = r.last
+	r.out.Proposals = append(r.out.Proposals, p.payload)
+	p.payload = nil
+	r.sent = append(r.sent, p)
+}
+
+// own returns the own proposal of a number, nil if it is settled.
+func (r *Replica) own(number uint64) *proposal {
+	if len(r.sent) == 0 || number < r.sent[0].number || number > r.last {
+		return nil
+	}
+	return &r.sent[number-r.sent[0].number]
+}
 
 // Handle takes an event of the ring.
-func (r *Replica) Handle(e ring.Event, now time.Time) {}
+func (r *Replica) Handle(e ring.Event, now time.Time) {
+	switch e := e.(type) {
+	case ring.Installed:
+		r.installed(&e, now)
+	case ring.Delivered:
+		for i := range e.Entries {
+			r.delivered(e.View, &e.Entries[i], now)
+		}
+	case ring.Stable:
+		r.stable(e.Proposal)
+	case ring.Ended:
+		if r.exchange != nil && e.View == r.view.ID {
+			r.ended(now)
+		}
+	case ring.EndStable:
+		if e.View == r.view.ID {
+			r.endStable()
+		}
+	case ring.NotDelivered:
+		r.notDelivered(e.First, e.Last)
+	}
+}
+
+func (r *Replica) installed(e *ring.Installed, now time.Time) {
+	torn := r.exchange != nil
+	r.view = e.View
+	if torn {
+		r.interrupted()
+	}
+	r.duties.installed(r, e, now)
+	if !e.Exchange {
+		r.flush()
+		r.duties.check(r, now)
+		return
+	}
+	r.torn = torn
+	r.exchange = newExchange(r.cfg.Space, e, r.cfg.Self)
+	r.tell(r.ready.Serve, r.ready.Serve && r.cfg.Faults.Has(fault.NegativeBeforeEnd))
+	if hello := r.exchange.hello(); hello != nil && !r.skips() {
+		r.send(proposal{payload: hello})
+	}
+	r.pump(now)
+}
+
+// skips is a fault.
+func (r *Replica) skips() bool { return r.torn && r.cfg.Faults.Has(fault.ExchangeSkipped) }
+
+// interrupted ends an exchange whose view is gone. What was delivered during it
+// was delivered at all that went on from there: it is applied now, to be part of
+// what is exchanged next. A member that has never been synced has nothing that it
+// could be applied to and leaves it to the others.
+func (r *Replica) interrupted() {
+	x := r.exchange
+	r.exchange = nil
+	r.apply(0, handlespace.Merge{Marks: x.marks, End: true})
+	if x.fresh() || r.cfg.Faults.Has(fault.QueueDropped) {
+		for _, q := range r.queue {
+			if p := r.own(q.own); p != nil {
+				p.applied = true
+			}
+		}
+		r.queue = nil
+		return
+	}
+	r.applyQueue()
+}
+
+func (r *Replica) applyQueue() {
+	queue := r.queue
+	r.queue = nil
+	for _, q := range queue {
+		r.applyOwn(q.own, q.command)
+	}
+}
+
+// delivered takes one ordered payload.
+func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) {
+	var own uint64
+	if entry.From == r.cfg.Self {
+		own = entry.Proposal
+		if p := r.own(own); p != nil {
+			p.delivered = true
+		}
+	}
+	m, err := decode(entry.Payload)
+	if err != nil {
+		r.stats.Dropped++
+		if p := r.own(own); p != nil {
+			r.refuse(p.token)
+			p.token = 0
+		}
+		return
+	}
+	switch {
+	case m.command == nil:
+		if r.exchange != nil && m.view == r.exchange.view.ID {
+			r.exchange.take(r, entry.From, &m, len(entry.Payload))
+			r.pump(now)
+		}
+	case !m.view.IsZero() && m.view != view:
+		// Meant for another view: nothing happens, alike at all members.
+	case r.exchange != nil && !r.cfg.Faults.Has(fault.ApplyBeforeEnd):
+		r.queue = append(r.queue, queued{own, m.command})
+		if p := r.own(own); p != nil && r.cfg.Faults.Has(fault.ResponseBeforeEnd) {
+			r.answer(p.token)
+			p.token = 0
+		}
+	default:
+		r.applyOwn(own, m.command)
+	}
+	if p := r.own(own); p != nil && p.duty != nil && r.duties.done(p.duty) {
+		p.duty = nil
+		r.duties.check(r, now)
+	}
+}
+
+// applyOwn applies a command, perhaps an own one.
+func (r *Replica) applyOwn(number uint64, cmd handlespace.Command) {
+	p := r.own(number)
+	if p == nil {
+		r.apply(0, cmd)
+		return
+	}
+	if r.cfg.Faults.Has(fault.ApplyAtStable) && !p.applied {
+		p.applied, p.command = true, cmd
+		return
+	}
+	p.applied = true
+	r.apply(p.token, cmd)
+	if r.cfg.Ack.Local {
+		r.answer(p.token)
+		p.token = 0
+	}
+}
+
+func (r *Replica) apply(token uint64, cmd handlespace.Command) {
+	if r.cfg.Faults.Has(fault.RemovalWithoutGeneration) {
+		cmd = r.blind(cmd)
+	}
+	events := r.cfg.Space.Apply(cmd)
+	if token != 0 || len(events) > 0 {
+		r.out.Events = append(r.out.Events, Applied{token, events})
+	}
+}
+
+// blind is a fault.
+func (r *Replica) blind(cmd handlespace.Command) handlespace.Command {
+	if c, ok := cmd.(handlespace.Remove); ok {
+		if e := r.cfg.Space.Get(c.Handle, c.ID); e != nil {
+			c.Generation = e.Generation
+			return c
+		}
+	}
+	return cmd
+}
+
+func (r *Replica) stable(number uint64) {
+	for len(r.sent) > 0 && r.sent[0].number <= number {
+		p := r.sent[0]
+		r.sent[0] = proposal{}
+		r.sent = r.sent[1:]
+		if p.command != nil {
+			r.apply(p.token, p.command)
+		}
+		switch {
+		case p.token == 0:
+		case len(r.view.Members) >= r.cfg.Ack.MinMembers || r.cfg.Faults.Has(fault.MinMembersIgnored):
+			r.answer(p.token)
+		default:
+			r.tooFew = append(r.tooFew, p.token)
+		}
+	}
+}
+
+// endStable answers what waited for more members: after END all of them have it.
+func (r *Replica) endStable() {
+	if len(r.view.Members) < r.cfg.Ack.MinMembers {
+		return
+	}
+	for _, token := range r.tooFew {
+		r.answer(token)
+	}
+	r.tooFew = nil
+}
+
+func (r *Replica) notDelivered(first, last uint64) {
+	for n := first; n <= last && n <= r.last; n++ {
+		if p := r.own(n); p != nil && !p.delivered {
+			p.delivered = true
+			r.refuse(p.token)
+			p.token = 0
+			if p.duty != nil {
+				r.duties.done(p.duty)
+			}
+		}
+	}
+}
+
+// ended brings all members to the same state: first what sides knew, then what was
+// ordered since.
+func (r *Replica) ended(now time.Time) {
+	x := r.exchange
+	r.exchange = nil
+	r.apply(0, x.merge())
+	r.applyQueue()
+	r.stats.Exchanges++
+	r.stats.Octets += uint64(x.octets)
+	if report, ok := x.report(); ok {
+		r.out.Events = append(r.out.Events, report)
+	}
+	r.tell(true, true)
+	r.flush()
+	r.duties.check(r, now)
+}
+
+// pump goes on with the exchange, and has it ended when there is nothing more.
+func (r *Replica) pump(now time.Time) {
+	x := r.exchange
+	if x == nil {
+		return
+	}
+	for payload := range x.next(r.cfg.Space, r.cfg.Faults) {
+		r.send(proposal{payload: payload})
+	}
+	if x.ending || !x.complete() && !r.skips() || r.view.Members[0].Member != r.cfg.Self || r.waits(now) {
+		return
+	}
+	x.ending = true
+	r.out.End = true
+}
+
+// waits reports whether a starting member still hopes for others.
+func (r *Replica) waits(now time.Time) bool {
+	return len(r.view.Members) == 1 && r.exchange.fresh() && !r.cfg.Alone && now.Before(r.born.Add(r.cfg.JoinWait))
+}
 
 // Tick does what is due; Next tells when that is (zero: never).
-func (r *Replica) Tick(now time.Time) {}
-func (r *Replica) Next() time.Time    { return time.Time{} }
+func (r *Replica) Tick(now time.Time) {
+	r.pump(now)
+	if at := r.duties.next(r); !at.IsZero() && !now.Before(at) {
+		r.duties.check(r, now)
+	}
+}
+
+// Next returns when Tick is due. It may be in the past: there is more to do.
+func (r *Replica) Next() time.Time {
+	x := r.exchange
+	switch {
+	case x == nil:
+		return r.duties.next(r)
+	case x.scanning():
+		return r.born
+	case len(r.view.Members) == 1 && !x.ending:
+		return r.born.Add(r.cfg.JoinWait)
+	}
+	return time.Time{}
+}
+
+// ForeignDied says that a registrar outside the ring is dead: its elements get new
+// homes. It is enough to tell the coordinator, and Config.Foreign must say the same
+// from now on.
+func (r *Replica) ForeignDied(home handlespace.HomeID, now time.Time) {
+	r.duties.check(r, now)
+}
 
 // Ready returns what there is to do, and true if that is anything; to be called
 // after each other method.
-func (r *Replica) Ready() (Output, bool) { return Output{}, false }
-
-// Output is what the owner loop does for a Replica, in the order of the fields.
-type Output struct {
-	Events []Event
-	// Proposals go to the ring, each once and in this order (the caller keeps
-	// what the ring has no room for yet).
-	Proposals [][]byte
-	// End: call the ring's End, after the Proposals.
-	End bool
+func (r *Replica) Ready() (Output, bool) {
+	out := r.out
+	r.out = Output{}
+	return out, len(out.Events) > 0 || len(out.Proposals) > 0 || out.End
 }
 
-// Event is something for the registrar.
-type Event interface{ event() }
-
-// Applied says that a command was applied to the Space, and what it changed.
-type Applied struct {
-	Token  uint64 // 0: proposed by another member
-	Events []handlespace.Event
+func (r *Replica) answer(token uint64) {
+	if token != 0 {
+		r.out.Events = append(r.out.Events, Answer{token})
+	}
 }
 
-// Answer says that the answer to a proposed command may go out.
-type Answer struct{ Token uint64 }
-
-// Refused says that a proposed command will never be applied.
-type Refused struct{ Token uint64 }
-
-// Readiness says what users may be told from now on.
-type Readiness struct {
-	// Serve: ASAP is answered and the registrar announces itself: it has seen
-	// its first END.
-	Serve bool
-	// Negative: that something does not exist may be said, too. Not so between
-	// a merge and its END.
-	Negative bool
+func (r *Replica) refuse(token uint64) {
+	if token != 0 {
+		r.out.Events = append(r.out.Events, Refused{token})
+	}
 }
 
-// Merged reports a state exchange.
-type Merged struct {
-	View  ring.View
-	Sides []ring.ViewID // the synced views that met
-	// Entries lists what differed and how it was decided, up to a bound; Omitted
-	// counts the rest.
-	Entries []handlespace.MergeEntry
-	Omitted int
-	// Octets is the size of what was exchanged.
-	Octets int
+// tell reports what users may be told, if that changed.
+func (r *Replica) tell(serve, negative bool) {
+	if now := (Readiness{serve, negative}); now != r.ready {
+		r.ready = now
+		r.out.Events = append(r.out.Events, now)
+	}
 }
 
-func (Applied) event()   {}
-func (Answer) event()    {}
-func (Refused) event()   {}
-func (Readiness) event() {}
-func (Merged) event()    {}
+// homeOf returns a member as a home of elements, memberOf a home as a member.
+func homeOf(m ring.Member) handlespace.HomeID {
+	return handlespace.HomeID{ID: param.RegistrarID(m.ID), Incarnation: uint64(m.Incarnation)}
+}
+
+func memberOf(h handlespace.HomeID) ring.Member {
+	return ring.Member{ID: ring.NodeID(h.ID), Incarnation: ring.Incarnation(h.Incarnation)}
+}

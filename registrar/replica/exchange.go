@@ -1,0 +1,316 @@
+package replica
+
+import (
+	"iter"
+	"maps"
+	"slices"
+
+	"rserpool/enrp/ring"
+	"rserpool/registrar/handlespace"
+	"rserpool/registrar/replica/internal/fault"
+)
+
+// Bounds of an exchange.
+const (
+	chunkSize   = 64 << 10 // octets of items in a message; one item is always allowed
+	chunkWindow = 4        // own messages under way
+	scanBatch   = 20_000   // items looked at before other work gets its turn
+	maxTallies  = 1 << 16  // elements that are compared for the report
+	maxReported = 1000     // entries of a report
+)
+
+// exchange brings members that may know different things to the same state. As of
+// the install of a view
+//
+//   - each member says hello, with the digests of what it knows, range by range,
+//   - of each range in which not all agree, those who agree with each other send what
+//     they know, each what it is home to, and the lowest of them also what has its
+//     home elsewhere, pools and tombstones,
+//   - and when all parts of all were delivered, the coordinator has END ordered.
+//
+// At END every member takes what is better than its own (handlespace.Item.Beats): the
+// same everywhere. Commands that are ordered meanwhile wait until then, so what a
+// member sends is what it said hello with. A member that has never been synced serves
+// nobody, and takes what it gets at once.
+//
+// Which members agree is told by the digests, not by the views they come from: that
+// holds for members that were parted during an exchange, too.
+type exchange struct {
+	view    ring.View
+	self    int
+	origins []ring.Origin // in the order of the view
+	marks   handlespace.Marks
+	octets  int
+	ending  bool // END is asked for
+
+	digests []*handlespace.Digest // by member, nil until its hello
+	missing int                   // hellos
+	differs [handlespace.Ranges]bool
+	sides   [handlespace.Ranges]int  // synced members that differ from each other
+	lowest  [handlespace.Ranges]bool // this member among those that agree with it
+	waiting []bool                   // by member: its last part is to come
+
+	sending  bool
+	cursor   handlespace.Cursor
+	part     []byte // being filled
+	inFlight int
+
+	best    map[handlespace.Key]handlespace.Item // than what this member knows
+	pools   map[handlespace.Key]handlespace.Item
+	tallies map[handlespace.Key]*tally
+	omitted int
+}
+
+// tally compares what sides know of an element.
+type tally struct {
+	kept  handlespace.Item
+	lost  *handlespace.Item // the best of those that differ from kept
+	sides int               // that have something
+}
+
+func newExchange(space *handlespace.Space, e *ring.Installed, self ring.Member) *exchange {
+	n := len(e.View.Members)
+	x := &exchange{
+		view: e.View, self: e.View.Index(self), origins: e.Origins, marks: space.Marks(),
+		digests: make([]*handlespace.Digest, n), waiting: make([]bool, n), missing: n,
+		best:    make(map[handlespace.Key]handlespace.Item),
+		pools:   make(map[handlespace.Key]handlespace.Item),
+		tallies: make(map[handlespace.Key]*tally),
+	}
+	digest := space.Digest()
+	x.digests[x.self] = &digest
+	if n == 1 {
+		x.missing = 0
+	}
+	return x
+}
+
+// fresh reports whether this member has never been synced.
+func (x *exchange) fresh() bool { return x.origins[x.self].Synced.IsZero() }
+
+// hello returns this member's first message, nil if there is nobody to tell.
+func (x *exchange) hello() []byte {
+	if len(x.view.Members) == 1 {
+		return nil
+	}
+	digest := x.digests[x.self]
+	x.digests[x.self] = nil // until it is delivered
+	return encodeHello(x.view.ID, digest, x.marks)
+}
+
+// take takes a message of the exchange.
+func (x *exchange) take(r *Replica, from ring.Member, m *message, octets int) {
+	i := x.view.Index(from)
+	if i < 0 {
+		return
+	}
+	x.octets += octets
+	if m.digest != nil {
+		if x.digests[i] == nil {
+			x.digests[i] = m.digest
+			x.marks.Stamp = max(x.marks.Stamp, m.marks.Stamp)
+			if m.marks.HeldBack.After(x.marks.HeldBack) {
+				x.marks.HeldBack = m.marks.HeldBack
+			}
+			if x.missing--; x.missing == 0 {
+				x.plan()
+			}
+		}
+		return
+	}
+	if x.missing > 0 || !x.waiting[i] {
+		return
+	}
+	if i == x.self {
+		x.inFlight--
+	}
+	x.waiting[i] = !m.last
+	x.collect(r, i, m.items)
+}
+
+// plan finds out where members differ and who has something to send.
+func (x *exchange) plan() {
+	for at := range handlespace.Ranges {
+		var synced []int
+		x.lowest[at] = true
+		for i := range x.digests {
+			x.differs[at] = x.differs[at] || !x.agree(i, 0, at)
+			if x.agree(i, x.self, at) && x.view.Members[i].Compare(x.view.Members[x.self].Member) < 0 {
+				x.lowest[at] = false
+			}
+			if !x.origins[i].Synced.IsZero() && !slices.ContainsFunc(synced, func(j int) bool { return x.agree(i, j, at) }) {
+				synced = append(synced, i)
+			}
+		}
+		x.sides[at] = len(synced)
+		if !x.differs[at] {
+			continue
+		}
+		for i, d := range x.digests {
+			if d.Entries[at] != 0 || d.Tombstones[at] != 0 {
+				x.waiting[i] = true
+			}
+		}
+	}
+	x.sending = x.waiting[x.self]
+}
+
+// agree reports whether two members know the same in a range.
+func (x *exchange) agree(i, j, at int) bool {
+	a, b := x.digests[i], x.digests[j]
+	return a.Entries[at] == b.Entries[at] && a.Tombstones[at] == b.Tombstones[at]
+}
+
+// complete reports whether everything was delivered.
+func (x *exchange) complete() bool { return x.missing == 0 && !slices.Contains(x.waiting, true) }
+
+// scanning reports whether there is more to send at once.
+func (x *exchange) scanning() bool { return x.sending && x.inFlight < chunkWindow }
+
+// next returns the messages that are to be sent now.
+func (x *exchange) next(space *handlespace.Space, faults fault.Set) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for looked := 0; x.scanning() && looked < scanBatch; {
+			space.Scan(&x.cursor, func(item handlespace.Item) bool {
+				if looked++; x.mine(&item, faults) {
+					x.part = appendItem(x.part, &item)
+				}
+				return len(x.part) < chunkSize && looked < scanBatch
+			})
+			if !x.cursor.Done && len(x.part) < chunkSize {
+				return
+			}
+			x.sending = !x.cursor.Done
+			x.inFlight++
+			part := encodePart(x.view.ID, x.part, x.cursor.Done)
+			x.part = x.part[:0]
+			if !yield(part) {
+				return
+			}
+		}
+	}
+}
+
+// mine reports whether it is this member that sends an item, among those that know
+// the same.
+func (x *exchange) mine(item *handlespace.Item, faults fault.Set) bool {
+	at := item.Key().Range()
+	if !x.differs[at] || item.Tombstone != nil && faults.Has(fault.WithoutTombstones) {
+		return false
+	}
+	if item.Record != nil {
+		home := x.view.Index(memberOf(item.Record.Home()))
+		if home >= 0 && x.agree(home, x.self, at) {
+			return home == x.self
+		}
+		if faults.Has(fault.HomesOnly) {
+			return false
+		}
+	}
+	return x.lowest[at]
+}
+
+// collect takes what member i knows.
+func (x *exchange) collect(r *Replica, i int, items []handlespace.Item) {
+	var better []handlespace.Item
+	for _, item := range items {
+		key := item.Key()
+		at := key.Range()
+		x.compare(i, key, item)
+		if x.agree(i, x.self, at) {
+			continue
+		}
+		if x.fresh() {
+			better = append(better, item)
+		} else if item.Pool != nil {
+			if best, ok := x.pools[key]; !ok || item.Beats(&best) {
+				x.pools[key] = item
+			}
+		} else {
+			mine, ok := r.cfg.Space.Find(key)
+			if best, found := x.best[key]; found {
+				mine, ok = best, true
+			}
+			if !ok || item.Beats(&mine) && !smaller(r, &item, &mine) {
+				x.best[key] = item
+			}
+		}
+	}
+	if len(better) > 0 {
+		r.apply(0, handlespace.Merge{Items: better})
+	}
+}
+
+// smaller is a fault.
+func smaller(r *Replica, a, b *handlespace.Item) bool {
+	return r.cfg.Faults.Has(fault.MergeByRegistrar) && a.Record != nil && b.Record != nil &&
+		a.Record.Home().Compare(b.Record.Home()) < 0
+}
+
+// compare remembers what synced sides that met say about an element.
+func (x *exchange) compare(i int, key handlespace.Key, item handlespace.Item) {
+	if item.Pool != nil || x.origins[i].Synced.IsZero() || x.sides[key.Range()] < 2 {
+		return
+	}
+	t := x.tallies[key]
+	if t == nil {
+		if len(x.tallies) >= maxTallies {
+			x.omitted++
+			return
+		}
+		x.tallies[key] = &tally{kept: item, sides: 1}
+		return
+	}
+	t.sides++
+	if item.Beats(&t.kept) {
+		t.kept, item = item, t.kept
+	}
+	if t.kept.Beats(&item) && (t.lost == nil || item.Beats(t.lost)) {
+		t.lost = &item
+	}
+}
+
+// merge returns what this member has to take over.
+func (x *exchange) merge() handlespace.Merge {
+	m := handlespace.Merge{Marks: x.marks, End: true}
+	for _, items := range []map[handlespace.Key]handlespace.Item{x.pools, x.best} {
+		for _, key := range slices.SortedFunc(maps.Keys(items), handlespace.Key.Compare) {
+			m.Items = append(m.Items, items[key])
+		}
+	}
+	return m
+}
+
+// report tells what differed; false if nobody met.
+func (x *exchange) report() (Merged, bool) {
+	m := Merged{View: x.view, Octets: x.octets, Omitted: x.omitted}
+	for _, o := range x.origins {
+		if !o.Synced.IsZero() && !slices.Contains(m.Sides, o.Synced) {
+			m.Sides = append(m.Sides, o.Synced)
+		}
+	}
+	slices.SortFunc(m.Sides, ring.ViewID.Compare)
+	for key, t := range x.tallies {
+		differed := t.lost != nil
+		if !differed && (t.kept.Tombstone != nil || t.sides >= x.sides[key.Range()]) {
+			continue
+		}
+		e := handlespace.MergeEntry{Key: key, Kept: t.kept.Generation(), Removed: t.kept.Tombstone != nil}
+		if t.kept.Record != nil {
+			e.KeptHome = t.kept.Record.Home()
+		}
+		if differed {
+			e.Lost = t.lost.Generation()
+			if t.lost.Record != nil {
+				e.LostHome = t.lost.Record.Home()
+			}
+		}
+		m.Entries = append(m.Entries, e)
+	}
+	slices.SortFunc(m.Entries, func(a, b handlespace.MergeEntry) int { return a.Key.Compare(b.Key) })
+	if len(m.Entries) > maxReported {
+		m.Omitted += len(m.Entries) - maxReported
+		m.Entries = m.Entries[:maxReported]
+	}
+	return m, len(x.view.Members) > 1
+}

@@ -1,0 +1,512 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"rserpool/asap/param"
+	"rserpool/enrp/ring"
+	"rserpool/registrar/handlespace"
+)
+
+// A payload is
+//
+//	version(1) kind(1) body
+//
+// with all numbers in network byte order, texts and lists behind their length, times
+// in ns since 1970 (0: none), and elements as Pool Element parameters.
+const version = 1
+
+type kind uint8
+
+const (
+	kindRegister kind = iota + 1
+	kindDeregister
+	kindRemove
+	kindReport
+	kindAlive
+	kindImport
+	kindForget
+	kindTakeover
+	kindConfirm
+	kindHoldBack
+	kindSweep
+
+	kindHello kind = 0x40
+	kindPart  kind = 0x41
+)
+
+// Kinds of items.
+const (
+	itemRecord = iota + 1
+	itemTombstone
+	itemPool
+)
+
+// message is a decoded payload: a command, or a part of an exchange.
+type message struct {
+	// view is that of the exchange, or the only one in which the command counts
+	// if it is not zero.
+	view    ring.ViewID
+	command handlespace.Command
+
+	digest *handlespace.Digest // a hello
+	marks  handlespace.Marks
+	items  []handlespace.Item
+	last   bool
+}
+
+var (
+	errVersion = errors.New("replica: payload of an unknown version or kind")
+	errPayload = errors.New("replica: malformed payload")
+)
+
+// encodeCommand returns the payload of a command, which counts only in one view if
+// that is not zero.
+func encodeCommand(cmd handlespace.Command, only ring.ViewID) ([]byte, error) {
+	w := writer{buf: make([]byte, 2, 256)}
+	var k kind
+	switch c := cmd.(type) {
+	case handlespace.Register:
+		k = kindRegister
+		w.text(string(c.Handle))
+		w.element(&c.Element)
+		w.home(handlespace.HomeID{ID: c.Raiser, Incarnation: c.Incarnation})
+		w.generation(c.Conflict)
+		w.text(c.Owner)
+		w.time(c.Now)
+	case handlespace.Deregister:
+		k = kindDeregister
+		w.key(c.Handle, c.ID)
+		w.addrs(c.From)
+		w.home(handlespace.HomeID{ID: c.Raiser, Incarnation: c.Incarnation})
+		w.time(c.Now)
+	case handlespace.Remove:
+		k = kindRemove
+		w.meant(c.Handle, c.ID, c.Generation)
+		w.u8(uint8(c.Cause))
+		w.time(c.Now)
+	case handlespace.Report:
+		k = kindReport
+		w.meant(c.Handle, c.ID, c.Generation)
+		w.text(c.Reporter)
+		w.time(c.Now)
+	case handlespace.Alive:
+		k = kindAlive
+		w.meant(c.Handle, c.ID, c.Generation)
+		w.time(c.Now)
+	case handlespace.Import:
+		k = kindImport
+		w.text(string(c.Handle))
+		w.element(&c.Element)
+		w.time(c.Now)
+	case handlespace.Forget:
+		k = kindForget
+		w.meant(c.Handle, c.ID, c.Generation)
+		w.u32(uint32(c.Home))
+		w.u32(uint32(c.Raiser))
+		w.time(c.Now)
+	case handlespace.Takeover:
+		k = kindTakeover
+		w.view(only)
+		w.home(c.From)
+		w.count(len(c.To))
+		for _, h := range c.To {
+			w.home(h)
+		}
+		w.u32(uint32(c.Limit))
+		w.time(c.Now)
+	case handlespace.Confirm:
+		k = kindConfirm
+		w.meant(c.Handle, c.ID, c.Generation)
+		w.home(c.Home)
+		w.time(c.Now)
+	case handlespace.HoldBack:
+		k = kindHoldBack
+		w.time(c.Now)
+	case handlespace.Sweep:
+		k = kindSweep
+		w.time(c.Now)
+	default:
+		return nil, fmt.Errorf("replica: %T is not for others", cmd)
+	}
+	w.buf[0], w.buf[1] = version, byte(k)
+	if w.err != nil {
+		return nil, fmt.Errorf("replica: %T: %w", cmd, w.err)
+	}
+	return w.buf, nil
+}
+
+func encodeHello(view ring.ViewID, d *handlespace.Digest, m handlespace.Marks) []byte {
+	w := writer{buf: append(make([]byte, 0, 64+16*handlespace.Ranges), version, byte(kindHello))}
+	w.view(view)
+	w.u64(m.Stamp)
+	w.time(m.HeldBack)
+	for i := range handlespace.Ranges {
+		w.u64(d.Entries[i])
+		w.u64(d.Tombstones[i])
+	}
+	return w.buf
+}
+
+func encodePart(view ring.ViewID, items []byte, last bool) []byte {
+	w := writer{buf: append(make([]byte, 0, 32+len(items)), version, byte(kindPart))}
+	w.view(view)
+	w.flag(last)
+	return append(w.buf, items...)
+}
+
+// appendItem appends an item to a part. What can't be encoded can't have been
+// ordered, and so is not stored.
+func appendItem(dst []byte, item *handlespace.Item) []byte {
+	w := writer{buf: dst}
+	switch {
+	case item.Record != nil:
+		r := item.Record
+		w.u8(itemRecord)
+		w.text(string(r.Handle))
+		w.element(&r.Element)
+		w.generation(r.Generation)
+		w.u64(r.HomeIncarnation)
+		w.flag(r.Confirmed)
+		w.flag(r.Suspect)
+		w.u8(uint8(r.Cause))
+		w.u32(uint32(r.Reports))
+		w.time(r.Registered)
+		w.time(r.Refreshed)
+		w.time(r.Held)
+		w.count(len(item.Reporters))
+		for _, reporter := range item.Reporters {
+			w.text(reporter)
+		}
+	case item.Tombstone != nil:
+		t := item.Tombstone
+		w.u8(itemTombstone)
+		w.meant(t.Key.Handle, t.Key.ID, t.Generation)
+		w.time(t.Until)
+	default:
+		p := item.Pool
+		w.u8(itemPool)
+		w.text(string(p.Handle))
+		w.time(p.Created)
+		w.text(p.Owner)
+		w.element(&param.PoolElement{ID: p.Founder, User: p.User, Policy: param.Policy{Type: p.Policy}})
+	}
+	if w.err != nil {
+		return dst
+	}
+	return w.buf
+}
+
+// decode returns the message of a payload, of which it keeps nothing.
+func decode(payload []byte) (message, error) {
+	if len(payload) < 2 || payload[0] != version {
+		return message{}, errVersion
+	}
+	r := reader{rest: payload[2:]}
+	var m message
+	switch kind(payload[1]) {
+	case kindHello:
+		m.view = r.view()
+		m.marks.Stamp = r.u64()
+		m.marks.HeldBack = r.time()
+		m.digest = new(handlespace.Digest)
+		for i := range handlespace.Ranges {
+			m.digest.Entries[i] = r.u64()
+			m.digest.Tombstones[i] = r.u64()
+		}
+	case kindPart:
+		m.view = r.view()
+		m.last = r.flag()
+		for len(r.rest) > 0 && !r.bad {
+			m.items = append(m.items, r.item())
+		}
+	default:
+		if m.command = r.command(kind(payload[1]), &m.view); m.command == nil {
+			return message{}, errVersion
+		}
+	}
+	if r.bad || len(r.rest) > 0 {
+		return message{}, errPayload
+	}
+	return m, nil
+}
+
+func (r *reader) command(k kind, only *ring.ViewID) handlespace.Command {
+	switch k {
+	case kindRegister:
+		c := handlespace.Register{Handle: r.handle(), Element: r.element()}
+		raiser := r.home()
+		c.Raiser, c.Incarnation = raiser.ID, raiser.Incarnation
+		c.Conflict, c.Owner, c.Now = r.generation(), r.text(), r.time()
+		return c
+	case kindDeregister:
+		c := handlespace.Deregister{Handle: r.handle(), ID: r.id(), From: r.addrs()}
+		raiser := r.home()
+		c.Raiser, c.Incarnation, c.Now = raiser.ID, raiser.Incarnation, r.time()
+		return c
+	case kindRemove:
+		c := handlespace.Remove{Handle: r.handle(), ID: r.id(), Generation: r.generation()}
+		c.Cause, c.Now = handlespace.RemovalCause(r.u8()), r.time()
+		return c
+	case kindReport:
+		c := handlespace.Report{Handle: r.handle(), ID: r.id(), Generation: r.generation()}
+		c.Reporter, c.Now = r.text(), r.time()
+		return c
+	case kindAlive:
+		return handlespace.Alive{Handle: r.handle(), ID: r.id(), Generation: r.generation(), Now: r.time()}
+	case kindImport:
+		return handlespace.Import{Handle: r.handle(), Element: r.element(), Now: r.time()}
+	case kindForget:
+		c := handlespace.Forget{Handle: r.handle(), ID: r.id(), Generation: r.generation()}
+		c.Home, c.Raiser, c.Now = param.RegistrarID(r.u32()), param.RegistrarID(r.u32()), r.time()
+		return c
+	case kindTakeover:
+		*only = r.view()
+		c := handlespace.Takeover{From: r.home()}
+		for range r.count(12) {
+			c.To = append(c.To, r.home())
+		}
+		c.Limit, c.Now = int(r.u32()&math.MaxInt32), r.time()
+		return c
+	case kindConfirm:
+		c := handlespace.Confirm{Handle: r.handle(), ID: r.id(), Generation: r.generation()}
+		c.Home, c.Now = r.home(), r.time()
+		return c
+	case kindHoldBack:
+		return handlespace.HoldBack{Now: r.time()}
+	case kindSweep:
+		return handlespace.Sweep{Now: r.time()}
+	}
+	return nil
+}
+
+func (r *reader) item() handlespace.Item {
+	switch r.u8() {
+	case itemRecord:
+		e := handlespace.Record{Handle: r.handle(), Element: r.element(), Generation: r.generation()}
+		e.HomeIncarnation, e.Confirmed, e.Suspect = r.u64(), r.flag(), r.flag()
+		e.Cause, e.Reports = handlespace.RemovalCause(r.u8()), int(r.u32()&math.MaxInt32)
+		e.Registered, e.Refreshed, e.Held = r.time(), r.time(), r.time()
+		var reporters []string
+		for range r.count(2) {
+			reporters = append(reporters, r.text())
+		}
+		if r.bad || e.Handle == "" || e.Element.ID == 0 {
+			r.bad = true
+			return handlespace.Item{}
+		}
+		item, err := handlespace.NewItem(&e, reporters)
+		r.bad = err != nil
+		return item
+	case itemTombstone:
+		t := handlespace.Tombstone{Key: handlespace.Key{Handle: r.handle(), ID: r.id()}}
+		t.Generation, t.Until = r.generation(), r.time()
+		return handlespace.Item{Tombstone: &t}
+	case itemPool:
+		p := handlespace.PoolState{Handle: r.handle(), Created: r.time(), Owner: r.text()}
+		e := r.element()
+		p.Founder, p.User, p.Policy = e.ID, e.User, e.Policy.Type
+		return handlespace.Item{Pool: &p}
+	}
+	r.bad = true
+	return handlespace.Item{}
+}
+
+// writer appends the pieces of a payload. The first error sticks.
+type writer struct {
+	buf []byte
+	err error
+}
+
+func (w *writer) u8(v uint8)   { w.buf = append(w.buf, v) }
+func (w *writer) u32(v uint32) { w.buf = binary.BigEndian.AppendUint32(w.buf, v) }
+func (w *writer) u64(v uint64) { w.buf = binary.BigEndian.AppendUint64(w.buf, v) }
+
+func (w *writer) flag(v bool) {
+	if v {
+		w.u8(1)
+	} else {
+		w.u8(0)
+	}
+}
+
+func (w *writer) count(n int) {
+	if n > math.MaxUint16 {
+		w.err = errors.Join(w.err, fmt.Errorf("length %d", n))
+	}
+	w.buf = binary.BigEndian.AppendUint16(w.buf, uint16(n))
+}
+
+func (w *writer) text(s string) {
+	w.count(len(s))
+	w.buf = append(w.buf, s...)
+}
+
+func (w *writer) time(t time.Time) {
+	if t.IsZero() {
+		w.u64(0)
+		return
+	}
+	w.u64(uint64(t.UnixNano()))
+}
+
+func (w *writer) key(h param.PoolHandle, id param.PEID) {
+	w.text(string(h))
+	w.u32(uint32(id))
+}
+
+func (w *writer) generation(g handlespace.Generation) {
+	w.u64(g.Stamp)
+	w.home(handlespace.HomeID{ID: g.Raiser, Incarnation: g.Incarnation})
+}
+
+// meant appends an element's key and the generation that is meant.
+func (w *writer) meant(h param.PoolHandle, id param.PEID, g handlespace.Generation) {
+	w.key(h, id)
+	w.generation(g)
+}
+
+func (w *writer) home(h handlespace.HomeID) {
+	w.u32(uint32(h.ID))
+	w.u64(h.Incarnation)
+}
+
+func (w *writer) view(v ring.ViewID) {
+	w.u64(v.Counter)
+	w.home(homeOf(v.Coordinator))
+}
+
+func (w *writer) addrs(addrs []netip.Addr) {
+	w.count(len(addrs))
+	for _, a := range addrs {
+		w.text(string(a.AsSlice()))
+		w.text(a.Zone())
+	}
+}
+
+func (w *writer) element(e *param.PoolElement) {
+	at := len(w.buf)
+	w.u32(0)
+	encoded, err := param.AppendPoolElement(w.buf, e, true)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+		return
+	}
+	w.buf = encoded
+	binary.BigEndian.PutUint32(w.buf[at:], uint32(len(w.buf)-at-4))
+}
+
+// reader takes the pieces of a payload. Behind its end, or when something is wrong,
+// it gives zero values and is bad.
+type reader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *reader) octets(n int) []byte {
+	if r.bad || n > len(r.rest) {
+		r.bad = true
+		return nil
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *reader) u8() uint8 {
+	if b := r.octets(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) u32() uint32 {
+	if b := r.octets(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *reader) u64() uint64 {
+	if b := r.octets(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *reader) flag() bool { return r.u8() != 0 }
+
+// count takes the length of a list whose members have size octets at least.
+func (r *reader) count(size int) int {
+	b := r.octets(2)
+	if b == nil {
+		return 0
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	if n*size > len(r.rest) {
+		r.bad = true
+		return 0
+	}
+	return n
+}
+
+func (r *reader) text() string { return string(r.octets(r.count(1))) }
+
+func (r *reader) time() time.Time {
+	if ns := int64(r.u64()); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+func (r *reader) handle() param.PoolHandle { return param.PoolHandle(r.text()) }
+func (r *reader) id() param.PEID           { return param.PEID(r.u32()) }
+
+func (r *reader) home() handlespace.HomeID {
+	return handlespace.HomeID{ID: param.RegistrarID(r.u32()), Incarnation: r.u64()}
+}
+
+func (r *reader) generation() handlespace.Generation {
+	g := handlespace.Generation{Stamp: r.u64()}
+	raiser := r.home()
+	g.Raiser, g.Incarnation = raiser.ID, raiser.Incarnation
+	return g
+}
+
+func (r *reader) view() ring.ViewID {
+	return ring.ViewID{Counter: r.u64(), Coordinator: memberOf(r.home())}
+}
+
+func (r *reader) addrs() (out []netip.Addr) {
+	for range r.count(4) {
+		a, ok := netip.AddrFromSlice(r.octets(r.count(1)))
+		zone := r.text()
+		if r.bad = r.bad || !ok; r.bad {
+			return nil
+		}
+		if zone != "" {
+			a = a.WithZone(zone)
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func (r *reader) element() param.PoolElement {
+	b := r.octets(int(r.u32()))
+	if r.bad {
+		return param.PoolElement{}
+	}
+	in := new(param.Decoding).NewReader(b)
+	e, _, err := in.PoolElement()
+	if err == nil {
+		err = in.Finish()
+	}
+	r.bad = err != nil
+	return e
+}

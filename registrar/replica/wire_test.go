@@ -1,0 +1,173 @@
+package replica
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"rserpool/asap/param"
+	"rserpool/enrp/ring"
+	"rserpool/registrar/handlespace"
+)
+
+var (
+	wireTime = time.Unix(0, 1_700_000_000_123_456_789)
+	wireGen  = handlespace.Generation{Stamp: 1 << 40, Raiser: 7, Incarnation: 1 << 60}
+	wireHome = handlespace.HomeID{ID: 9, Incarnation: 3}
+	wireView = ring.ViewID{Counter: 5, Coordinator: ring.Member{ID: 1, Incarnation: 2}}
+)
+
+func wireElement() param.PoolElement {
+	return param.PoolElement{
+		ID: 1, Home: 9, Life: 300,
+		User:   param.Transport{Type: param.TypeTCPTransport, Port: 80, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		Policy: param.Policy{Type: param.WeightedRandom, Weight: 5},
+		ASAP: param.Transport{Type: param.TypeSCTPTransport, Port: 3863,
+			Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}},
+	}
+}
+
+func wireCommands() []handlespace.Command {
+	e := wireElement()
+	return []handlespace.Command{
+		handlespace.Register{Handle: "echo\x00", Element: e, Raiser: 7, Incarnation: 8, Conflict: wireGen, Owner: "192.0.2.1", Now: wireTime},
+		handlespace.Register{Handle: "echo", Element: e, Now: wireTime},
+		handlespace.Deregister{Handle: "echo", ID: 1, Raiser: 7, Incarnation: 8, Now: wireTime,
+			From: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::1%eth0")}},
+		handlespace.Deregister{Handle: "echo", ID: 1},
+		handlespace.Remove{Handle: "echo", ID: 1, Generation: wireGen, Cause: handlespace.Unreachable, Now: wireTime},
+		handlespace.Report{Handle: "echo", ID: 1, Generation: wireGen, Reporter: "192.0.2.9", Now: wireTime},
+		handlespace.Alive{Handle: "echo", ID: 1, Generation: wireGen, Now: wireTime},
+		handlespace.Import{Handle: "echo", Element: e, Now: wireTime},
+		handlespace.Forget{Handle: "echo", ID: 1, Home: 4, Generation: wireGen, Raiser: 5, Now: wireTime},
+		handlespace.Takeover{From: wireHome, To: []handlespace.HomeID{{ID: 1, Incarnation: 2}, {ID: 3}}, Limit: 1000, Now: wireTime},
+		handlespace.Confirm{Handle: "echo", ID: 1, Generation: wireGen, Home: wireHome, Now: wireTime},
+		handlespace.HoldBack{Now: wireTime},
+		handlespace.Sweep{Now: wireTime},
+	}
+}
+
+func wireItems(t testing.TB) []handlespace.Item {
+	item, err := handlespace.NewItem(&handlespace.Record{
+		Handle: "echo", Element: wireElement(), Generation: wireGen, Registered: wireTime, Refreshed: wireTime.Add(1),
+		HomeIncarnation: 3, Confirmed: true, Suspect: true, Cause: handlespace.Unreachable, Held: wireTime.Add(2), Reports: 2,
+	}, []string{"a", "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []handlespace.Item{
+		item,
+		{Tombstone: &handlespace.Tombstone{Key: item.Key(), Generation: wireGen, Until: wireTime}},
+		{Pool: &handlespace.PoolState{Handle: "echo", Created: wireTime, Founder: 1, User: wireElement().User, Policy: param.WeightedRandom, Owner: "x"}},
+	}
+}
+
+func TestCommandsKeepAllTheyHaveOnTheWire(t *testing.T) {
+	for _, cmd := range wireCommands() {
+		t.Run(fmt.Sprintf("%T", cmd), func(t *testing.T) {
+			payload, err := encodeCommand(cmd, wireView)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := decode(payload)
+			if err != nil || !reflect.DeepEqual(m.command, cmd) {
+				t.Errorf("%+v, %v, want %+v", m.command, err, cmd)
+			}
+			if _, only := cmd.(handlespace.Takeover); only != (m.view == wireView) {
+				t.Errorf("view %v", m.view)
+			}
+			for n := range len(payload) {
+				if _, err := decode(payload[:n]); err == nil {
+					t.Fatalf("%d of %d octets pass", n, len(payload))
+				}
+			}
+			if _, err := decode(append(payload, 0)); err == nil {
+				t.Error("one octet more passes")
+			}
+		})
+	}
+}
+
+func TestExchangeKeepsAllItHasOnTheWire(t *testing.T) {
+	items := wireItems(t)
+	var part []byte
+	for i := range items {
+		part = appendItem(part, &items[i])
+	}
+	m, err := decode(encodePart(wireView, part, true))
+	if err != nil || !m.last || m.view != wireView || !reflect.DeepEqual(m.items, items) {
+		t.Errorf("%+v, %v, want %+v", m, err, items)
+	}
+	var d handlespace.Digest
+	d.Entries[3], d.Tombstones[handlespace.Ranges-1] = 4, 5
+	marks := handlespace.Marks{Stamp: 6, HeldBack: wireTime}
+	m, err = decode(encodeHello(wireView, &d, marks))
+	if err != nil || *m.digest != d || m.marks != marks || m.view != wireView {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+func TestPayloadsOfOtherVersionsAreRefused(t *testing.T) {
+	for _, payload := range [][]byte{nil, {version}, {version + 1, 1}, {0, 1}, {version, 0}, {version, 0x3f}, {version, 0xff}} {
+		if _, err := decode(payload); err != errVersion {
+			t.Errorf("% x: %v", payload, err)
+		}
+	}
+}
+
+func TestWhatHasNoWireFormIsRefusedAtOnce(t *testing.T) {
+	r := New(Config{Space: handlespace.New(handlespace.Config{})}, wireTime)
+	e := wireElement()
+	e.User.Port = 0
+	r.Propose(1, handlespace.Register{Handle: "echo", Element: e}, wireTime)
+	r.Propose(2, handlespace.Merge{}, wireTime)
+	out, _ := r.Ready()
+	if want := []Event{Refused{1}, Refused{2}}; !reflect.DeepEqual(out.Events, want) || len(out.Proposals) != 0 {
+		t.Errorf("%+v", out)
+	}
+}
+
+// What passes means the same when it is encoded again.
+func FuzzDecode(f *testing.F) {
+	for _, cmd := range wireCommands() {
+		payload, err := encodeCommand(cmd, wireView)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(payload)
+	}
+	items := wireItems(f)
+	var part []byte
+	for i := range items {
+		part = appendItem(part, &items[i])
+	}
+	f.Add(encodePart(wireView, part, true))
+	f.Add(encodeHello(wireView, new(handlespace.Digest), handlespace.Marks{}))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		m, err := decode(payload)
+		if err != nil {
+			return
+		}
+		var again []byte
+		switch {
+		case m.command != nil:
+			if again, err = encodeCommand(m.command, m.view); err != nil {
+				t.Fatalf("%+v: %v", m.command, err)
+			}
+		case m.digest != nil:
+			again = encodeHello(m.view, m.digest, m.marks)
+		default:
+			var part []byte
+			for i := range m.items {
+				part = appendItem(part, &m.items[i])
+			}
+			again = encodePart(m.view, part, m.last)
+		}
+		n, err := decode(again)
+		if err != nil || !reflect.DeepEqual(m, n) {
+			t.Fatalf("%+v\nagain %+v, %v", m, n, err)
+		}
+	})
+}
