@@ -4,6 +4,7 @@
 package ringtest
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"rserpool/enrp/ring"
@@ -20,4 +21,13 @@ type App interface {
 	// Next returns when Outbox should be asked although no event came; zero:
 	// never.
 	Next() time.Time
+}
+
+// Actor is an App that makes its own proposals: the simulator calls Act where the
+// schedule has the member propose, and Outbox next. Other Apps get opaque payloads
+// of the simulator's own between theirs.
+type Actor interface {
+	App
+	// Act does something that a client of this member might ask for.
+	Act(r *rand.Rand, now time.Time)
 }

@@ -1,0 +1,651 @@
+package ringtest
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"rserpool/enrp/ring"
+	"rserpool/enrp/ring/internal/fault"
+)
+
+// epoch is when a world's time begins.
+var epoch = time.Unix(1_000_000_000, 0).UTC()
+
+// world is a group of members, the network between them, and their time.
+type world struct {
+	opt     Options
+	timers  ring.Timers
+	limits  ring.Limits
+	primary bool
+	faults  fault.Set
+	net     Network
+	rng     *rand.Rand
+	trace   io.Writer
+
+	now    time.Duration
+	queue  eventQueue
+	nodes  []*node
+	lives  []*life
+	links  [][]link // from, to
+	storms int      // sum of their losses in 1,000
+	traps  []Action
+	check  *checker
+	cov    Coverage
+	err    *Violation
+	steps  int
+	sent   int
+	keys   uint64
+	// stillAt and ticks find a machine that wants to be called without end.
+	stillAt time.Duration
+	ticks   int
+	buf     []byte
+}
+
+// node is a place where lives of a member run, one after the other.
+type node struct {
+	index       int
+	incarnation ring.Incarnation
+	life        *life // nil: none
+	durable     ring.Durable
+	pauses      int
+	lag         time.Duration
+	offset      time.Duration // of its clock
+}
+
+// life is one process.
+type life struct {
+	node    *node
+	self    ring.Node
+	machine *ring.Machine
+	app     App
+	record  *record
+	up      bool
+	inbox   []message // while paused
+	timer   time.Duration
+	offer   [][]byte // what the ring had no room for
+	end     bool
+	crash   int // where in the next output it crashes; 0: nowhere
+	leaving bool
+	dialed  []*life // connections that are up
+	claims  map[string]bool
+}
+
+type message struct {
+	from, to int
+	data     []byte
+}
+
+// link is the way from one node to another.
+type link struct {
+	cuts    int
+	last    time.Duration // arrival of the latest message, for streams
+	waiting int
+}
+
+func newWorld(members int, timers ring.Timers, limits ring.Limits, primary bool, net Network, seed uint64, opt Options) *world {
+	w := &world{
+		opt: opt, timers: timers, limits: limits, primary: primary, faults: opt.Faults, net: net, trace: opt.Trace,
+		rng: rand.New(rand.NewPCG(seed, 2)),
+	}
+	w.check = newChecker(w.fail, &w.cov)
+	w.check.primary, w.check.limits = primary, limits
+	if w.opt.NewApp == nil {
+		w.opt.NewApp = newSet
+	}
+	w.links = make([][]link, members)
+	for i := range members {
+		w.links[i] = make([]link, members)
+		w.nodes = append(w.nodes, &node{index: i})
+	}
+	return w
+}
+
+func (w *world) fail(check, format string, args ...any) {
+	if w.err == nil {
+		w.err = &Violation{Check: check, At: w.now, Detail: fmt.Sprintf(format, args...)}
+		w.printf("VIOLATION %v", w.err)
+	}
+}
+
+func (w *world) printf(format string, args ...any) {
+	if w.trace != nil {
+		fmt.Fprintf(w.trace, "%-12v %s\n", w.now, fmt.Sprintf(format, args...))
+	}
+}
+
+// after has something done later.
+func (w *world) after(d time.Duration, f func()) {
+	w.queue.push(event{at: w.now + d, do: f})
+}
+
+// step does the next thing, false if there is none before a time.
+func (w *world) step(until time.Duration) bool {
+	if w.err != nil || len(w.queue.events) == 0 || w.queue.events[0].at > until {
+		w.now = max(w.now, until)
+		return false
+	}
+	e := w.queue.pop()
+	w.now = e.at
+	w.steps++
+	switch {
+	case e.do != nil:
+		e.do()
+	case e.life != nil:
+		w.tick(e.life, e.at)
+	default:
+		w.arrive(e.message)
+	}
+	return true
+}
+
+func (w *world) run(until time.Duration) {
+	for w.step(until) {
+	}
+}
+
+// clock is a life's time.
+func (w *world) clock(l *life) time.Time { return epoch.Add(w.now + l.node.offset) }
+
+func (w *world) start(n *node) {
+	if n.life != nil {
+		return
+	}
+	n.incarnation++
+	self := ring.Node{Member: ring.Member{ID: ring.NodeID(n.index + 1), Incarnation: n.incarnation}, Contact: letter(n.index)}
+	l := &life{node: n, self: self, up: true, timer: -1, claims: map[string]bool{}}
+	n.life = l
+	w.lives = append(w.lives, l)
+	w.printf("%s starts", name(self.Member))
+	if w.remembered(n) {
+		w.cov.Restarts++
+	}
+	size := 0
+	if w.primary {
+		size = len(w.nodes)
+	}
+	m, err := ring.New(ring.Config{
+		Self: self, Timers: w.timers, Limits: w.limits, Size: size, Durable: n.durable,
+		Rand: rand.New(rand.NewPCG(w.rng.Uint64(), 3)), Faults: w.faults,
+	}, w.clock(l))
+	if err != nil {
+		w.fail("config", "%v", err)
+		return
+	}
+	l.machine, l.app, l.record = m, w.opt.NewApp(self, w.clock(l)), w.check.start(self)
+	w.pump(l)
+	w.dial(l)
+}
+
+// remembered reports whether a former life of a node is a member of the view of
+// somebody who lives.
+func (w *world) remembered(n *node) bool {
+	for _, l := range w.lives {
+		if l.up && l.record != nil && l.record.view != nil {
+			for _, member := range l.record.view.event.View.Members {
+				if int(member.ID) == n.index+1 && n.incarnation > member.Incarnation {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// dialEvery is how often a driver dials whom it has no connection with.
+func (w *world) dialEvery() time.Duration { return 2 * w.timers.ProbeInterval }
+
+// dial is a driver's loop that sets up connections.
+func (w *world) dial(l *life) {
+	if !l.up || w.err != nil {
+		return
+	}
+	if l.node.pauses == 0 {
+		for _, other := range w.nodes {
+			if other != l.node && other.life != nil {
+				w.connect(l, other.life)
+			} else if other != l.node {
+				w.disconnected(l, other)
+			}
+		}
+	}
+	if l.up {
+		w.after(w.dialEvery()-w.timers.ProbeInterval/4+time.Duration(w.rng.Int64N(int64(w.timers.ProbeInterval/2))), func() { w.dial(l) })
+	}
+}
+
+// reachable reports whether two nodes can talk both ways.
+func (w *world) reachable(a, b int) bool { return w.links[a][b].cuts == 0 && w.links[b][a].cuts == 0 }
+
+func (w *world) connect(l, other *life) {
+	w.disconnected(l, other.node)
+	if w.reachable(l.node.index, other.node.index) {
+		if other.node.pauses == 0 {
+			l.connected(other)
+			other.connected(l)
+			w.call(l, func(m *ring.Machine, now time.Time) { m.Found(other.self, now) })
+			if other.up {
+				w.call(other, func(m *ring.Machine, now time.Time) { m.Found(l.self, now) })
+			}
+		}
+		return
+	}
+	w.lose(l, other)
+}
+
+// disconnected tells a driver of connections to former lives of a node.
+func (w *world) disconnected(l *life, n *node) {
+	for _, other := range slices.Clone(l.dialed) {
+		if other.node == n && other != n.life {
+			w.lose(l, other)
+		}
+	}
+}
+
+func (l *life) connected(other *life) {
+	if !slices.Contains(l.dialed, other) {
+		l.dialed = append(l.dialed, other)
+	}
+}
+
+// lose ends a connection at one side.
+func (w *world) lose(l, other *life) {
+	if i := slices.Index(l.dialed, other); l.up && i >= 0 {
+		l.dialed = slices.Delete(l.dialed, i, i+1)
+		w.printf("%s: connection to %s fell", name(l.self.Member), name(other.self.Member))
+		w.call(l, func(m *ring.Machine, now time.Time) { m.Lost(other.self.Member, now) })
+	}
+}
+
+// call calls a life's machine and does what comes of it. One that is paused gets
+// it when it goes on.
+func (w *world) call(l *life, f func(m *ring.Machine, now time.Time)) {
+	if !l.up || w.err != nil {
+		return
+	}
+	if l.node.pauses > 0 {
+		return
+	}
+	f(l.machine, w.clock(l))
+	w.pump(l)
+}
+
+// tick handles a life's timer.
+func (w *world) tick(l *life, at time.Duration) {
+	if !l.up || l.timer != at || l.node.pauses > 0 {
+		return
+	}
+	if w.stillAt != w.now {
+		w.stillAt, w.ticks = w.now, 0
+	}
+	if w.ticks++; w.ticks > 1000 {
+		w.fail("timer", "%s wants to be called without end", name(l.self.Member))
+		return
+	}
+	l.timer = -1
+	l.machine.Tick(w.clock(l))
+	w.pump(l)
+}
+
+// pump does what a machine wants done.
+func (w *world) pump(l *life) {
+	for w.err == nil && l.up {
+		out, ok := l.machine.Ready()
+		if ok {
+			w.output(l, out)
+		}
+		if !l.up || w.err != nil {
+			return
+		}
+		if !w.propose(l) && !ok {
+			break
+		}
+	}
+	if !l.up || w.err != nil {
+		return
+	}
+	w.schedule(l)
+	if l.leaving && l.machine.Status().State == ring.Left {
+		w.printf("%s has left", name(l.self.Member))
+		w.down(l, false)
+	}
+}
+
+// schedule sees to it that a life is called when it wants to.
+func (w *world) schedule(l *life) {
+	next := l.machine.Next()
+	if n := l.app.Next(); !n.IsZero() && (next.IsZero() || n.Before(next)) {
+		next = n
+	}
+	if next.IsZero() {
+		return
+	}
+	at := max(next.Sub(epoch)-l.node.offset, w.now) + l.node.lag
+	if l.timer >= w.now && l.timer <= at && l.timer != at-l.node.lag {
+		// The earlier call does no harm, and asks again.
+		return
+	}
+	if l.timer != at {
+		l.timer = at
+		w.queue.push(event{at: at, life: l})
+	}
+}
+
+// output does what a driver does with an Output, in the order of the contract, and
+// lets the life crash between.
+func (w *world) output(l *life, out ring.Output) {
+	if out.Persist != nil {
+		l.node.durable = *out.Persist
+	}
+	if l.crash == crashAfterPersist {
+		w.crash(l, false)
+		return
+	}
+	for i, e := range out.Events {
+		if l.crash == crashInEvents && i >= len(out.Events)/2 {
+			w.crash(l, false)
+			return
+		}
+		if _, ok := e.(ring.Installed); ok && i > 0 {
+			if _, ok := out.Events[i-1].(ring.Delivered); ok {
+				w.cov.Remainders++
+			}
+		}
+		if w.trace != nil {
+			w.printf("%s: %s", name(l.self.Member), describeEvent(e))
+		}
+		w.check.event(l.record, e)
+		l.app.Handle(e, w.clock(l))
+		w.afterEvent(l, e)
+		if w.err != nil {
+			return
+		}
+	}
+	w.check.handled(l.record)
+	if w.opt.Output != nil {
+		if err := w.opt.Output(l.app, w.clock(l)); err != nil {
+			w.fail("app", "%s: %v", name(l.self.Member), err)
+		}
+	}
+	if l.crash == crashAfterEvents && len(out.Events) > 0 {
+		w.crash(l, false)
+		return
+	}
+	for i, env := range out.Messages {
+		if l.crash == crashInMessages && i >= len(out.Messages)/2 {
+			w.crash(l, false)
+			return
+		}
+		w.send(l, env)
+		if !l.up || w.err != nil {
+			return
+		}
+	}
+}
+
+func (w *world) afterEvent(l *life, e ring.Event) {
+	if w.opt.Event != nil {
+		if err := w.opt.Event(l.app, e, w.clock(l)); err != nil {
+			w.fail("app", "%s: %v", name(l.self.Member), err)
+		}
+	}
+	if _, ok := e.(ring.Ended); ok {
+		if s, ok := l.app.(*set); ok {
+			w.check.compareSet(l.record, s)
+		}
+	}
+}
+
+// propose hands the ring what the application has to say, true if anything.
+func (w *world) propose(l *life) bool {
+	now := w.clock(l)
+	payloads, end := l.app.Outbox(now)
+	l.offer = append(l.offer, payloads...)
+	l.end = l.end || end
+	did := false
+	for len(l.offer) > 0 {
+		p := l.offer[0]
+		number, err := l.machine.Propose(append([]byte(nil), p...), now)
+		if err == ring.ErrFull {
+			w.cov.Refused++
+			break
+		}
+		did = true
+		l.offer = l.offer[1:]
+		if err != nil {
+			continue
+		}
+		w.check.propose(l.record, p, number)
+	}
+	if l.end && len(l.offer) == 0 {
+		l.end, did = false, true
+		if err := l.machine.End(now); err != nil && err != ring.ErrNotNeeded {
+			w.fail("api", "%s: End: %v", name(l.self.Member), err)
+		}
+	}
+	return did
+}
+
+// send puts a message on its way.
+func (w *world) send(l *life, env ring.Envelope) {
+	msg := env.Message
+	if msg.Head().From != l.self || msg.Head().To != env.To.Member {
+		w.fail("header", "%s sends %T from %v to %v, for %v", name(l.self.Member), msg, msg.Head().From, msg.Head().To, env.To)
+		return
+	}
+	to := int(env.To.ID) - 1
+	if t, ok := msg.(*ring.Token); ok {
+		w.check.passes(l.record, t)
+	}
+	if call, ok := msg.(*ring.Call); ok {
+		w.countCall(l, call)
+	}
+	if w.err != nil {
+		return
+	}
+	if env.Redial {
+		w.redial(l, to)
+	}
+	w.sent++
+	if w.trace != nil {
+		w.printf("%s>%s %s", name(l.self.Member), name(env.To.Member), describe(msg))
+	}
+	data, err := ring.Append(w.buf[:0], msg)
+	w.buf = data[:0]
+	if err != nil {
+		w.fail("codec", "%v", err)
+		return
+	}
+	data = append([]byte(nil), data...)
+	lost, then := w.sprung(l, to, msg)
+	if lost {
+		w.printf("  lost")
+	} else {
+		w.transmit(message{l.node.index, to, data})
+	}
+	if then != nil {
+		then()
+	}
+}
+
+// transmit is the network.
+func (w *world) transmit(m message) {
+	k := &w.links[m.from][m.to]
+	if k.cuts > 0 || w.rng.IntN(1000) < w.net.Loss+w.storms {
+		w.printf("  lost")
+		return
+	}
+	copies := 1
+	if w.net.Twice > 0 && w.rng.IntN(1000) < w.net.Twice {
+		copies = 2
+	}
+	for range copies {
+		d := w.net.Delay
+		if w.net.Jitter > 0 {
+			d += time.Duration(w.rng.Int64N(int64(w.net.Jitter)))
+		}
+		if w.net.Late > 0 && w.rng.IntN(1000) < w.net.Late {
+			d += time.Duration(w.rng.Int64N(12 * int64(w.net.Jitter+w.net.Delay)))
+		}
+		d += w.nodes[m.to].lag
+		at := w.now + d
+		if w.net.Stream {
+			at = max(at, k.last)
+			k.last = at
+		}
+		w.queue.push(event{at: at, message: m})
+	}
+}
+
+// inboxSize bounds what waits for a member that is paused.
+const inboxSize = 500
+
+func (w *world) arrive(m message) {
+	l := w.nodes[m.to].life
+	if l == nil {
+		return
+	}
+	if l.node.pauses > 0 {
+		if len(l.inbox) < inboxSize {
+			l.inbox = append(l.inbox, m)
+		}
+		return
+	}
+	msg, err := ring.Decode(m.data)
+	if err != nil {
+		w.fail("codec", "from %s to %s: %v", letter(m.from), letter(m.to), err)
+		return
+	}
+	w.call(l, func(machine *ring.Machine, now time.Time) { machine.Step(msg, now) })
+}
+
+// redial closes the connection to a node and sets up a new one, if it can.
+func (w *world) redial(l *life, to int) {
+	other := w.nodes[to].life
+	w.after(w.net.Delay, func() {
+		for _, o := range slices.Clone(l.dialed) {
+			if o.node.index == to && (o != other || !o.up || !w.reachable(l.node.index, to)) {
+				w.lose(l, o)
+			}
+		}
+	})
+}
+
+// crash ends a life at once. Unless it is silent, those who can hear of it do.
+func (w *world) crash(l *life, silent bool) {
+	if !l.up {
+		return
+	}
+	w.printf("%s crashes", name(l.self.Member))
+	w.cov.Crashes++
+	w.down(l, silent)
+}
+
+func (w *world) down(l *life, silent bool) {
+	l.up, l.record.live = false, false
+	l.node.life = nil
+	l.inbox = nil
+	for _, other := range w.lives {
+		if !silent && other.up && slices.Contains(other.dialed, l) && w.links[l.node.index][other.node.index].cuts == 0 {
+			w.after(w.net.Delay+time.Duration(w.rng.Int64N(int64(w.net.Jitter)+1)), func() { w.lose(other, l) })
+		}
+	}
+}
+
+// pause stops a node until resume has been called as often.
+func (w *world) pause(n *node) {
+	n.pauses++
+	if n.life != nil {
+		n.life.record.away = true
+	}
+}
+
+func (w *world) resume(n *node) {
+	if n.pauses--; n.pauses > 0 || n.life == nil {
+		return
+	}
+	l := n.life
+	w.printf("%s goes on", name(l.self.Member))
+	inbox := l.inbox
+	l.inbox = nil
+	tickFirst := w.primary || w.rng.IntN(2) == 0
+	if tickFirst {
+		w.call(l, (*ring.Machine).Tick)
+	}
+	l.record.away = false
+	for _, m := range inbox {
+		w.arrive(m)
+	}
+	if !tickFirst {
+		w.call(l, (*ring.Machine).Tick)
+	}
+}
+
+func (w *world) countCall(l *life, call *ring.Call) {
+	for _, n := range call.View.Members {
+		if i := int(n.ID) - 1; n.Member != l.self.Member && i < len(w.nodes) {
+			other := w.nodes[i].life
+			if other != nil && other.self == n && other.machine.Status().State == ring.Calling {
+				w.cov.Competing++
+			}
+		}
+	}
+}
+
+// event is something that will happen: a call of do, a life's timer, or a message's
+// arrival.
+type event struct {
+	at      time.Duration
+	seq     uint64
+	do      func()
+	life    *life
+	message message
+}
+
+// eventQueue is a heap by time, in order of insertion at the same time.
+type eventQueue struct {
+	events []event
+	seq    uint64
+}
+
+func (q *eventQueue) before(i, j int) bool {
+	a, b := &q.events[i], &q.events[j]
+	return a.at < b.at || a.at == b.at && a.seq < b.seq
+}
+
+func (q *eventQueue) push(e event) {
+	q.seq++
+	e.seq = q.seq
+	q.events = append(q.events, e)
+	for i := len(q.events) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !q.before(i, up) {
+			break
+		}
+		q.events[i], q.events[up] = q.events[up], q.events[i]
+		i = up
+	}
+}
+
+func (q *eventQueue) pop() event {
+	first := q.events[0]
+	n := len(q.events) - 1
+	q.events[0] = q.events[n]
+	q.events[n] = event{}
+	q.events = q.events[:n]
+	for i := 0; ; {
+		least := i
+		for c := 2*i + 1; c <= 2*i+2 && c < n; c++ {
+			if q.before(c, least) {
+				least = c
+			}
+		}
+		if least == i {
+			return first
+		}
+		q.events[i], q.events[least] = q.events[least], q.events[i]
+		i = least
+	}
+}
