@@ -135,8 +135,8 @@ type Config struct {
 	Faults fault.Set
 }
 
-// withDefaults returns a copy with the defaults filled in.
-func (l Limits) withDefaults() Limits {
+// WithDefaults returns a copy with the defaults filled in.
+func (l Limits) WithDefaults() Limits {
 	return Limits{
 		Members:        cmp.Or(l.Members, 32),
 		Payload:        cmp.Or(l.Payload, MaxPayload),
@@ -175,7 +175,7 @@ func (c Config) Validate() error {
 	bad(t.HopTimeout <= t.HopRetry, "Timers.HopTimeout %v is not more than HopRetry %v", t.HopTimeout, t.HopRetry)
 	bad(c.Size < 0, "Size is %d", c.Size)
 	bad(c.Size > 0 && t.Lease <= 0, "Timers.Lease is %v in primary mode", t.Lease)
-	l := c.Limits.withDefaults()
+	l := c.Limits.WithDefaults()
 	for _, limit := range []struct {
 		name     string
 		n, atMax int

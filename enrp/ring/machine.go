@@ -120,7 +120,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, limits: cfg.Limits.withDefaults(), faults: cfg.Faults, self: cfg.Self, now: now,
+		cfg: cfg, limits: cfg.Limits.WithDefaults(), faults: cfg.Faults, self: cfg.Self, now: now,
 		answers: map[Member][]proof{}, heard: map[Member]time.Time{}, lost: map[Member]bool{},
 		outside: map[NodeID]Node{}, steady: steadiness{}, clashes: map[Member]bool{},
 		counters: Counters{Refused: map[string]uint64{}, Views: map[Cause]uint64{}, Dropped: map[string]uint64{}},

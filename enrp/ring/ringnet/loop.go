@@ -1,0 +1,276 @@
+package ringnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"rserpool/enrp/ring"
+)
+
+const (
+	// inboxLen is how many received messages wait for the owner before readers
+	// wait.
+	inboxLen = 256
+	// batch is how many messages the owner takes before it looks at other
+	// things.
+	batch = 64
+	// flushTime is how long connections have to send what is queued at the end.
+	flushTime = 200 * time.Millisecond
+)
+
+// loop is what the owner goroutine owns.
+type loop struct {
+	machine *ring.Machine
+	store   *store
+	net     peers
+
+	waiting  []request // from Group.proposals
+	first    int       // of those that the machine does not have
+	proposed uint64    // number of the last proposal that the machine has
+	leaving  bool
+	due      time.Time // what the timer is set to
+	timer    *time.Timer
+	touched  []*conn // with something to send
+}
+
+func (l *loop) init(g *Group, machine *ring.Machine, store *store) {
+	l.machine, l.store = machine, store
+	l.net.init(g)
+	l.timer = time.NewTimer(0)
+}
+
+// run owns the machine until the group is stopped.
+func (g *Group) run() {
+	defer close(g.done)
+	l := &g.loop
+	maintenance := time.NewTicker(g.cfg.Timers.ProbeInterval)
+	defer maintenance.Stop()
+	g.maintain(time.Now())
+	g.act() // the first view
+	for g.ctx.Err() == nil {
+		g.arm()
+		select {
+		case <-g.ctx.Done():
+		case m := <-g.inbox:
+			g.step(m, time.Now())
+			g.drain()
+		case op := <-g.ops:
+			op(time.Now())
+			g.act()
+		case a := <-g.arrivals:
+			a.then(a.conn, a.err, time.Now())
+		case <-g.proposals.wake:
+			g.propose(time.Now())
+		case <-l.timer.C:
+			l.due = time.Time{}
+			l.machine.Tick(time.Now())
+			g.act()
+		case <-l.net.retryTimer.C:
+			l.net.retry(time.Now())
+		case <-maintenance.C:
+			g.maintain(time.Now())
+		}
+		if l.stuck() {
+			g.propose(time.Now()) // the machine may have room again
+		}
+		if l.leaving && l.machine.Status().State == ring.Left {
+			g.flushAll()
+			break
+		}
+	}
+	l.timer.Stop()
+	l.net.retryTimer.Stop()
+	g.cancel()
+	g.closeListeners()
+	l.net.endAll()
+	g.workers.Wait()
+}
+
+// drain takes messages that are already there.
+func (g *Group) drain() {
+	for range batch {
+		select {
+		case m := <-g.inbox:
+			g.step(m, time.Now())
+		default:
+			return
+		}
+	}
+}
+
+// arm sets the timer to the machine's deadline. Later deadlines are left to an
+// early call, which costs less than setting the timer each time.
+func (g *Group) arm() {
+	l := &g.loop
+	next := l.machine.Next()
+	switch {
+	case next.IsZero():
+		return
+	case !l.due.IsZero() && !next.Before(l.due):
+		return
+	}
+	l.due = next
+	l.timer.Reset(time.Until(next))
+}
+
+// step hands a message to the machine, together with what shall be ordered, which
+// may go with the token.
+func (g *Group) step(m received, now time.Time) {
+	l := &g.loop
+	if m.from.node.Member != m.msg.Head().From.Member {
+		g.refusals.add(&refusal{refusedMessage, fmt.Sprintf("message in the name of %s", m.msg.Head().From.Member)}, m.from.node.Member.String())
+		return
+	}
+	if len(g.proposals.wake) > 0 || l.stuck() {
+		g.propose(now)
+	}
+	l.machine.Step(m.msg, now)
+	g.act()
+}
+
+// propose hands requests to the machine, as far as it has room.
+func (g *Group) propose(now time.Time) {
+	l := &g.loop
+	select {
+	case <-g.proposals.wake:
+	default:
+	}
+	for {
+		if !l.stuck() {
+			l.waiting, l.first = g.proposals.take(l.waiting), 0
+		}
+		moved, octets := 0, 0
+		for l.stuck() {
+			r := &l.waiting[l.first]
+			if !g.request(r, now) {
+				break
+			}
+			moved++
+			octets += len(r.payload)
+			*r = request{}
+			l.first++
+		}
+		if moved == 0 {
+			return
+		}
+		g.act()
+		g.proposals.moved(moved, octets)
+	}
+}
+
+// stuck reports whether there are requests that the machine had no room for.
+func (l *loop) stuck() bool { return l.first < len(l.waiting) }
+
+// request hands one request to the machine; false: there is no room now.
+func (g *Group) request(r *request, now time.Time) bool {
+	l := &g.loop
+	var err error
+	switch r.kind {
+	case propose:
+		var number uint64
+		number, err = l.machine.Propose(r.payload, now)
+		switch {
+		case err == nil:
+			if l.proposed++; number != l.proposed {
+				panic(fmt.Sprintf("ringnet: the machine numbers a proposal %d that was promised to be %d", number, l.proposed))
+			}
+		case !errors.Is(err, ring.ErrFull):
+			l.proposed++
+			g.cfg.Handler.Handle([]ring.Event{ring.NotDelivered{First: l.proposed, Last: l.proposed}})
+			return true
+		}
+	case endExchange:
+		if view := l.machine.View(); view.ID == r.view {
+			err = l.machine.End(now)
+		}
+	case lock:
+		err = l.machine.Lock(r.name, now)
+	case unlock:
+		err = l.machine.Unlock(r.name, now)
+	}
+	if errors.Is(err, ring.ErrFull) {
+		return false
+	}
+	if err != nil {
+		g.cfg.Log.WithError(err).Debug("ring: request without effect")
+	}
+	return true
+}
+
+// act does what the machine wants.
+func (g *Group) act() {
+	l := &g.loop
+	for {
+		out, ok := l.machine.Ready()
+		if !ok {
+			break
+		}
+		if out.Persist != nil {
+			if err := l.store.save(*out.Persist); err != nil {
+				// Without it nothing that follows may be seen by anybody.
+				g.fail(fmt.Errorf("ringnet: make the fence durable: %w", err))
+				return
+			}
+		}
+		if len(out.Events) > 0 {
+			g.cfg.Handler.Handle(out.Events)
+			for _, e := range out.Events {
+				if installed, ok := e.(ring.Installed); ok {
+					l.net.installed(installed.View, time.Now())
+				}
+			}
+		}
+		for i := range out.Messages {
+			l.net.send(&out.Messages[i])
+		}
+		for _, c := range l.touched {
+			c.flush(g.ctx)
+		}
+		l.touched = l.touched[:0]
+	}
+}
+
+// leave begins to leave the ring.
+func (g *Group) leave(now time.Time) {
+	l := &g.loop
+	l.leaving = true
+	g.propose(now)
+	l.machine.Leave(now)
+	g.act()
+}
+
+// fail ends the group without a word to the others, as a crash would.
+func (g *Group) fail(err error) {
+	g.mu.Lock()
+	g.err = err
+	g.mu.Unlock()
+	g.cfg.Log.WithError(err).Error("ring: this member ends")
+	g.cancel()
+}
+
+// flushAll waits until what is queued was sent, for a short time.
+func (g *Group) flushAll() {
+	ctx, cancel := context.WithTimeout(g.ctx, flushTime)
+	defer cancel()
+	for !g.loop.net.idle() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(flushTime / 100):
+		}
+	}
+}
+
+// maintain does what is to be done each ProbeInterval.
+func (g *Group) maintain(now time.Time) {
+	l := &g.loop
+	l.net.maintain(now)
+	connected := l.net.connected()
+	for _, n := range connected {
+		l.machine.Found(n, now)
+		g.act()
+	}
+	l.net.introduce(connected)
+}

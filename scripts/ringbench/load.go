@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"rserpool/enrp/ring"
+	"rserpool/enrp/ring/ringnet"
+)
+
+// slots is how many own messages can be on their way with their times known.
+const slots = 1 << 18
+
+// load is the application of a member: it sends, and measures what comes. Handle
+// is called by the group's goroutine, the rest by that of the caller.
+type load struct {
+	*job
+	group *ringnet.Group
+	whole chan struct{} // closed when the group has all members and knows the same
+
+	// Times since base, of own messages by number; 0: not measured.
+	base  time.Time
+	times [slots]atomic.Int64
+
+	begin, end atomic.Int64 // of the measurement, since base
+	delivered  chan struct{}
+	onTheirWay atomic.Int64
+	sent, full atomic.Int64
+
+	// For Handle.
+	isWhole  bool
+	count    int // members of the view
+	ordered  atomic.Int64
+	stable   uint64
+	agreedTo *hdrhistogram.Histogram
+	stableTo *hdrhistogram.Histogram
+}
+
+func newLoad(j *job) *load {
+	histogram := func() *hdrhistogram.Histogram {
+		return hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
+	}
+	return &load{
+		job: j, whole: make(chan struct{}), base: time.Now(), delivered: make(chan struct{}, 1),
+		agreedTo: histogram(), stableTo: histogram(),
+	}
+}
+
+func (l *load) now() int64 { return int64(time.Since(l.base)) }
+
+// Handle implements ringnet.Handler.
+func (l *load) Handle(events []ring.Event) {
+	now := l.now()
+	measured := now >= l.begin.Load() && now < l.end.Load()
+	for _, e := range events {
+		switch e := e.(type) {
+		case ring.Installed:
+			l.count = len(e.View.Members)
+			if self := l.group.Self().Member; e.Exchange && e.View.ID.Coordinator == self {
+				l.group.End(e.View.ID)
+			}
+			l.isWholeIf(l.count >= l.members && !e.Exchange)
+		case ring.EndStable:
+			l.isWholeIf(l.count >= l.members)
+		case ring.Delivered:
+			l.deliver(e.Entries, now, measured)
+		case ring.Stable:
+			for l.stable < e.Proposal {
+				l.stable++
+				slot := &l.times[l.stable%slots]
+				if at := slot.Load(); at != 0 && measured && at >= l.begin.Load() {
+					_ = l.stableTo.RecordValue(now - at) // more than a minute counts as none
+				}
+			}
+		}
+	}
+}
+
+func (l *load) isWholeIf(whole bool) {
+	if whole && !l.isWhole {
+		l.isWhole = true
+		close(l.whole)
+	}
+}
+
+func (l *load) deliver(entries []ring.Entry, now int64, measured bool) {
+	self := l.group.Self().Member
+	own := int64(0)
+	for i := range entries {
+		e := &entries[i]
+		if e.From != self {
+			continue
+		}
+		own++
+		if at := l.times[e.Proposal%slots].Load(); at != 0 && measured && at >= l.begin.Load() {
+			_ = l.agreedTo.RecordValue(now - at)
+		}
+	}
+	if measured {
+		l.ordered.Add(int64(len(entries)))
+	}
+	if own > 0 {
+		l.onTheirWay.Add(-own)
+		select {
+		case l.delivered <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// measure sends and counts.
+func (l *load) measure(ctx context.Context) (result, error) {
+	begin := l.now() + int64(l.warmup)
+	end := begin + int64(l.duration)
+	l.begin.Store(begin)
+	l.end.Store(end)
+	ctx, cancel := context.WithTimeout(ctx, l.warmup+l.duration)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { failed <- l.sendUntil(ctx) }()
+	if err := sleepUntil(ctx, l.base.Add(time.Duration(begin))); err != nil {
+		return result{}, err
+	}
+	before := cpu()
+	<-ctx.Done()
+	after := cpu()
+	if err := <-failed; err != nil {
+		return result{}, err
+	}
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return result{}, context.Cause(ctx)
+	}
+	r := result{
+		Member: l.id, Seconds: l.duration.Seconds(), Ordered: l.ordered.Load(),
+		Sent: l.sent.Load(), Full: l.full.Load(), CPU: (after - before).Seconds(),
+	}
+	// Handle has the histograms.
+	_, err := l.group.Status(context.Background())
+	r.Agreed, r.Stable = latencyOf(l.agreedTo), latencyOf(l.stableTo)
+	return r, err
+}
+
+// sampled is how many messages there are for each that is timed, at full speed.
+const sampled = 16
+
+func (l *load) sendUntil(ctx context.Context) error {
+	switch l.send {
+	case sendMax:
+		return l.sendMax(ctx)
+	case sendRate:
+		return l.sendRate(ctx)
+	case sendOne:
+		return l.sendOne(ctx)
+	}
+	return nil
+}
+
+// propose hands one message in. The message is new each time, as those of a real
+// application are.
+// It counts from at, 0: it is not timed.
+func (l *load) propose(number uint64, at int64) error {
+	l.times[number%slots].Store(at)
+	l.onTheirWay.Add(1)
+	_, err := l.group.Propose(make([]byte, l.payload))
+	if err != nil {
+		l.onTheirWay.Add(-1)
+		return err
+	}
+	l.sent.Add(1)
+	return nil
+}
+
+func (l *load) sendMax(ctx context.Context) error {
+	for number := uint64(1); ctx.Err() == nil; {
+		if l.outstanding > 0 && l.onTheirWay.Load() >= int64(l.outstanding) {
+			select {
+			case <-l.delivered:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		at := int64(0)
+		if number%sampled == 0 {
+			at = l.now()
+		}
+		err := l.propose(number, at)
+		switch {
+		case err == nil:
+			number++
+		case errors.Is(err, ring.ErrFull):
+			l.full.Add(1)
+			select {
+			case <-l.group.Room():
+			case <-ctx.Done():
+			}
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// sendRate sends what is due. Each message counts from when it was due, not from
+// when it went out late. Go's timers have steps of a millisecond in a process that
+// sleeps, too coarse for this: a thread sleeps in the kernel instead.
+func (l *load) sendRate(ctx context.Context) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	start := time.Now()
+	dueAt := func(number uint64) time.Time {
+		return start.Add(time.Duration(float64(number) / l.rate * float64(time.Second)))
+	}
+	for number := uint64(1); ctx.Err() == nil; {
+		err := error(nil)
+		for err == nil && !time.Now().Before(dueAt(number)) {
+			if err = l.propose(number, int64(dueAt(number).Sub(l.base))); err == nil {
+				number++
+			}
+		}
+		wait := time.Until(dueAt(number))
+		switch {
+		case errors.Is(err, ring.ErrFull):
+			l.full.Add(1)
+			wait = time.Millisecond // and it is offered again
+		case err != nil:
+			return err
+		}
+		if wait = min(wait, 100*time.Millisecond); wait > 0 {
+			ts := syscall.NsecToTimespec(int64(wait))
+			_ = syscall.Nanosleep(&ts, nil) // a signal ends it early
+		}
+	}
+	return nil
+}
+
+func (l *load) sendOne(ctx context.Context) error {
+	for number := uint64(1); ctx.Err() == nil; number++ {
+		if err := l.propose(number, l.now()); err != nil {
+			return err
+		}
+		for l.onTheirWay.Load() > 0 && ctx.Err() == nil {
+			select {
+			case <-l.delivered:
+			case <-ctx.Done():
+			}
+		}
+	}
+	return nil
+}
+
+func sleepUntil(ctx context.Context, at time.Time) error {
+	select {
+	case <-time.After(time.Until(at)):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// cpu returns how much CPU time this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
