@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,53 +15,19 @@ import (
 
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/transporttest"
-	"rserpool/internal/authority"
+	"rserpool/internal/authoritytest"
 )
 
-// cluster is an authority with a folder for what it issues.
+func newCluster(t *testing.T, name string) cluster { return cluster{t, authoritytest.New(t, name)} }
+
 type cluster struct {
-	t   *testing.T
-	dir string
-	*authority.Authority
-}
-
-func newCluster(t *testing.T, name string) cluster {
-	t.Helper()
-	a, err := authority.New(name, time.Now(), authority.AuthorityLife)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := cluster{t, t.TempDir(), a}
-	cert, _, err := a.PEM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.write("ca.crt", cert)
-	return c
-}
-
-func (c cluster) write(name string, data []byte) string {
-	c.t.Helper()
-	path := filepath.Join(c.dir, name)
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		c.t.Fatal(err)
-	}
-	return path
-}
-
-// issue makes a member's files.
-func (c cluster) issue(name string, from time.Time, life time.Duration) Files {
-	c.t.Helper()
-	cert, key, err := c.Issue(name, from, life)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return Files{CA: filepath.Join(c.dir, "ca.crt"), Cert: c.write(name+".crt", cert), Key: c.write(name+".key", key)}
+	t *testing.T
+	*authoritytest.Cluster
 }
 
 func (c cluster) member(name string) *Credentials {
 	c.t.Helper()
-	credentials, err := LoadCredentials(c.issue(name, time.Now(), authority.MemberLife), c.Cluster())
+	credentials, err := LoadCredentials(Files(c.Member(name)), c.Cluster.Cluster())
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -144,7 +109,7 @@ func guarded(t *testing.T, c cluster, change ...func(*TLS)) (netip.AddrPort, *fa
 func TestENRP_6_3_01_StrangersAreNotAccepted(t *testing.T) {
 	blue, red := newCluster(t, "blue"), newCluster(t, "red")
 	alike := newCluster(t, "blue") // the same name, another authority
-	pair := func(files Files) tls.Certificate {
+	pair := func(files authoritytest.Files) tls.Certificate {
 		p, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 		if err != nil {
 			t.Fatal(err)
@@ -152,10 +117,6 @@ func TestENRP_6_3_01_StrangersAreNotAccepted(t *testing.T) {
 		return p
 	}
 	longAgo := time.Now().Add(-48 * time.Hour)
-	self, key, err := alike.PEM()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, tt := range []struct {
 		name   string
 		certs  []tls.Certificate
@@ -163,12 +124,12 @@ func TestENRP_6_3_01_StrangersAreNotAccepted(t *testing.T) {
 		reason string
 	}{
 		{"no certificate", nil, nil, "no-certificate"},
-		{"self-signed", []tls.Certificate{pair(Files{Cert: alike.write("self.crt", self), Key: alike.write("self.key", key)})}, nil, "unknown-authority"},
-		{"authority of another cluster", []tls.Certificate{pair(red.issue("m", time.Now(), time.Hour))}, nil, "unknown-authority"},
-		{"another authority of this name", []tls.Certificate{pair(alike.issue("m", time.Now(), time.Hour))}, nil, "unknown-authority"},
-		{"expired", []tls.Certificate{pair(blue.issue("m", longAgo, time.Hour))}, nil, "expired"},
-		{"not yet valid", []tls.Certificate{pair(blue.issue("m", time.Now().Add(48*time.Hour), time.Hour))}, nil, "expired"},
-		{"an old version of TLS", []tls.Certificate{pair(blue.issue("m", time.Now(), time.Hour))}, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, "other"},
+		{"self-signed", []tls.Certificate{pair(blue.SelfSigned("self"))}, nil, "unknown-authority"},
+		{"authority of another cluster", []tls.Certificate{pair(red.Member("m"))}, nil, "unknown-authority"},
+		{"another authority of this name", []tls.Certificate{pair(alike.Member("m"))}, nil, "unknown-authority"},
+		{"expired", []tls.Certificate{pair(blue.MemberFor("m", longAgo, time.Hour))}, nil, "expired"},
+		{"not yet valid", []tls.Certificate{pair(blue.MemberFor("m", time.Now().Add(48*time.Hour), time.Hour))}, nil, "expired"},
+		{"an old version of TLS", []tls.Certificate{pair(blue.Member("m"))}, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, "other"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			to, failed, l := guarded(t, blue)
@@ -255,7 +216,7 @@ func TestDialRefusesStrangers(t *testing.T) {
 // An authority that several clusters share still tells them apart.
 func TestNameOfTheCluster(t *testing.T) {
 	both := newCluster(t, "blue")
-	blue := both.issue("m", time.Now(), time.Hour)
+	blue := Files(both.Member("m"))
 	if _, err := LoadCredentials(blue, "red"); err == nil || !strings.Contains(err.Error(), "blue") {
 		t.Errorf("a certificate of blue in red: %v", err)
 	}
@@ -303,8 +264,8 @@ func TestSilentHandshakes(t *testing.T) {
 // Certificates are exchanged without a restart.
 func TestCredentialsAreReadAgain(t *testing.T) {
 	old, fresh := newCluster(t, "blue"), newCluster(t, "blue")
-	files := old.issue("m", time.Now(), time.Hour)
-	copyTo := func(from Files) {
+	files := Files(old.MemberFor("m", time.Now(), time.Hour))
+	copyTo := func(from authoritytest.Files) {
 		t.Helper()
 		for to, from := range map[string]string{files.CA: from.CA, files.Cert: from.Cert, files.Key: from.Key} {
 			data, err := os.ReadFile(from)
@@ -328,7 +289,7 @@ func TestCredentialsAreReadAgain(t *testing.T) {
 		t.Error("read again although nothing changed")
 	}
 
-	copyTo(fresh.issue("m", time.Now(), 2*time.Hour))
+	copyTo(fresh.MemberFor("m", time.Now(), 2*time.Hour))
 	if c.configs().client != first.client {
 		t.Error("files were looked at more than once a second")
 	}
@@ -353,7 +314,7 @@ func TestCredentialsAreReadAgain(t *testing.T) {
 	if err := c.Reload(); err == nil || c.Expires() != second.expires {
 		t.Errorf("reload of bad files: %v", err)
 	}
-	copyTo(fresh.issue("n", time.Now(), 3*time.Hour))
+	copyTo(fresh.MemberFor("n", time.Now(), 3*time.Hour))
 	if err := c.Reload(); err != nil || !c.Expires().After(second.expires) {
 		t.Errorf("reload: %v", err)
 	}

@@ -1,0 +1,164 @@
+package ringnet_test
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/tcp"
+	"rserpool/enrp/ring"
+	"rserpool/enrp/ring/ringnet"
+	"rserpool/internal/authoritytest"
+)
+
+// handler takes events and does nothing.
+type handler struct{}
+
+func (handler) Handle([]ring.Event) {}
+
+// node starts a member on loopback.
+func node(t *testing.T, id ring.NodeID, network transport.Network, peers ...transport.Endpoint) *ringnet.Group {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	g, err := ringnet.New(ringnet.Config{
+		Cluster: "blue", ID: id, Networks: transport.NewNetworks(network), Peers: peers,
+		Listen: []transport.Endpoint{{Network: transport.TCP, Hosts: []string{"127.0.0.1"}}},
+		Timers: timers(), Handler: handler{}, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := g.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+// timers are those of a LAN that probe often.
+func timers() ring.Timers {
+	t := ring.LAN()
+	t.ProbeInterval = 20 * time.Millisecond
+	return t
+}
+
+func at(g *ringnet.Group) transport.Endpoint {
+	return transport.Endpoint{Network: transport.TCP, Hosts: []string{"127.0.0.1"}, Port: g.Addrs()[0].Port()}
+}
+
+func status(t *testing.T, g *ringnet.Group) ringnet.Status {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	st, err := g.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// together waits until a view has so many members.
+func together(t *testing.T, g *ringnet.Group, members int) ringnet.Status {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		st := status(t, g)
+		if len(st.View.Members) == members {
+			return st
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d members, want %d: %+v", len(st.View.Members), members, st)
+		}
+	}
+}
+
+func secured(t *testing.T, f authoritytest.Files, failed func(string)) transport.Network {
+	t.Helper()
+	credentials, err := tcp.LoadCredentials(tcp.Files(f), "blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := tcp.TLS{Credentials: credentials}
+	if failed != nil {
+		settings.Failed = func(_ netip.AddrPort, err error) { failed(tcp.HandshakeReason(err)) }
+	}
+	return tcp.New(tcp.WithTLS(settings))
+}
+
+// Who has no certificate of the cluster does not get into the ring, and changes
+// nothing in it, whatever he speaks and however long he tries.
+func TestTHR_2_5_3_01_StrangersDoNotJoin(t *testing.T) {
+	type cluster = authoritytest.Cluster
+	for name, stranger := range map[string]struct {
+		network func(t *testing.T, blue, alike *cluster) transport.Network
+		reason  string
+	}{
+		"no certificate": {func(*testing.T, *cluster, *cluster) transport.Network { return tcp.New() }, "not-tls"},
+		"self-signed": {func(t *testing.T, blue, _ *cluster) transport.Network {
+			return secured(t, blue.Trusting(blue.SelfSigned("self")), nil)
+		}, "no-certificate"}, // none is shown, as the member names its authority
+		"another authority": {func(t *testing.T, blue, alike *cluster) transport.Network {
+			return secured(t, blue.Trusting(alike.Member("m")), nil)
+		}, "unknown-authority"},
+		"expired": {func(t *testing.T, blue, _ *cluster) transport.Network {
+			network := secured(t, blue.MemberFor("late", time.Now().Add(-time.Hour), time.Hour+time.Second), nil)
+			time.Sleep(1100 * time.Millisecond)
+			return network
+		}, "expired"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			blue, alike := authoritytest.New(t, "blue"), authoritytest.New(t, "blue")
+			refused := make(chan string, 1000)
+			network := secured(t, blue.Member("one"), func(reason string) {
+				select {
+				case refused <- reason:
+				default:
+				}
+			})
+			one := node(t, 1, network)
+			two := node(t, 2, secured(t, blue.Member("two"), nil), at(one))
+			before := together(t, two, 2)
+			together(t, one, 2)
+
+			bad := node(t, 3, stranger.network(t, blue, alike), at(one), at(two))
+			for tries := 0; tries < 3; { // it does not give up
+				select {
+				case reason := <-refused:
+					if reason == stranger.reason {
+						tries++
+					} else if reason != "hung-up" { // which it may do before it hears why
+						t.Errorf("refused for %q, want %q", reason, stranger.reason)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatal("the stranger did not try")
+				}
+			}
+			for _, g := range []*ringnet.Group{one, two} {
+				st := status(t, g)
+				if st.View.ID != before.View.ID || len(st.Outside) > 0 || slices.ContainsFunc(st.Peers, func(p ringnet.PeerStatus) bool { return p.Member.ID == 3 }) {
+					t.Errorf("after the stranger came: %+v", st)
+				}
+			}
+			if st := status(t, bad); len(st.View.Members) != 1 || len(st.Outside) > 0 {
+				t.Errorf("the stranger knows %+v", st)
+			}
+
+			// One with a certificate gets in where the stranger did not.
+			node(t, 4, secured(t, blue.Member("four"), nil), at(one))
+			together(t, one, 3)
+		})
+	}
+}
