@@ -28,6 +28,9 @@ type RingConfig struct {
 	// Timers are the ring's. Default for each zero field: ring.LAN().
 	Timers ring.Timers
 	// Limits bound the ring's queues and messages. Zero fields: its defaults.
+	// As many commands as QueueProposals also wait here for room in the ring's
+	// queue, or for the end of an exchange; beyond, registrations and
+	// deregistrations are refused for lack of resources.
 	Limits ring.Limits
 	// Size is the number of configured members, 1 to 32: locks are granted
 	// only among more than half of them. Needs StateDir, where fences are kept.

@@ -4,9 +4,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
-	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/enrp/ring"
 	"rserpool/registrar/handlespace"
@@ -28,6 +25,7 @@ const sweeps = 2
 // which connection. Other goroutines pass it work by post.
 type owner struct {
 	r     *Registrar
+	home  handlespace.HomeID // this registrar
 	space *handlespace.Space
 	order sequencer
 	ring  *ringEnd // nil without a ring
@@ -74,6 +72,7 @@ type task struct {
 func newOwner(r *Registrar, space *handlespace.Space, order sequencer, now time.Time) *owner {
 	o := &owner{
 		r: r, space: space, order: order,
+		home:     handlespace.HomeID{ID: r.id, Incarnation: r.incarnation},
 		proposed: make(map[uint64]*proposal),
 		clients:  newLedger(),
 		homes:    make(map[elementKey]*conn),
@@ -111,6 +110,8 @@ func (o *owner) run() {
 			o.handle(events)
 		case <-o.ring.room():
 			o.ring.flush()
+		case <-o.ring.ended():
+			o.missing()
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -263,9 +264,7 @@ func (o *owner) happen(event replica.Event, now time.Time) {
 				p.applied(e.Events, now)
 			}
 		}
-		for _, changed := range e.Events {
-			o.observe(changed, now)
-		}
+		o.observeAll(e.Events, now)
 	case replica.Answer:
 		if p := o.proposed[e.Token]; p != nil {
 			delete(o.proposed, e.Token)
@@ -284,66 +283,6 @@ func (o *owner) happen(event replica.Event, now time.Time) {
 		o.readiness(e, now)
 	case replica.Merged:
 		o.merged(e, now)
-	}
-}
-
-// observe brings everything in line with a change of the handlespace.
-func (o *owner) observe(event handlespace.Event, now time.Time) {
-	switch e := event.(type) {
-	case handlespace.Registered:
-		key := e.Record.Key()
-		if e.Record.Element.Home == o.r.id && !e.Record.Element.ASAP.IsZero() {
-			o.keepAlive.watch(key, e.Record.Generation, now)
-			if c := o.homes[key]; c == nil || c.gone {
-				o.keepAlive.fall(key, now)
-			}
-		} else {
-			o.keepAlive.forget(key)
-		}
-		if e.Previous == nil || e.Previous.Suspect || !sameElement(&e.Previous.Element, &e.Record.Element) {
-			o.subscriptions.changed(e.Handle, now)
-		}
-		o.logElement(e.Record).WithField("again", e.Previous != nil).Debug("element registered")
-	case handlespace.Removed:
-		key := e.Record.Key()
-		o.keepAlive.forget(key)
-		o.clients.remove(key)
-		if e.Cause == handlespace.Expired || e.Cause == handlespace.Unreachable {
-			o.tellRemoved(key)
-		}
-		o.unbind(key)
-		o.subscriptions.changed(e.Handle, now)
-		o.r.metrics.removals.WithLabelValues(e.Cause.String()).Inc()
-		if e.PoolRemoved {
-			o.r.metrics.forget(e.Handle)
-		}
-		o.r.notices.removed.log(o.logElement(e.Record).WithField("cause", e.Cause.String()).Info, "element removed", now)
-	case handlespace.Suspected:
-		o.subscriptions.changed(e.Handle, now)
-		o.r.metrics.removals.WithLabelValues("suspected").Inc()
-		o.r.exceeded("removal_share")
-		o.r.notices.suspected.log(o.logElement(e.Record).WithField("cause", e.Cause.String()).Warn,
-			"element marked suspect instead of removed: the pool loses too many at once", now)
-	case handlespace.Recovered:
-		o.subscriptions.changed(e.Handle, now)
-		o.r.notices.recovered.log(o.logElement(e.Record).Info, "suspect element answered", now)
-	default:
-		return // refusals and reports would push changes out of the feed
-	}
-	o.r.feed.Publish(event, now)
-}
-
-func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
-	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": handleText(r.Handle), "element": r.Element.ID.String()})
-}
-
-// tellRemoved tells an element that its registration has run out (ASAP-2.2.4-01)
-// if an association to it is up (AMB-87), or that it is out because it did not
-// answer: when its process or network goes on it hears of that, and can register
-// again at once.
-func (o *owner) tellRemoved(key elementKey) {
-	if c := o.homes[key]; c != nil && !c.gone && !o.r.rsplib() {
-		c.send(&asap.DeregistrationResponse{Handle: key.Handle, ID: key.ID})
 	}
 }
 

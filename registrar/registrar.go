@@ -110,6 +110,7 @@ func New(cfg Config) (*Registrar, error) {
 		inbox:    make(chan task, cfg.Limits.Inbox),
 		reports:  newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters),
 		files:    openFiles(),
+		failed:   make(chan error, 1),
 		newGroup: func(cfg ringnet.Config) (ringGroup, error) { return ringnet.New(cfg) },
 	}
 	r.shown.feed = r.feed
@@ -244,7 +245,9 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 		r.group.Go(r.admin.Serve)
 	}
 	r.looping.Store(true)
-	r.ready.Store(r.ring == nil)
+	if r.ring == nil {
+		r.ready.Store(true)
+	}
 	return nil
 }
 

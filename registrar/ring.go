@@ -22,13 +22,17 @@ type ringGroup interface {
 	Self() ring.Node
 	Propose([]byte) (uint64, error)
 	Room() <-chan struct{}
-	End()
+	End(ring.ViewID)
 	Status(context.Context) (ringnet.Status, error)
+	// Done is closed when the group has ended, by Stop or by the trouble that Err
+	// names.
+	Done() <-chan struct{}
+	Err() error
 }
 
-// ringBacklog is how many commands wait for room in the ring's queue before what
-// clients ask for is refused.
-const ringBacklog = 4096
+// ringBacklog is how many commands wait for the ring when its configuration does
+// not say.
+const ringBacklog = 1 << 16
 
 // ringEnd is the owner loop's end of the ring: the order of commands that the ring
 // gives, by way of the replica. Its methods are for the owner loop, but for Handle.
@@ -44,8 +48,10 @@ type ringEnd struct {
 	applied chan struct{}
 	over    <-chan struct{} // closed when the loop has ended
 
+	gone            bool        // the group has ended
+	view            ring.ViewID // installed
 	backlog         [][]byte
-	end             bool // to be called when the backlog is gone
+	end             bool // of the view, to be ordered behind the backlog
 	happened, taken []replica.Event
 }
 
@@ -151,11 +157,36 @@ func (e *ringEnd) room() <-chan struct{} {
 	return e.group.Room()
 }
 
+// ended tells that the group has ended; missing is to be called then.
+func (e *ringEnd) ended() <-chan struct{} {
+	if e == nil || e.gone {
+		return nil
+	}
+	return e.group.Done()
+}
+
+// missing ends a registrar that has lost its ring by some trouble of its own: what
+// it knows gets old.
+func (o *owner) missing() {
+	o.ring.gone = true
+	err := o.ring.group.Err()
+	if err == nil {
+		return // it was left
+	}
+	o.r.cfg.Log.WithError(err).Error("ring: cannot go on")
+	o.r.ready.Store(false)
+	o.leave()
+	select {
+	case o.r.failed <- fmt.Errorf("ring: %w", err):
+	default:
+	}
+}
+
 // accept takes events in.
 func (e *ringEnd) accept(events []ring.Event, now time.Time) {
 	for _, event := range events {
 		if installed, ok := event.(ring.Installed); ok {
-			e.end = false // it was meant for the view before
+			e.view, e.end = installed.View.ID, false
 			e.r.shown.installed(installed, now)
 		}
 		e.log(event)
@@ -201,7 +232,7 @@ func (e *ringEnd) flush() {
 	}
 	if e.end && len(e.backlog) == 0 {
 		e.end = false
-		e.group.End()
+		e.group.End(e.view)
 	}
 }
 
@@ -217,7 +248,13 @@ func (e *ringEnd) take(time.Time) []replica.Event {
 	return e.taken
 }
 
-func (e *ringEnd) full() bool { return len(e.backlog) >= ringBacklog }
+func (e *ringEnd) full() bool {
+	limit := e.r.cfg.Ring.Limits.QueueProposals
+	if limit == 0 {
+		limit = ringBacklog
+	}
+	return len(e.backlog)+e.replica.Stats().Waiting >= limit
+}
 
 func (e *ringEnd) tick(now time.Time) {
 	e.replica.Tick(now)
@@ -264,6 +301,7 @@ func (o *owner) merged(e replica.Merged, now time.Time) {
 	}).Info("ring: sides have met")
 }
 
-// confirm reports that an element has accepted this registrar as its home.
-func (o *owner) confirm(record *handlespace.Record, generation handlespace.Generation, now time.Time) {
+// confirm proposes that an element knows this registrar as its home.
+func (o *owner) confirm(key elementKey, generation handlespace.Generation, now time.Time) {
+	o.propose(handlespace.Confirm{Handle: key.Handle, ID: key.ID, Generation: generation, Home: o.home, Now: now}, proposal{}, now)
 }

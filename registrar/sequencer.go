@@ -29,6 +29,7 @@ type sequencer interface {
 type alone struct {
 	space           *handlespace.Space
 	happened, taken []replica.Event
+	swept           time.Time
 }
 
 func (a *alone) propose(token uint64, cmd handlespace.Command, _ time.Time) {
@@ -43,6 +44,22 @@ func (a *alone) take(time.Time) []replica.Event {
 	return a.taken
 }
 
-func (a *alone) full() bool      { return false }
-func (a *alone) tick(time.Time)  {}
-func (a *alone) next() time.Time { return time.Time{} }
+func (a *alone) full() bool { return false }
+
+// sweepGap is the least time between two sweeps of tombstones.
+const sweepGap = time.Second
+
+func (a *alone) tick(now time.Time) {
+	if at := a.next(); !at.IsZero() && !now.Before(at) {
+		a.swept = now
+		a.space.Apply(handlespace.Sweep{Now: now})
+	}
+}
+
+func (a *alone) next() time.Time {
+	at, ok := a.space.NextSweep()
+	if earliest := a.swept.Add(sweepGap); ok && at.Before(earliest) {
+		return earliest
+	}
+	return at
+}

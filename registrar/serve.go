@@ -120,7 +120,10 @@ func (o *owner) deregister(c *conn, m *asap.Deregistration, from origin, now tim
 		refuse(now)
 		return
 	}
-	cmd := handlespace.Deregister{Handle: m.Handle, ID: m.ID, From: []netip.Addr{from.addr()}, Now: now}
+	cmd := handlespace.Deregister{
+		Handle: m.Handle, ID: m.ID, From: []netip.Addr{from.addr()},
+		Raiser: o.r.id, Incarnation: o.r.incarnation, Now: now,
+	}
 	o.propose(cmd, proposal{
 		answer: func(events []handlespace.Event, _ time.Time) {
 			result := resultAccepted
@@ -155,7 +158,7 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 		o.bind(record.Key(), c)
 	}
 	if accepted {
-		o.confirm(record, generation, now)
+		o.confirm(key, generation, now)
 	}
 	if record.Suspect {
 		o.propose(handlespace.Alive{Handle: key.Handle, ID: key.ID, Generation: generation, Now: now}, proposal{}, now)

@@ -1,0 +1,148 @@
+package registrar
+
+import (
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap"
+	"rserpool/registrar/handlespace"
+)
+
+// observe brings everything in line with a change of the handlespace.
+func (o *owner) observe(event handlespace.Event, now time.Time) {
+	switch e := event.(type) {
+	case handlespace.Registered:
+		o.attend(e.Record, now)
+		if e.Previous == nil || e.Previous.Suspect || !sameElement(&e.Previous.Element, &e.Record.Element) {
+			o.subscriptions.changed(e.Handle, now)
+		}
+		if o.r.debugging() {
+			o.logElement(e.Record).WithField("again", e.Previous != nil).Debug("element registered")
+		}
+	case handlespace.Adopted:
+		o.attend(e.Record, now)
+		if e.Previous == nil || e.Previous.Suspect != e.Record.Suspect || !sameElement(&e.Previous.Element, &e.Record.Element) {
+			o.subscriptions.changed(e.Handle, now)
+		}
+		if o.r.debugging() {
+			o.logElement(e.Record).WithField("home", e.Record.Element.Home.String()).Debug("element learnt from another side")
+		}
+	case handlespace.Rehomed:
+		o.attend(e.Record, now)
+		o.subscriptions.changed(e.Handle, now)
+		if o.r.debugging() {
+			o.logElement(e.Record).WithFields(logrus.Fields{
+				"home": e.Record.Element.Home.String(), "before": e.Previous.Element.Home.String(),
+			}).Debug("element taken over")
+		}
+	case handlespace.Confirmed:
+		if e.Record.Home() == o.home {
+			o.keepAlive.watch(e.Record.Key(), e.Record.Generation, now)
+		}
+		if o.r.debugging() {
+			o.logElement(e.Record).WithField("home", e.Record.Element.Home.String()).Debug("element accepted its new home")
+		}
+	case handlespace.Removed:
+		key := e.Record.Key()
+		if e.Cause == handlespace.Expired || e.Cause == handlespace.Unreachable {
+			o.tellRemoved(key)
+		}
+		o.release(key)
+		o.subscriptions.changed(e.Handle, now)
+		o.r.metrics.removals.WithLabelValues(e.Cause.String()).Inc()
+		if e.PoolRemoved {
+			o.r.metrics.forget(e.Handle)
+		}
+		o.r.notices.removed.log(o.logElement(e.Record).WithField("cause", e.Cause.String()).Info, "element removed", now)
+	case handlespace.Suspected:
+		o.subscriptions.changed(e.Handle, now)
+		o.r.metrics.removals.WithLabelValues("suspected").Inc()
+		why := "the pool loses too many at once"
+		if e.Record.Held.IsZero() {
+			o.r.exceeded("removal_share")
+		} else {
+			why = "registrars were lost a moment ago"
+		}
+		o.r.notices.suspected.log(o.logElement(e.Record).WithField("cause", e.Cause.String()).Warn,
+			"element marked suspect instead of removed: "+why, now)
+	case handlespace.Recovered:
+		o.subscriptions.changed(e.Handle, now)
+		o.r.notices.recovered.log(o.logElement(e.Record).Info, "suspect element answered", now)
+	default:
+		return // refusals and reports would push changes out of the feed
+	}
+	o.r.feed.Publish(event, now)
+}
+
+// observeAll does so for what one command has changed.
+func (o *owner) observeAll(events []handlespace.Event, now time.Time) {
+	moved, mine := 0, 0
+	for _, event := range events {
+		if e, ok := event.(handlespace.Rehomed); ok {
+			moved++
+			if e.Record.Home() == o.home {
+				mine++
+			}
+			if moved == len(events) {
+				from := e.Previous.Home()
+				o.r.cfg.Log.WithFields(logrus.Fields{
+					"from": from.ID.String(), "incarnation": from.Incarnation, "elements": moved, "here": mine,
+				}).Info("ring: elements taken over from a registrar that is gone")
+			}
+		}
+		o.observe(event, now)
+	}
+}
+
+// attend watches an element of this registrar, and forgets one of another.
+func (o *owner) attend(r *handlespace.Record, now time.Time) {
+	key := r.Key()
+	c := o.homes[key]
+	reached := c != nil && !c.gone
+	switch {
+	case r.Home() != o.home:
+		o.release(key)
+	case r.Element.ASAP.IsZero():
+		o.keepAlive.forget(key)
+	case !r.Confirmed:
+		if !reached {
+			o.clients.add(key, o.r.client(r.Element.ASAP.Addrs[0]))
+		}
+		o.keepAlive.claim(key, r.Generation, now)
+	default:
+		o.keepAlive.watch(key, r.Generation, now)
+		if !reached {
+			o.keepAlive.fall(key, now)
+		}
+	}
+}
+
+// release ends what this registrar does for an element that is gone, or has another
+// home now.
+func (o *owner) release(key elementKey) {
+	o.keepAlive.forget(key)
+	o.clients.remove(key)
+	o.unbind(key)
+}
+
+// debugging spares making lines for the log that are not wanted there, one or more
+// per registration.
+func (r *Registrar) debugging() bool {
+	entry, ok := r.cfg.Log.(*logrus.Entry)
+	return !ok || entry.Logger.IsLevelEnabled(logrus.DebugLevel)
+}
+
+func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
+	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": handleText(r.Handle), "element": r.Element.ID.String()})
+}
+
+// tellRemoved tells an element that its registration has run out (ASAP-2.2.4-01)
+// if an association to it is up (AMB-87), or that it is out because it did not
+// answer: when its process or network goes on it hears of that, and can register
+// again at once.
+func (o *owner) tellRemoved(key elementKey) {
+	if c := o.homes[key]; c != nil && !c.gone && !o.r.rsplib() {
+		c.send(&asap.DeregistrationResponse{Handle: key.Handle, ID: key.ID})
+	}
+}
