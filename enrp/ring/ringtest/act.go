@@ -12,6 +12,10 @@ func (w *world) act(a Action, heal time.Duration) {
 	if a.Kind.Fault() {
 		w.cov.Faults++
 	}
+	if a.Kind == Trap {
+		w.traps = append(w.traps, a)
+		return
+	}
 	n := w.nodes[a.A]
 	l := n.life
 	undo := func(f func()) {
@@ -77,8 +81,6 @@ func (w *world) act(a Action, heal time.Duration) {
 		if other := w.nodes[a.B].life; l != nil && other != nil && other != l {
 			w.call(l, func(m *ring.Machine, now time.Time) { m.Lost(other.self.Member, now) })
 		}
-	case Trap:
-		w.traps = append(w.traps, a)
 	}
 }
 
@@ -133,6 +135,14 @@ func (w *world) actCrash(l *life, a Action, heal time.Duration) {
 		w.crash(l, a.Silent)
 	}
 	w.restart(l.node, a.For, heal)
+	// One that has nothing to put out crashes all the same.
+	w.after(max(min(a.For, heal-w.now), 0), func() { w.crashNow(l) })
+}
+
+func (w *world) crashNow(l *life) {
+	if l.crash != crashNow {
+		w.crash(l, false)
+	}
 }
 
 // restart starts a node again after a while, at heal at the latest, and when its
@@ -141,10 +151,12 @@ func (w *world) restart(n *node, after, heal time.Duration) {
 	if after == 0 {
 		return
 	}
+	w.starts++
 	w.after(max(min(after, heal-w.now), 0), func() {
+		w.starts--
 		if n.life == nil {
 			w.start(n)
-		} else if n.life.leaving || n.life.crash > 0 {
+		} else if n.life.leaving || n.life.crash != crashNow {
 			w.restart(n, w.timers.HopRetry, w.now+w.timers.HopRetry)
 		}
 	})
@@ -187,8 +199,7 @@ func (w *world) sprung(l *life, to int, msg ring.Message) (lost bool, then func(
 			}
 		}
 		w.printf("* trap: %s", t)
-		heal := w.now + t.For
-		undo := func(f func()) { w.after(t.For, f) }
+		undo := func(f func()) { w.after(min(t.For, w.heal-w.now), f) }
 		switch t.B {
 		case doLose:
 			w.cut(l.node.index, to, t.Silent, undo)
@@ -197,7 +208,7 @@ func (w *world) sprung(l *life, to int, msg ring.Message) (lost bool, then func(
 			return t.B == doCrashTo, func() {
 				if victim != nil {
 					w.crash(victim, t.Silent)
-					w.restart(victim.node, t.For, heal)
+					w.restart(victim.node, t.For, w.heal)
 				}
 			}
 		case doPause:

@@ -423,8 +423,12 @@ func (c *checker) passes(r *record, t *ring.Token) {
 	who := name(r.self.Member)
 	key := hopKey{t.View, t.Hop}
 	now := hopRecord{r.self.Member, t.To, t.Seq, len(t.Runs)}
-	if was, ok := c.hops[key]; ok && was != now {
+	was, again := c.hops[key]
+	if again && was != now {
 		c.fail("token", "hop %d of %s goes from %s to %s and from %s to %s", t.Hop, viewName(t.View), name(was.from), name(was.to), who, name(t.To))
+	}
+	if again {
+		return
 	}
 	c.hops[key] = now
 	if t.View != r.view.id {

@@ -250,6 +250,9 @@ func NewSchedule(seed uint64, profile string) Schedule {
 	}
 	profiles[i].make(m)
 	m.use(30 + m.r.IntN(30))
+	if m.Members == 1 {
+		m.use(270) // it has nobody to talk to
+	}
 	slices.SortStableFunc(m.Actions, func(a, b Action) int { return int(a.At - b.At) })
 	return m.Schedule
 }

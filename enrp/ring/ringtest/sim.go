@@ -67,6 +67,7 @@ func Run(seed uint64, opt Options) Result {
 // RunSchedule runs a schedule.
 func RunSchedule(s Schedule, opt Options) Result {
 	w := newWorld(s.Members, s.Timers, s.Limits, s.Primary, s.Network, s.Seed, opt)
+	w.heal = s.Heal
 	r := Result{Schedule: s}
 	for _, n := range w.nodes {
 		w.after(time.Duration(w.rng.Int64N(int64(s.Timers.IdleRotation))), func() { w.start(n) })
@@ -155,6 +156,9 @@ func (w *world) settle() time.Duration {
 // unwell says what is still to come until all live members are in one view, know
 // the same, and have nothing pending.
 func (w *world) unwell() string {
+	if w.starts > 0 {
+		return "somebody starts again"
+	}
 	var first *life
 	var records []*record
 	for _, n := range w.nodes {

@@ -32,6 +32,8 @@ type world struct {
 	links  [][]link // from, to
 	storms int      // sum of their losses in 1,000
 	traps  []Action
+	heal   time.Duration // when faults end
+	starts int           // that are still to come
 	check  *checker
 	cov    Coverage
 	err    *Violation
