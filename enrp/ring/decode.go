@@ -231,6 +231,9 @@ func (d *decoder) run(view ViewID, r *Run) {
 	r.Origin, r.OriginSeq = view, r.Seq
 	if flags&runHead != 0 {
 		r.Origin, r.OriginSeq = d.viewID(), d.uint()
+		if r.Origin == view {
+			d.fail("head of the own view")
+		}
 	}
 	r.From, r.Proposal, r.Omitted = d.member(), d.uint(), flags&runOmitted != 0
 	if !r.Omitted {

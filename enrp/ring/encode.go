@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -48,6 +49,7 @@ const (
 // Append appends the wire form of a message to dst.
 func Append(dst []byte, msg Message) ([]byte, error) {
 	start := len(dst)
+	dst = slices.Grow(dst, roughSize(msg))
 	e := encoder{b: append(dst, Version, 0)}
 	e.header(msg.Head())
 	kind := e.body(msg)
@@ -60,6 +62,25 @@ func Append(dst []byte, msg Message) ([]byte, error) {
 		return dst, fmt.Errorf("%w: %d octets", ErrEncode, n)
 	}
 	return e.b, nil
+}
+
+// roughSize is about how long the wire form gets, so that it grows once.
+func roughSize(msg Message) int {
+	const small, run = 512, 64
+	c := (*Copy)(nil)
+	switch msg := msg.(type) {
+	case *Token:
+		c = &msg.Copy
+	case *Promise:
+		c = msg.Copy
+	}
+	size := small
+	if c != nil {
+		for i := range c.Runs {
+			size += run + len(c.Runs[i].Data)
+		}
+	}
+	return size
 }
 
 func (e *encoder) body(msg Message) byte {

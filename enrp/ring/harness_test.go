@@ -30,7 +30,8 @@ type node struct {
 	events  []Event
 	persist Durable
 	dead    bool
-	// ends: End is called for each exchange that this member coordinates.
+	// ends: End is called for each exchange that this member coordinates, but in
+	// its first view.
 	ends bool
 }
 
@@ -88,7 +89,7 @@ func (c *cluster) collect(n *node) {
 				e = d
 			}
 			if in, ok := e.(Installed); ok {
-				end = in.Exchange && n.ends && in.View.ID.Coordinator == n.self.Member
+				end = in.Exchange && in.Cause != CauseStart && n.ends && in.View.ID.Coordinator == n.self.Member
 			}
 			n.events = append(n.events, e)
 		}

@@ -15,7 +15,14 @@ func TestStartsAloneAndUnsynced(t *testing.T) {
 		t.Fatalf("first event %+v", n.events[0])
 	}
 	c.propose(1, "a")
-	if got := n.delivered(); !slices.Equal(got, []string{"a"}) || n.stableUp() != 1 {
+	if got := n.delivered(); !slices.Equal(got, []string{"a"}) || n.stableUp() != 0 {
+		t.Errorf("delivered %v, stable up to %d", got, n.stableUp())
+	}
+	if err := n.End(c.now); err != nil {
+		t.Fatal(err)
+	}
+	c.propose(1, "b")
+	if got := n.delivered(); !slices.Equal(got, []string{"a", "b"}) || n.stableUp() != 2 {
 		t.Errorf("delivered %v, stable up to %d", got, n.stableUp())
 	}
 }
