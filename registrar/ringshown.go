@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,9 +110,9 @@ func showRing(st ringnet.Status) admin.Ring {
 		Synced: st.Synced == st.View.ID,
 		Hop:    st.Hop, Sequence: st.Seq, StableLag: st.Seq - min(st.Seq, st.Stable),
 		Rotation: st.Rotation.Seconds(),
-		Backlog:  st.Queue, BacklogOctets: st.QueueOctets, InToken: st.InToken,
+		Backlog:  st.Queue + st.Waiting, BacklogOctets: st.QueueOctets + st.WaitingOctets, InToken: st.InToken,
 		Changes:  []admin.RingChange{},
-		Counters: showCounters(st.Counters),
+		Counters: showCounters(st),
 	}
 	peers := make(map[ring.Member]ringnet.PeerStatus)
 	for _, p := range st.Peers {
@@ -122,6 +123,9 @@ func showRing(st ringnet.Status) admin.Ring {
 	show := func(n ring.Node) admin.RingMember {
 		m := admin.RingMember{
 			ID: memberID(n.Member), Incarnation: fmt.Sprint(uint64(n.Incarnation)), Contact: n.Contact, State: admin.MemberAway,
+		}
+		if until, ok := st.HeldOff[n.ID]; ok {
+			m.HeldOff = &until
 		}
 		p, ok := peers[n.Member]
 		switch {
@@ -138,19 +142,19 @@ func showRing(st ringnet.Status) admin.Ring {
 		}
 		return m
 	}
+	var contacts []string // in the view
 	for _, n := range st.View.Members {
+		contacts = append(contacts, strings.Fields(n.Contact)...)
 		out.Members = append(out.Members, show(n))
 	}
 	for _, n := range st.Outside {
 		out.Outside = append(out.Outside, show(n))
 	}
 	for _, p := range st.Peers {
-		if !p.Connected && !st.View.Has(p.Member) && p.Addr != "" {
+		if p.Member.IsZero() && !slices.Contains(contacts, p.Addr) {
 			out.Missing = append(out.Missing, p.Addr)
 		}
 	}
-	slices.Sort(out.Missing)
-	out.Missing = slices.Compact(out.Missing)
 	out.Whole = out.Synced && len(out.Missing) == 0 && len(out.Outside) == 0
 	for _, l := range st.Locks {
 		lock := admin.RingLock{Name: l.Name}
@@ -169,11 +173,12 @@ func showRing(st ringnet.Status) admin.Ring {
 // memberID is a member's identifier as that of its registrar.
 func memberID(m ring.Member) string { return param.RegistrarID(m.ID).String() }
 
-func showCounters(c ring.Counters) admin.RingCounters {
+func showCounters(st ringnet.Status) admin.RingCounters {
+	c := st.Counters
 	out := admin.RingCounters{
 		Views:   make(map[string]uint64),
 		Entered: perState(c.Entered), TokenLost: perState(c.TokenLost),
-		Refused: notNil(c.Refused), Dropped: notNil(c.Dropped),
+		Refused: notNil(c.Refused), Dropped: notNil(c.Dropped), Connections: notNil(st.Refused),
 		Hops: c.Hops, Rotations: c.Rotations, Resent: c.Resent, Duplicate: c.Duplicate, Calls: c.Calls,
 		Entries: c.Entries, Octets: c.Octets, HeldOff: c.HeldOff,
 	}
@@ -216,6 +221,7 @@ var (
 	ringTokenLosses = ringDesc("token_losses_total", "Token losses noticed, by the state in which.", "state")
 	ringRefused     = ringDesc("calls_refused_total", "Calls of others for a view that were refused.", "reason")
 	ringDropped     = ringDesc("messages_dropped_total", "Messages dropped.", "reason")
+	ringConnections = ringDesc("connections_refused_total", "Connections and messages on them that were refused.", "reason")
 	ringHops        = ringDesc("hops_total", "Tokens accepted.")
 	ringResent      = ringDesc("tokens_resent_total", "Tokens sent again.")
 	ringDuplicates  = ringDesc("duplicates_total", "Tokens and messages that were there before.")
@@ -234,7 +240,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c ringCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringHops, ringResent, ringDuplicates,
+		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringConnections, ringHops, ringResent, ringDuplicates,
 		ringEntries, ringOctets, ringHeldOff, ringMembers, ringMissing, ringSynced, ringRotation,
 		ringQueue, ringQueueOctets, ringStableLag,
 	} {
@@ -263,7 +269,7 @@ func (c ringCollector) Collect(ch chan<- prometheus.Metric) {
 		by   map[string]uint64
 	}{
 		{ringViews, r.Counters.Views}, {ringStates, r.Counters.Entered}, {ringTokenLosses, r.Counters.TokenLost},
-		{ringRefused, r.Counters.Refused}, {ringDropped, r.Counters.Dropped},
+		{ringRefused, r.Counters.Refused}, {ringDropped, r.Counters.Dropped}, {ringConnections, r.Counters.Connections},
 	} {
 		for label, n := range one.by {
 			value(one.desc, prometheus.CounterValue, float64(n), label)

@@ -111,7 +111,8 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 		{"entries", number(r.Counters.Entries)}, {"stable lag", number(r.StableLag)},
 		{"backlog", fmt.Sprintf("%d (%d octets)", r.Backlog, r.BacklogOctets)},
 		{"tokens resent", number(r.Counters.Resent)}, {"tokens lost", number(sum(r.Counters.TokenLost))},
-		{"calls refused", number(sum(r.Counters.Refused))}, {"messages dropped", number(sum(r.Counters.Dropped))},
+		{"calls refused", number(sum(r.Counters.Refused))}, {"connections refused", number(sum(r.Counters.Connections))},
+		{"messages dropped", number(sum(r.Counters.Dropped))},
 		{"merges held off", number(r.Counters.HeldOff)},
 	}
 	for _, l := range r.Locks {
@@ -132,7 +133,11 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 		member(m, "in view")
 	}
 	for _, m := range r.Outside {
-		member(m, "outside")
+		place := "outside"
+		if m.HeldOff != nil {
+			place = "held off"
+		}
+		member(m, place)
 	}
 	for _, addr := range r.Missing {
 		rows = append(rows, []string{"", "missing", "", addr, "", "", "", "", ""})

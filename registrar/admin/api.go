@@ -213,9 +213,15 @@ const (
 	EventRemoved    = "removed"
 	EventSuspected  = "suspected"
 	EventRecovered  = "recovered"
-	EventView       = "view"   // of the ring
-	EventMerged     = "merged" // sides of the ring have exchanged what they know
+	EventMoved      = "moved"     // to another home, as its own is gone
+	EventConfirmed  = "confirmed" // has accepted its new home
+	EventView       = "view"      // of the ring
+	EventMerged     = "merged"    // sides of the ring have exchanged what they know
 )
+
+// CauseMerge is the cause of events about elements that another side of the ring
+// knew otherwise.
+const CauseMerge = "merge"
 
 // Problem is the body of every error answer (RFC 9457), media type
 // application/problem+json.

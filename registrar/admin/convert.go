@@ -118,6 +118,17 @@ func showChange(c Change) (Event, bool) {
 		if e.Previous != nil {
 			out.Type = EventUpdated
 		}
+	case handlespace.Adopted:
+		show(EventRegistered, e.Record)
+		if e.Previous != nil {
+			out.Type = EventUpdated
+		}
+		out.Cause = CauseMerge
+	case handlespace.Rehomed:
+		show(EventMoved, e.Record)
+		out.Cause = "from " + e.Previous.Element.Home.String()
+	case handlespace.Confirmed:
+		show(EventConfirmed, e.Record)
 	case handlespace.Removed:
 		show(EventRemoved, e.Record)
 		out.Cause = e.Cause.String()

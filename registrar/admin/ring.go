@@ -51,7 +51,6 @@ const (
 	MemberSelf      = "self"
 	MemberConnected = "connected"
 	MemberAway      = "away" // no connection at the moment
-	MemberHeldOff   = "held-off"
 )
 
 // RingMember is one life of a member.
@@ -60,8 +59,9 @@ type RingMember struct {
 	Incarnation string     `json:"incarnation"` // number, too large for some readers of JSON
 	Contact     string     `json:"contact"`
 	State       string     `json:"state"`
-	Since       *time.Time `json:"since,omitempty"` // of the connection
-	Error       string     `json:"error,omitempty"` // latest
+	HeldOff     *time.Time `json:"held_off,omitempty"` // unsteady: not merged with until then
+	Since       *time.Time `json:"since,omitempty"`    // of the connection
+	Error       string     `json:"error,omitempty"`    // latest
 	Sent        uint64     `json:"sent_octets"`
 	Received    uint64     `json:"received_octets"`
 	Dropped     uint64     `json:"dropped"` // messages for it, as its queue was full
@@ -92,14 +92,16 @@ type RingCounters struct {
 	TokenLost map[string]uint64 `json:"token_losses"` // by state
 	Refused   map[string]uint64 `json:"calls_refused"`
 	Dropped   map[string]uint64 `json:"messages_dropped"`
-	Hops      uint64            `json:"hops"`
-	Rotations uint64            `json:"rotations"`
-	Resent    uint64            `json:"tokens_resent"`
-	Duplicate uint64            `json:"duplicates"`
-	Calls     uint64            `json:"calls"`
-	Entries   uint64            `json:"entries"`
-	Octets    uint64            `json:"octets"`
-	HeldOff   uint64            `json:"merges_held_off"`
+	// Connections that were refused, or messages on them.
+	Connections map[string]uint64 `json:"connections_refused"`
+	Hops        uint64            `json:"hops"`
+	Rotations   uint64            `json:"rotations"`
+	Resent      uint64            `json:"tokens_resent"`
+	Duplicate   uint64            `json:"duplicates"`
+	Calls       uint64            `json:"calls"`
+	Entries     uint64            `json:"entries"`
+	Octets      uint64            `json:"octets"`
+	HeldOff     uint64            `json:"merges_held_off"`
 }
 
 // RingSummary is the ring within a Status.

@@ -65,6 +65,25 @@ func TestRingInTheFeed(t *testing.T) {
 	}
 }
 
+func TestEventsOfElementsInARing(t *testing.T) {
+	before, after := &handlespace.Record{Handle: "p"}, &handlespace.Record{Handle: "p"}
+	before.Element.Home, after.Element.Home = 1, 2
+	for _, tt := range []struct {
+		event       handlespace.Event
+		name, cause string
+	}{
+		{handlespace.Adopted{Handle: "p", Record: after}, EventRegistered, CauseMerge},
+		{handlespace.Adopted{Handle: "p", Record: after, Previous: before}, EventUpdated, CauseMerge},
+		{handlespace.Rehomed{Handle: "p", Record: after, Previous: before}, EventMoved, "from 0x00000001"},
+		{handlespace.Confirmed{Handle: "p", Record: after, Previous: before}, EventConfirmed, ""},
+	} {
+		got, ok := showChange(Change{Seq: 1, Event: tt.event})
+		if !ok || got.Type != tt.name || got.Cause != tt.cause || got.Element == nil || got.Element.Home != "0x00000002" {
+			t.Errorf("%T: %+v, %v", tt.event, got, ok)
+		}
+	}
+}
+
 func TestMergeEntries(t *testing.T) {
 	at := func(ms uint64) handlespace.Generation {
 		return handlespace.Generation{Stamp: ms, Raiser: 1, Incarnation: 9}
