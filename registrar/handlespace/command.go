@@ -282,6 +282,7 @@ type Removed struct {
 	Record      *Record
 	Cause       RemovalCause
 	PoolRemoved bool
+	Generation  Generation // of the tombstone
 }
 
 // Absent says that a deregistration found nothing to remove. It is granted all the same

@@ -81,7 +81,10 @@ func (s *Space) merge(c *Merge) (events []Event) {
 				s.settle(found.pool, state)
 			}
 		}
-		s.stated = nil
+		for _, p := range s.guesses {
+			p.guessed = false
+		}
+		s.stated, s.guesses = nil, nil
 		s.merges++
 	}
 	return events
@@ -119,13 +122,13 @@ func (s *Space) adopt(item *Item) Event {
 	if created {
 		p, _ := s.find(r.Handle, r.Element.ID)
 		p.guessed = true
+		s.guesses = append(s.guesses, p)
 	}
 	return Adopted{r.Handle, &r, nil, created}
 }
 
 // settle makes a pool what a merge decided.
 func (s *Space) settle(p *pool, state *PoolState) {
-	p.guessed = false
 	s.own(p.owner, -1)
 	s.own(state.Owner, 1)
 	s.restate(p, func() {

@@ -30,6 +30,7 @@ type Space struct {
 	tombstones tombstones
 	marks      Marks
 	stated     map[param.PoolHandle]*PoolState // what a Merge said of pools, until its end
+	guesses    []*pool                         // of which it has said nothing
 	merges     int                             // ended
 }
 
@@ -354,7 +355,7 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) []Ev
 	}
 	s.index.replace(r, nil)
 	s.tombstones.put(s, t)
-	return []Event{Removed{p.handle, r, cause, last}}
+	return []Event{Removed{p.handle, r, cause, last, t.Generation}}
 }
 
 func (s *Space) find(handle param.PoolHandle, id param.PEID) (*pool, *element) {

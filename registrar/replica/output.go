@@ -11,7 +11,8 @@ type Output struct {
 	// Proposals go to the ring, each once and in this order (the caller keeps
 	// what the ring has no room for yet).
 	Proposals [][]byte
-	// End: call the ring's End, after the Proposals.
+	// End: call the ring's End, after the Proposals, unless another view was
+	// installed since.
 	End bool
 }
 

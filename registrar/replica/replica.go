@@ -67,6 +67,7 @@ type Replica struct {
 	sent   []proposal // own ones that the ring has got and that are not stable
 	last   uint64     // number of the latest of sent
 	tooFew []uint64   // tokens of stable ones that wait for more members
+	asking bool       // for a sign that these have them
 
 	exchange *exchange // nil when the view is synced
 	torn     bool      // it follows on an interrupted one
@@ -81,6 +82,7 @@ type proposal struct {
 	number    uint64 // the ring's
 	token     uint64 // 0: nobody waits
 	payload   []byte // in the outbox
+	sign      bool   // when it is stable, all have what was stable in smaller views
 	delivered bool
 	applied   bool
 	command   handlespace.Command // only with fault.ApplyAtStable
@@ -145,7 +147,14 @@ func (r *Replica) flush() {
 		r.send(p)
 	}
 	r.outbox = nil
+	if len(r.tooFew) > 0 && r.enough() && !r.asking {
+		r.asking = true
+		r.propose(proposal{sign: true}, handlespace.Sweep{}, ring.ViewID{})
+	}
 }
+
+// enough reports whether the view has the members that answers need.
+func (r *Replica) enough() bool { return len(r.view.Members) >= r.cfg.Ack.MinMembers }
 
 func (r *Replica) send(p proposal) {
 	r.last++
@@ -178,10 +187,6 @@ func (r *Replica) Handle(e ring.Event, now time.Time) {
 		if r.exchange != nil && e.View == r.view.ID {
 			r.ended(now)
 		}
-	case ring.EndStable:
-		if e.View == r.view.ID {
-			r.endStable()
-		}
 	case ring.NotDelivered:
 		r.notDelivered(e.First, e.Last)
 	}
@@ -190,6 +195,7 @@ func (r *Replica) Handle(e ring.Event, now time.Time) {
 func (r *Replica) installed(e *ring.Installed, now time.Time) {
 	torn := r.exchange != nil
 	r.view = e.View
+	r.out.End = false // of the former view
 	if torn {
 		r.interrupted()
 	}
@@ -328,25 +334,21 @@ func (r *Replica) stable(number uint64) {
 		if p.command != nil {
 			r.apply(p.token, p.command)
 		}
+		r.asking = r.asking && !p.sign
 		switch {
+		case p.sign && r.enough():
+			for _, token := range r.tooFew {
+				r.answer(token)
+			}
+			r.tooFew = nil
 		case p.token == 0:
-		case len(r.view.Members) >= r.cfg.Ack.MinMembers || r.cfg.Faults.Has(fault.MinMembersIgnored):
+		case r.enough() || r.cfg.Faults.Has(fault.MinMembersIgnored):
 			r.answer(p.token)
 		default:
 			r.tooFew = append(r.tooFew, p.token)
 		}
 	}
-}
-
-// endStable answers what waited for more members: after END all of them have it.
-func (r *Replica) endStable() {
-	if len(r.view.Members) < r.cfg.Ack.MinMembers {
-		return
-	}
-	for _, token := range r.tooFew {
-		r.answer(token)
-	}
-	r.tooFew = nil
+	r.flush()
 }
 
 func (r *Replica) notDelivered(first, last uint64) {
@@ -355,6 +357,7 @@ func (r *Replica) notDelivered(first, last uint64) {
 			p.delivered = true
 			r.refuse(p.token)
 			p.token = 0
+			r.asking = r.asking && !p.sign
 			if p.duty != nil {
 				r.duties.done(p.duty)
 			}
