@@ -32,7 +32,7 @@ func samples() []Message {
 	first := Copy{
 		View: viewAB.ID, Hop: 1, Seq: 5, Rush: 4, Yield: 3,
 		Install: &Install{View: viewAB, Cause: CauseMerge, Exchange: true, Origins: []Origin{
-			{Member: nodeA.Member, Installed: older, Synced: older, Since: viewAB.ID}, {Member: nodeB.Member},
+			{Member: nodeA.Member, Installed: older, Synced: older, With: nodeA.Member}, {Member: nodeB.Member},
 		}},
 		Runs: []Run{
 			{Seq: 1, Count: 2, Origin: older, OriginSeq: 40, From: Member{3, 1}, Proposal: 9, Data: payloads("x", "")},
@@ -48,7 +48,7 @@ func samples() []Message {
 			Heard: []Member{nodeA.Member}, HoldOff: time.Second},
 		&Hear{Header: h},
 		&Call{Header: h, View: viewAB, Cause: CauseStarved, Installed: older, Hop: 8, Proof: 9},
-		&Promise{Header: h, View: viewAB.ID, Installed: older, Synced: older, Since: viewAB.ID, Delivered: 3},
+		&Promise{Header: h, View: viewAB.ID, Installed: older, Synced: older, With: nodeB.Member, Delivered: 3},
 		&Promise{Header: h, View: viewAB.ID, Installed: older, Copy: &first},
 		&Refuse{Header: h, View: viewAB.ID, Reason: RefusedYoung, Promised: older, Hop: 3, HoldOff: time.Minute},
 		&Token{Header: h, Copy: first},

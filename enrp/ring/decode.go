@@ -58,7 +58,7 @@ func (d *decoder) body(kind byte, h Header) Message {
 	case typeCall:
 		return &Call{Header: h, View: d.view(), Cause: Cause(d.byte()), Installed: d.viewID(), Hop: d.uint(), Proof: d.uint()}
 	case typePromise:
-		msg := &Promise{Header: h, View: d.viewID(), Installed: d.viewID(), Synced: d.viewID(), Since: d.viewID(), Delivered: d.uint()}
+		msg := &Promise{Header: h, View: d.viewID(), Installed: d.viewID(), Synced: d.viewID(), With: d.member(), Delivered: d.uint()}
 		if d.flag() {
 			msg.Copy = new(Copy)
 			d.copy(msg.Copy)
@@ -86,7 +86,7 @@ const (
 	memberSize = 12
 	nodeSize   = memberSize + 1
 	viewIDSize = memberSize + 1
-	originSize = memberSize + 3*viewIDSize
+	originSize = 2*memberSize + 2*viewIDSize
 	runSize    = 2 + 2 + memberSize + 1
 )
 
@@ -204,7 +204,7 @@ func (d *decoder) copy(c *Copy) {
 		if n := d.count(originSize); n > 0 {
 			in.Origins = make([]Origin, n)
 			for i := range in.Origins {
-				in.Origins[i] = Origin{Member: d.member(), Installed: d.viewID(), Synced: d.viewID(), Since: d.viewID()}
+				in.Origins[i] = Origin{Member: d.member(), Installed: d.viewID(), Synced: d.viewID(), With: d.member()}
 			}
 		}
 		c.Install = in

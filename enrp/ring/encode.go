@@ -116,7 +116,7 @@ func (e *encoder) body(msg Message) byte {
 		e.viewID(msg.View)
 		e.viewID(msg.Installed)
 		e.viewID(msg.Synced)
-		e.viewID(msg.Since)
+		e.member(msg.With)
 		e.uint(msg.Delivered)
 		e.flag(msg.Copy != nil)
 		if msg.Copy != nil {
@@ -218,7 +218,7 @@ func (e *encoder) copy(c *Copy) {
 			e.member(o.Member)
 			e.viewID(o.Installed)
 			e.viewID(o.Synced)
-			e.viewID(o.Since)
+			e.member(o.With)
 		}
 	}
 	e.uint(uint64(len(c.Runs)))

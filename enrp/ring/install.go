@@ -81,7 +81,7 @@ func (m *Machine) origins(c *call, promises []*Promise, head []Run) *Install {
 	}
 	in := &Install{View: c.view, Cause: c.cause}
 	for i, p := range promises {
-		o := Origin{Member: c.view.Members[i].Member, Installed: p.Installed, Synced: p.Synced, Since: p.Since}
+		o := Origin{Member: c.view.Members[i].Member, Installed: p.Installed, Synced: p.Synced, With: p.With}
 		if m.faults.Has(fault.RestartedMemberIsItself) && p.From.Member != o.Member {
 			o.Installed, o.Synced = m.view.ID, m.synced
 		}
@@ -89,7 +89,7 @@ func (m *Machine) origins(c *call, promises []*Promise, head []Run) *Install {
 			o.Synced = o.Installed
 		}
 		if o.Synced == o.Installed {
-			o.Since = c.view.ID
+			o.With = Member{}
 		}
 		in.Origins = append(in.Origins, o)
 		together := o.Installed == in.Origins[0].Installed || m.faults.Has(fault.ExchangeSkippedAtMerge)
@@ -122,20 +122,17 @@ func (m *Machine) install(first *Copy) {
 	old := m.installed
 	m.installed = installed{
 		view: in.View, me: max(m.index(&in.View, m.self.Member), 0), cause: in.Cause,
-		exchange: in.Exchange, ended: !in.Exchange, synced: old.synced, since: old.since,
+		exchange: in.Exchange, ended: !in.Exchange, synced: old.synced,
 		seq: first.headEnd(), tokenAt: m.now, acceptedAt: m.now, proofAt: old.proofAt,
 		leavers: map[Member]bool{}, rotation: old.rotation,
 	}
-	switch {
-	case !in.Exchange:
-		m.synced, m.since = first.View, ViewID{}
-		if old.exchange && old.ended && !old.endReported {
+	if in.Exchange {
+		m.with = knowingTheSame(in.Origins, m.me)
+	} else {
+		m.synced = first.View
+		if m.lateEnd = old.lateEnd; old.exchange && old.ended && !old.endReported {
 			m.lateEnd = old.view.ID
-		} else {
-			m.lateEnd = old.lateEnd
 		}
-	case !old.view.ID.IsZero() && old.synced == old.view.ID:
-		m.since = first.View
 	}
 	m.proposalsToView()
 	m.promised, m.answerTo, m.ask, m.call, m.probe = first.View, nil, nil, nil, nil
@@ -149,6 +146,18 @@ func (m *Machine) install(first *Copy) {
 	m.emit(Installed{View: m.view, Cause: in.Cause, Exchange: in.Exchange, Origins: in.Origins, Left: left})
 	m.locksToView(&old)
 	m.probeAt = m.now.Add(m.jitter(m.cfg.Timers.ProbeInterval) / 2)
+}
+
+// knowingTheSame returns the lowest of the members that come with the same knowledge
+// as one of them.
+func knowingTheSame(origins []Origin, me int) Member {
+	lowest := origins[me]
+	for _, o := range origins {
+		if o.Installed == lowest.Installed && o.With == lowest.With && o.Compare(lowest.Member) < 0 {
+			lowest = o
+		}
+	}
+	return lowest.Member
 }
 
 // proposalsToView keeps own proposals over a change of view. Those that were in a

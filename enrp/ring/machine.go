@@ -74,7 +74,7 @@ type installed struct {
 	exchange bool
 	ended    bool // END was delivered, or none is needed
 	synced   ViewID
-	since    ViewID // view into which it went from synced, if that is not the installed one
+	with     Member // the lowest of those that knew the same at the install; zero: all do
 
 	seq        uint64 // delivered
 	stable     uint64 // all members have

@@ -61,7 +61,7 @@ type Promise struct {
 	View      ViewID // that was called
 	Installed ViewID // view of the sender
 	Synced    ViewID
-	Since     ViewID // see Origin
+	With      Member // see Origin
 	Delivered uint64 // last sequence number that it delivered in Installed
 	Copy      *Copy  // nil: it comes from a view of one
 }

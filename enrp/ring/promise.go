@@ -100,7 +100,7 @@ func (m *Machine) refusal(c *Call) (Reason, bool) {
 // promise is what this member promises for a view: its state as it stands for good.
 func (m *Machine) promise(id ViewID) *Promise {
 	return &Promise{
-		Header: Header{From: m.self}, View: id, Installed: m.view.ID, Synced: m.synced, Since: m.since,
+		Header: Header{From: m.self}, View: id, Installed: m.view.ID, Synced: m.synced, With: m.with,
 		Delivered: m.seq, Copy: m.copy,
 	}
 }

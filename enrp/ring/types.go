@@ -145,10 +145,11 @@ type Origin struct {
 	Member
 	Installed ViewID // its view before; zero for none
 	Synced    ViewID // its synced view, with the rest of Installed delivered; zero: it brings nothing
-	// Since is the view into which it went from Synced. Members with the same
-	// Synced and Since know the same; with the same Synced alone they may not,
-	// since one may have gone on in it for a while.
-	Since ViewID
+	// With is the lowest of the members that knew the same when Installed was
+	// installed; zero if all did, or do since its END. Members with the same
+	// Installed and With know the same. Those with only the same Synced may not:
+	// they may have gone different ways since.
+	With Member
 }
 
 // Installed begins a view. All Delivered events before belong to earlier ones.

@@ -206,7 +206,7 @@ func (m *Machine) deliverEnd() {
 		return
 	}
 	m.ended, m.endSeq = true, m.seq
-	m.synced, m.since = m.view.ID, ViewID{}
+	m.synced, m.with = m.view.ID, Member{}
 	m.emit(Ended{View: m.view.ID})
 }
 
