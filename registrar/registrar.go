@@ -423,6 +423,10 @@ func (r *Registrar) clear() {
 	}
 }
 
+// Failed returns a channel that gives why the registrar can't go on, if that comes to
+// pass. It is to be stopped then.
+func (r *Registrar) Failed() <-chan error { return r.failed }
+
 // Run starts the registrar, serves until ctx ends or it can't go on, and stops it.
 func (r *Registrar) Run(ctx context.Context) error {
 	if err := r.Start(ctx); err != nil {
@@ -431,7 +435,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	var trouble error
 	select {
 	case <-ctx.Done():
-	case trouble = <-r.failed:
+	case trouble = <-r.Failed():
 	}
 	return errors.Join(trouble, r.Stop(context.WithoutCancel(ctx)))
 }

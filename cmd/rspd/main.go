@@ -118,6 +118,9 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 			_ = again()
 		case result := <-wishes:
 			result <- again()
+		case trouble := <-r.Failed():
+			notify(log, daemon.SdNotifyStopping)
+			return errors.Join(trouble, r.Stop(context.WithoutCancel(ctx)))
 		case <-ctx.Done():
 			log.Info("leaving")
 			notify(log, daemon.SdNotifyStopping)

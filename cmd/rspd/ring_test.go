@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rserpool/cmd/internal/cli"
+	"rserpool/registrar/admin/client"
+)
+
+// process is rspd at work.
+type process struct {
+	t    *testing.T
+	log  *buffer
+	done chan cli.ExitCode
+	stop context.CancelFunc
+	api  *client.Client
+}
+
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &process{t: t, log: &buffer{more: make(chan struct{}, 1)}, done: make(chan cli.ExitCode, 1), stop: cancel}
+	args = append(args, "--listen", "tcp://127.0.0.1:0", "--enrp-listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json")
+	go func() { d.done <- cli.Run(ctx, command(), args, io.Discard, d.log) }()
+	t.Cleanup(func() {
+		cancel()
+		<-d.done
+	})
+	text := d.log.wait(t, "serving", 1)
+	var err error
+	if d.api, err = client.New(field(text, "admin on ", "\""), nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.api.Close)
+	return d
+}
+
+// until polls the ring until it is as wanted.
+func (d *process) until(what string, ok func(members []string, whole bool) bool) {
+	d.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		ctx, cancel := context.WithTimeout(d.t.Context(), 5*time.Second)
+		ring, err := d.api.Ring(ctx)
+		cancel()
+		var members []string
+		for _, m := range ring.Members {
+			members = append(members, m.ID)
+		}
+		slices.Sort(members)
+		if err == nil && ok(members, ring.Whole) {
+			return
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatalf("never %s: %v, %+v", what, err, ring)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// ports returns free ones, which may be taken by others until they are used.
+func ports(t *testing.T, n int) (urls []string) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		urls = append(urls, "tcp://"+l.Addr().String())
+	}
+	return urls
+}
+
+func TestThreeMembersByCertificates(t *testing.T) {
+	dir, _ := made(t, "blue")
+	at := ports(t, 4)
+	member := func(n int, more ...string) []string {
+		args := []string{"--cluster", "blue", "--id", fmt.Sprint(n), "--ring-listen", at[n-1], "--ring-probe-interval", "50ms"}
+		for _, peer := range at[:3] {
+			args = append(args, "--peer", peer)
+		}
+		return append(args, more...)
+	}
+	file := func(name string) string { return filepath.Join(dir, name) }
+	tls := func(name string) []string {
+		return []string{"--tls-ca", file("ca.crt"), "--tls-cert", file(name + ".crt"), "--tls-key", file(name + ".key")}
+	}
+	for _, name := range []string{"two", "three", "fresh"} {
+		if code, _, stderr := run1(t, "ca", "issue", name, "--dir", dir); code != cli.OK {
+			t.Fatal(stderr)
+		}
+	}
+	one, two := start(t, member(1, tls("one")...)...), start(t, member(2, tls("two")...)...)
+	both := func(members []string, whole bool) bool {
+		return slices.Equal(members, []string{"0x00000001", "0x00000002"}) && !whole // the third is missing
+	}
+	one.until("two members", both)
+	if text := one.log.wait(t, "registrars speak TLS to each other", 1); strings.Contains(text, "insecure") {
+		t.Errorf("the log says\n%s", text)
+	}
+
+	stranger := start(t, append(member(4), "--insecure")...)
+	stranger.log.wait(t, "insecure: the ring and ENRP ports are open", 1)
+	one.log.wait(t, `"reason":"not-tls"`, 3)
+	one.until("two members, as before", both)
+
+	three := start(t, member(3, tls("three")...)...)
+	for _, d := range []*process{one, two, three} {
+		d.until("whole", func(members []string, whole bool) bool { return len(members) == 3 && whole })
+	}
+
+	// New certificates are taken without a restart.
+	for from, to := range map[string]string{"fresh.crt": "one.crt", "fresh.key": "one.key"} {
+		if err := os.Rename(file(from), file(to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	one.log.wait(t, "configuration read again", 1)
+	if err := os.WriteFile(file("one.key"), []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	one.log.wait(t, "the old one stays", 1)
+
+	three.stop()
+	one.until("two members after one left", both)
+}
