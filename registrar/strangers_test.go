@@ -1,0 +1,109 @@
+package registrar
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/tcp"
+	"rserpool/enrp"
+	"rserpool/internal/authoritytest"
+)
+
+// On an ENRP port that wants certificates nobody without one is heard: neither an
+// update nor a question.
+func TestStrangersAtThePortOfRegistrars(t *testing.T) {
+	blue, alike := authoritytest.New(t, "blue"), authoritytest.New(t, "blue")
+	network := func(f authoritytest.Files) transport.Network {
+		credentials, err := tcp.LoadCredentials(tcp.Files(f), "blue")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tcp.New(tcp.WithTLS(tcp.TLS{Credentials: credentials}))
+	}
+	credentials, err := tcp.LoadCredentials(tcp.Files(blue.Member("one")), "blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan string, 10)
+	loopback := []transport.Endpoint{{Network: transport.TCP, Hosts: []string{"127.0.0.1"}}}
+	r, _ := overLoopback(t, func(c *Config) {
+		c.ID, c.ENRP = ownID, loopback
+		c.Refusals = NewRefusals(logrus.StandardLogger())
+		c.Peering.Networks = transport.NewNetworks(tcp.New(tcp.WithTLS(tcp.TLS{
+			Credentials: credentials,
+			Failed:      func(_ netip.AddrPort, err error) { failed <- tcp.HandshakeReason(err) },
+		})))
+	})
+	var to []netip.AddrPort
+	for _, a := range r.Addrs() {
+		if a.Protocol == string(protoENRP) {
+			to = a.Addrs
+		}
+	}
+	update := enrp.HandleUpdate{
+		Servers: enrp.Servers{Sender: toolID, Receiver: ownID}, Action: enrp.AddPE, Handle: "p",
+		Element: param.PoolElement{
+			ID: 7, Home: toolID, Life: 60, Policy: param.Policy{Type: param.RoundRobin},
+			User: param.Transport{Type: param.TypeTCPTransport, Port: 80, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+			ASAP: param.Transport{Type: param.TypeTCPTransport, Port: 3863, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		},
+	}
+	// heard says the messages and reports whether anything came back.
+	heard := func(t *testing.T, n transport.Network, messages ...enrp.Message) bool {
+		t.Helper()
+		ctx := t.Context()
+		c, err := n.Dial(ctx, nil, to, transport.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for _, m := range messages {
+			data, err := m.Append(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Send(ctx, transport.Message{Data: data, PPID: transport.PPIDENRP}); err != nil {
+				return false
+			}
+		}
+		m, err := c.Receive(ctx, make([]byte, transport.MaxMessage))
+		if err != nil {
+			return false
+		}
+		_, _, err = enrp.Decode(m.Data)
+		return err == nil
+	}
+	question := &enrp.HandleTableRequest{Servers: fromTool}
+	for _, tt := range []struct {
+		name, reason string
+		network      transport.Network
+	}{
+		{"ASAP_9_3_02 THR_2_15_3_03 without TLS", "not-tls", tcp.New()},
+		{"ENRP_6_3_01 another authority", "unknown-authority", network(blue.Trusting(alike.Member("m")))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if heard(t, tt.network, &update, question) {
+				t.Error("the stranger was answered")
+			}
+			select {
+			case reason := <-failed:
+				if reason != tt.reason {
+					t.Errorf("refused for %q, want %q", reason, tt.reason)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the stranger was let in")
+			}
+			if n := r.Space().Counts(); n.Elements != 0 || n.Pools != 0 {
+				t.Errorf("the stranger's update was taken: %+v", n)
+			}
+		})
+	}
+	if !heard(t, network(blue.Member("two")), question) {
+		t.Error("a registrar of the cluster was not answered")
+	}
+}
