@@ -93,9 +93,9 @@ func (s *set) install(e ring.Installed) {
 			mine = o
 		}
 	}
-	speaks := !mine.Synced.IsZero() || len(s.state) > 0
+	speaks := true
 	for _, o := range e.Origins {
-		if !o.Synced.IsZero() && o.Synced == mine.Synced && o.Since == mine.Since && o.Compare(s.self) < 0 {
+		if o.Installed == mine.Installed && o.With == mine.With && o.Compare(s.self) < 0 {
 			speaks = false
 		}
 	}

@@ -73,6 +73,7 @@ type life struct {
 	leaving bool
 	dialed  []*life // connections that are up
 	claims  map[string]bool
+	relock  []string // claims to be repeated
 }
 
 type message struct {
@@ -393,9 +394,15 @@ func (w *world) afterEvent(l *life, e ring.Event) {
 			w.fail("app", "%s: %v", name(l.self.Member), err)
 		}
 	}
-	if _, ok := e.(ring.Ended); ok {
+	switch e := e.(type) {
+	case ring.Ended:
 		if s, ok := l.app.(*set); ok {
 			w.check.compareSet(l.record, s)
+		}
+	case ring.Released:
+		// A lease that ended takes the place in the queue with it.
+		if e.Holder == l.self.Member && l.claims[e.Lock] {
+			l.relock = append(l.relock, e.Lock)
 		}
 	}
 }
@@ -406,7 +413,13 @@ func (w *world) propose(l *life) bool {
 	payloads, end := l.app.Outbox(now)
 	l.offer = append(l.offer, payloads...)
 	l.end = l.end || end
-	did := false
+	did := len(l.relock) > 0
+	for _, lock := range l.relock {
+		if err := l.machine.Lock(lock, now); err != nil && err != ring.ErrLeft {
+			w.fail("api", "%s: Lock: %v", name(l.self.Member), err)
+		}
+	}
+	l.relock = nil
 	for len(l.offer) > 0 {
 		p := l.offer[0]
 		number, err := l.machine.Propose(append([]byte(nil), p...), now)
