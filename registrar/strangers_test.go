@@ -2,6 +2,7 @@ package registrar
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,13 +31,20 @@ func TestStrangersAtThePortOfRegistrars(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed := make(chan string, 10)
+	log := &strings.Builder{}
+	logger := logrus.New()
+	logger.SetOutput(log)
+	refusals := NewRefusals(logger)
 	loopback := []transport.Endpoint{{Network: transport.TCP, Hosts: []string{"127.0.0.1"}}}
 	r, _ := overLoopback(t, func(c *Config) {
 		c.ID, c.ENRP = ownID, loopback
-		c.Refusals = NewRefusals(logrus.StandardLogger())
+		c.Refusals = refusals
 		c.Peering.Networks = transport.NewNetworks(tcp.New(tcp.WithTLS(tcp.TLS{
 			Credentials: credentials,
-			Failed:      func(_ netip.AddrPort, err error) { failed <- tcp.HandshakeReason(err) },
+			Failed: func(remote netip.AddrPort, err error) {
+				refusals.Refused(remote, tcp.HandshakeReason(err), err)
+				failed <- tcp.HandshakeReason(err)
+			},
 		})))
 	})
 	var to []netip.AddrPort
@@ -102,6 +110,19 @@ func TestStrangersAtThePortOfRegistrars(t *testing.T) {
 				t.Errorf("the stranger's update was taken: %+v", n)
 			}
 		})
+	}
+	families, err := r.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := 0
+	for _, f := range families {
+		if f.GetName() == "rserpool_handshake_failures_total" {
+			counted = len(f.Metric)
+		}
+	}
+	if counted != 2 || strings.Count(log.String(), "not let in") != 2 {
+		t.Errorf("%d reasons are counted; the log says\n%s", counted, log)
 	}
 	if !heard(t, network(blue.Member("two")), question) {
 		t.Error("a registrar of the cluster was not answered")
