@@ -337,16 +337,8 @@ func TestOrderedStories(t *testing.T) {
 	}
 }
 
-func TestFaultsAreFound(t *testing.T) {
-	for name, f := range map[string]fault.Set{
-		"apply at stable": fault.ApplyAtStable, "removal without generation": fault.RemovalWithoutGeneration,
-		"merge by registrar": fault.MergeByRegistrar, "response before END": fault.ResponseBeforeEnd,
-		"exchange skipped": fault.ExchangeSkipped, "queue dropped": fault.QueueDropped,
-		"apply before END": fault.ApplyBeforeEnd, "home without incarnation": fault.HomeWithoutIncarnation,
-		"negative before END": fault.NegativeBeforeEnd, "takeover once": fault.TakeoverOnce,
-		"without tombstones": fault.WithoutTombstones, "min-members ignored": fault.MinMembersIgnored,
-		"homes only": fault.HomesOnly,
-	} {
+func TestOrderedStoriesFindFaults(t *testing.T) {
+	for name, f := range allFaults {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(2000) {
 				if _, err := story(seed, configOf(seed, f)); err != nil {
