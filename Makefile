@@ -1,5 +1,5 @@
 # Each target is one script, which can also be run alone.
-.PHONY: all build test lint demo lab bench fuzz requirements docs clean
+.PHONY: all build test lint demo lab bench chaos fuzz requirements docs clean
 
 all: build
 
@@ -9,6 +9,7 @@ lint:         ; scripts/lint.sh
 demo:         ; scripts/demo.sh
 lab:          ; scripts/lab.sh
 bench:        ; scripts/bench.sh
+chaos:        ; scripts/chaos.sh
 fuzz:         ; scripts/fuzz.sh
 requirements: ; go run ./scripts/requirements -missing
 docs:         ; scripts/docs.sh

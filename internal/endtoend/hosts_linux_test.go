@@ -99,28 +99,46 @@ func (n *network) host(addresses ...string) *host {
 }
 
 // dialInside connects from the host's namespace.
-func (h *host) dialInside(ctx context.Context, network, address string) (net.Conn, error) {
+func (h *host) dialInside(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = h.inside(func() error {
+		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// listenInside listens by TCP in the host's namespace.
+func (h *host) listenInside(address string) (l net.Listener, err error) {
+	err = h.inside(func() error {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
+	return l, err
+}
+
+// inside does something on a thread in the host's namespace.
+func (h *host) inside(do func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer home.Close()
-	inside, err := os.Open(filepath.Join("/run/netns", h.namespace))
+	there, err := os.Open(filepath.Join("/run/netns", h.namespace))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer inside.Close()
-	if err := unix.Setns(int(inside.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, err
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	err = do()
 	// The thread goes back: its end would be that of the processes that it started.
 	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
 		panic(fmt.Sprintf("thread is lost in namespace %s: %v", h.namespace, err))
 	}
-	return conn, err
+	return err
 }
 
 // plug connects and disconnects a host's cable at the other end: the host sees
