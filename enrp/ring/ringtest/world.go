@@ -346,6 +346,7 @@ func (w *world) output(l *life, out ring.Output) {
 		w.crash(l, false)
 		return
 	}
+	l.record.fresh = false
 	for i, e := range out.Events {
 		if l.crash == crashInEvents && i >= len(out.Events)/2 {
 			w.crash(l, false)
