@@ -50,7 +50,7 @@ func samples() []Message {
 		&Call{Header: h, View: viewAB, Cause: CauseStarved, Installed: older, Hop: 8, Proof: 9},
 		&Promise{Header: h, View: viewAB.ID, Installed: older, Synced: older, With: nodeB.Member, Delivered: 3},
 		&Promise{Header: h, View: viewAB.ID, Installed: older, Copy: &first},
-		&Refuse{Header: h, View: viewAB.ID, Reason: RefusedYoung, Promised: older, Hop: 3, HoldOff: time.Minute},
+		&Refuse{Header: h, View: viewAB.ID, Reason: RefusedYoung, Promised: older},
 		&Token{Header: h, Copy: first},
 		&Token{Header: h, Copy: Copy{View: viewAB.ID, Hop: 77, Seq: 1000}},
 		&TokenAck{Header: h, View: viewAB.ID, Hop: 3},

@@ -65,7 +65,7 @@ func (d *decoder) body(kind byte, h Header) Message {
 		}
 		return msg
 	case typeRefuse:
-		return &Refuse{Header: h, View: d.viewID(), Reason: Reason(d.byte()), Promised: d.viewID(), Hop: d.uint(), HoldOff: d.duration()}
+		return &Refuse{Header: h, View: d.viewID(), Reason: Reason(d.byte()), Promised: d.viewID()}
 	case typeToken:
 		msg := &Token{Header: h}
 		d.copy(&msg.Copy)

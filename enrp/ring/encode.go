@@ -127,8 +127,6 @@ func (e *encoder) body(msg Message) byte {
 		e.viewID(msg.View)
 		e.byte(byte(msg.Reason))
 		e.viewID(msg.Promised)
-		e.uint(msg.Hop)
-		e.duration(msg.HoldOff)
 		return typeRefuse
 	case *Token:
 		e.copy(&msg.Copy)

@@ -199,8 +199,17 @@ func (m *Machine) grant(name string) {
 		l.fence.Counter = 0
 	}
 	l.queue = l.queue[1:]
-	if _, wanted := m.claims.wanted[name]; wanted && l.holder == m.self.Member {
-		m.claims.wanted[name] = l.fence
+	if l.holder == m.self.Member {
+		if m.cfg.Size > 0 && !m.leased() && !m.faults.Has(fault.MinorityGrants) {
+			// Too late, this member was stopped meanwhile: it asks again.
+			m.claims.lapsed[name] = true
+			m.claims.push(KindUnlock, []byte(name))
+			m.claims.push(KindLock, []byte(name))
+			return
+		}
+		if _, wanted := m.claims.wanted[name]; wanted {
+			m.claims.wanted[name] = l.fence
+		}
 	}
 	m.emit(Granted{Lock: name, Holder: l.holder, Fence: l.fence})
 }
@@ -301,12 +310,18 @@ func (m *Machine) suspendLocks() {
 // have a lease any more, and the token has been round in this one.
 func (m *Machine) openLocks() bool {
 	t := &m.locks
-	if !t.closed || t.opening || m.me != 0 || m.away() || !m.primary() || m.now.Before(t.openAt) || !m.alone() && !m.returned {
+	if !t.closed || t.opening || m.me != 0 || m.away() || !m.primary() || m.now.Before(t.openAt) || !m.alone() && !m.returned || !m.leased() {
 		return false
 	}
 	t.opening = true
 	m.claims.push(KindOpen, nil)
 	return true
+}
+
+// leased reports whether the latest proof that this member is in a primary view is
+// younger than a lease.
+func (m *Machine) leased() bool {
+	return m.alone() && !m.away() || m.now.Before(m.proofAt.Add(m.cfg.Timers.Lease))
 }
 
 // leaseEnd returns when the lease of the own locks ends; zero: there are none.

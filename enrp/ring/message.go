@@ -72,8 +72,6 @@ type Refuse struct {
 	View     ViewID
 	Reason   Reason
 	Promised ViewID // highest of the sender
-	Hop      uint64
-	HoldOff  time.Duration
 }
 
 // Reason says why a call was refused.
@@ -87,7 +85,6 @@ const (
 	RefusedHoldOff                // a merge with an unsteady member
 	RefusedDrops                  // a merge that leaves out members
 	RefusedStranger               // not a merge, and the callee's view goes on without the caller
-	RefusedLeft                   // the callee is leaving
 )
 
 // String names the reason in a word or two, as metrics do.
@@ -105,8 +102,6 @@ func (r Reason) String() string {
 		return "drops-members"
 	case RefusedStranger:
 		return "stranger"
-	case RefusedLeft:
-		return "left"
 	}
 	return "unknown"
 }

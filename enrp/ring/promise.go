@@ -18,7 +18,7 @@ func (m *Machine) onCall(c *Call) {
 	}
 	if reason, refused := m.refusal(c); refused {
 		m.counters.Refused[reason.String()]++
-		m.send(c.From, &Refuse{View: c.View.ID, Reason: reason, Promised: m.promised, Hop: m.hop, HoldOff: m.holdOff(c.View.Members)})
+		m.send(c.From, &Refuse{View: c.View.ID, Reason: reason, Promised: m.promised})
 		return
 	}
 	if m.call != nil {
@@ -36,7 +36,7 @@ func (m *Machine) onCall(c *Call) {
 // callMakesSense reports whether an honest member could have sent the call.
 func (m *Machine) callMakesSense(c *Call) bool {
 	list := c.View.Members
-	if c.View.ID.Coordinator != c.From.Member || len(list) < 2 || len(list) > maxMembers ||
+	if c.View.ID.Coordinator != c.From.Member || len(list) < 2 || len(list) > m.limits.Members ||
 		list[0].Member != c.From.Member || m.index(&c.View, m.self.Member) < 1 || !m.believable(c.View.ID) {
 		return false
 	}
@@ -65,8 +65,6 @@ func sameMembers(a, b []Node) bool {
 // refusal says whether, and why, a call is refused.
 func (m *Machine) refusal(c *Call) (Reason, bool) {
 	switch {
-	case m.leaving && m.done():
-		return RefusedLeft, true
 	case c.View.ID.Compare(m.promised) <= 0 && !(m.faults.Has(fault.PromiseLower) && c.View.ID != m.promised):
 		return RefusedPromised, true
 	case !m.proven(c.From.Member, c.Proof) && !m.faults.Has(fault.PromiseToDeafCaller):

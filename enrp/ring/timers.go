@@ -151,7 +151,7 @@ func (m *Machine) Next() time.Time {
 	}
 	at(m.leaveBy, m.leaving)
 	at(m.leaseEnd(), true)
-	at(m.locks.openAt, m.locks.closed && !m.locks.opening && m.me == 0 && m.primary() && !m.away() && (m.alone() || m.returned))
+	at(m.locks.openAt, m.locks.closed && !m.locks.opening && m.me == 0 && m.primary() && !m.away() && (m.alone() || m.returned) && m.leased())
 	if p := m.passing; p != nil {
 		at(p.resendAt, true)
 		at(p.until, m.ask == nil || m.ask.cause == CauseMerge)
