@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// ErrMalformed: octets are no message.
+// ErrMalformed says that octets are no message.
 var ErrMalformed = errors.New("ring: malformed message")
 
-// ErrVersion: a message has a version that this one can't work with.
+// ErrVersion says that a message has a version that this one can't work with.
 var ErrVersion = errors.New("ring: version not supported")
 
 // Decode reads the wire form of one message. The message refers to data, which

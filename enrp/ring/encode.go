@@ -30,7 +30,7 @@ const (
 	maxRuns    = 1 << 16
 )
 
-// ErrEncode: a message has no wire form.
+// ErrEncode says that a message has no wire form.
 var ErrEncode = errors.New("ring: message can't be encoded")
 
 const (

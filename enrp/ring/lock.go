@@ -200,14 +200,17 @@ func (m *Machine) grant(name string) {
 	}
 	l.queue = l.queue[1:]
 	if l.holder == m.self.Member {
+		_, wanted := m.claims.wanted[name]
 		if m.cfg.Size > 0 && !m.leased() && !m.faults.Has(fault.MinorityGrants) {
 			// Too late, this member was stopped meanwhile: it asks again.
 			m.claims.lapsed[name] = true
 			m.claims.push(KindUnlock, []byte(name))
-			m.claims.push(KindLock, []byte(name))
+			if wanted {
+				m.claims.push(KindLock, []byte(name))
+			}
 			return
 		}
-		if _, wanted := m.claims.wanted[name]; wanted {
+		if wanted {
 			m.claims.wanted[name] = l.fence
 		}
 	}

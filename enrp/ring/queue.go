@@ -31,8 +31,6 @@ func (q *queue) push(payload []byte) uint64 {
 	return q.next
 }
 
-func (q *queue) front() []byte { return q.items[q.head] }
-
 func (q *queue) pop() []byte {
 	payload := q.items[q.head]
 	q.items[q.head] = nil

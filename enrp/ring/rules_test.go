@@ -492,9 +492,7 @@ func TestClashIsReported(t *testing.T) {
 				c.wire = append(c.wire, e)
 			}
 		}
-		for _, e := range out.Events {
-			coordinator.events = append(coordinator.events, e)
-		}
+		coordinator.events = append(coordinator.events, out.Events...)
 		for _, msg := range twins {
 			m.Step(msg, c.now)
 			answer, _ := m.Ready()
