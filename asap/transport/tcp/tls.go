@@ -89,6 +89,9 @@ func HandshakeReason(err error) string {
 // past TLS to the socket.
 type secured struct{ transport.Conn }
 
+// Stuck only looks at the socket.
+func (s secured) Stuck(since time.Duration) bool { return s.Conn.(*conn).Stuck(since) }
+
 // conn makes a connection of the link.
 func (l link) conn(opt transport.Options) transport.Conn {
 	c := newConn(l, opt)

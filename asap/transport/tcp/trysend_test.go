@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -79,5 +80,28 @@ func TestTrySendFails(t *testing.T) {
 	c.Close()
 	if done, err := c.TrySend(t.Context(), transport.Message{Data: framed(8)}); done || err == nil {
 		t.Errorf("on a closed connection: done %v, %v", done, err)
+	}
+}
+
+// TestNotStuck: neither an idle connection is stuck nor one to a peer that does not
+// read.
+func TestNotStuck(t *testing.T) {
+	opened, _ := raw(t, transport.Options{})
+	c := opened.(*conn)
+	if c.Stuck(0) && runtime.GOOS == "linux" {
+		t.Error("stuck before anything was sent")
+	}
+	for done := true; done; {
+		var err error
+		if done, err = c.TrySend(t.Context(), transport.Message{Data: framed(65532)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.Stuck(10*time.Second) && runtime.GOOS == "linux" {
+		t.Error("stuck because the peer does not read")
+	}
+	c.Close()
+	if !c.Stuck(0) {
+		t.Error("a closed connection is as good as new")
 	}
 }

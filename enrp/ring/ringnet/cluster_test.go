@@ -303,6 +303,7 @@ func (l *logLines) logger() logrus.FieldLogger {
 	log := logrus.New()
 	log.SetOutput(l)
 	log.SetLevel(logrus.DebugLevel)
+	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, TimestampFormat: "05.000000"})
 	return log
 }
 

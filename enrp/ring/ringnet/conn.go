@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"rserpool/asap/transport"
 	"rserpool/enrp/ring"
 )
@@ -22,6 +24,12 @@ const (
 // that name in asap/transport/tcp.
 type trySender interface {
 	TrySend(ctx context.Context, msgs ...transport.Message) (done bool, err error)
+}
+
+// stucker is a transport.Conn that can tell why nothing comes back. See the method
+// of that name in asap/transport/tcp.
+type stucker interface {
+	Stuck(since time.Duration) bool
 }
 
 // conn is an established connection to a member.
@@ -176,6 +184,10 @@ func (c *conn) write(ctx context.Context) {
 }
 
 func (c *conn) remote() string { return remote(c.Conn) }
+
+func (c *conn) fields() logrus.Fields {
+	return logrus.Fields{"member": c.node.Member.String(), "remote": c.remote(), "dialled": c.dialled}
+}
 
 // idle reports whether everything was sent.
 func (c *conn) idle() bool {

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// inboxLen is how many received messages wait for the owner before readers
-	// wait.
-	inboxLen = 256
+	// inboxLen is how many received messages, which can be long, wait for the
+	// owner before readers wait.
+	inboxLen = 16
 	// batch is how many messages the owner takes before it looks at other
 	// things.
 	batch = 64

@@ -155,13 +155,18 @@ func (p *peers) unsent(err error) {
 }
 
 // redial gives a stuck connection up. Another one that the member has opened
-// meanwhile takes its place, else a new one is dialled without a pause.
+// meanwhile takes its place, else a new one is dialled without a pause. Where the
+// network can tell that it is the member that is slow, the connection stays: what
+// is on its way there would only have to go again.
 func (p *peers) redial(m *peer, now time.Time) {
 	if len(m.conns) == 0 {
 		return
 	}
 	c := m.conns[0]
-	m.conns = m.conns[1:]
+	if s, ok := c.Conn.(stucker); ok && !s.Stuck(p.g.cfg.Timers.HopRetry) {
+		return
+	}
+	p.g.cfg.Log.WithFields(c.fields()).Debug("ring: late hop, connection given up")
 	m.forget(c)
 	c.end(true)
 	if len(m.conns) == 0 {
@@ -231,6 +236,7 @@ func (p *peers) established(c *conn, now time.Time) {
 	}
 	before := len(m.conns)
 	m.conns = append(m.conns, c)
+	g.cfg.Log.WithFields(c.fields()).Debug("ring: connected")
 	// Both sides choose alike: the one that the lower member dialled, and of
 	// several the latest.
 	slices.SortStableFunc(m.conns, func(a, b *conn) int {
@@ -273,6 +279,7 @@ func (p *peers) ended(c *conn, err error, now time.Time) {
 		return // given up before
 	}
 	m.forget(c)
+	p.g.cfg.Log.WithError(err).WithFields(c.fields()).WithField("others", len(m.conns)).Debug("ring: connection ended")
 	if len(m.conns) > 0 {
 		m.conns[0].retired = time.Time{}
 		return
