@@ -97,12 +97,14 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 		defer notify(log, daemon.SdNotifyReady)
 		next, err := load()
 		if err == nil {
+			err = c.cluster.reload(l, next.cluster)
+		}
+		if err == nil {
 			next.reload = reload
 			var cfg registrar.Config
 			if cfg, err = next.build(l, log, true); err == nil {
 				err = r.Reload(cfg)
 			}
-			err = errors.Join(err, c.cluster.reload(l, next.cluster))
 		}
 		if err != nil {
 			log.WithError(err).Error("configuration not taken, the old one stays")
