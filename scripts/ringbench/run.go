@@ -35,12 +35,15 @@ type plan struct {
 	payloads   []int
 	rates      []float64
 	tables     []string
-	runs       int
-	warmup     time.Duration
-	duration   time.Duration
-	loopback   bool
-	asJSON     bool
-	port       int
+	// outstanding bounds the messages of each sender on their way in the
+	// throughput table.
+	outstanding int
+	runs        int
+	warmup      time.Duration
+	duration    time.Duration
+	loopback    bool
+	asJSON      bool
+	port        int
 }
 
 // patience is how long a group may take to come together, or to answer.
@@ -86,6 +89,7 @@ func parsePlan(args []string) (*plan, error) {
 	seconds := fs.Float64("seconds", 3, "length of each measurement")
 	fs.IntVar(&p.runs, "runs", 3, "measurements of each row; medians are printed")
 	fs.DurationVar(&p.warmup, "warmup", 500*time.Millisecond, "time before each measurement")
+	fs.IntVar(&p.outstanding, "outstanding", 0, "bound of each sender's messages on their way in the throughput table; 0: what the queue takes")
 	fs.BoolVar(&p.loopback, "loopback", false, "no network namespaces, even as root")
 	fs.BoolVar(&p.asJSON, "json", false, "print rows as JSON, one per line")
 	fs.IntVar(&p.port, "port", ringPort, "first port on loopback")
@@ -291,7 +295,7 @@ func (p *plan) measure(ctx context.Context, where places, c contender, s scenari
 func (p *plan) start(ctx context.Context, where places, c contender, s scenario, i int) (*process, error) {
 	j := job{
 		id: i + 1, listen: "tcp://" + where.address(i), members: s.members, payload: s.payload, send: s.send,
-		rate: max(1, s.rate/float64(s.senders)), warmup: p.warmup, duration: p.duration,
+		rate: max(1, s.rate/float64(s.senders)), outstanding: p.outstanding, warmup: p.warmup, duration: p.duration,
 	}
 	if i >= s.senders {
 		j.send = sendNone
