@@ -85,6 +85,10 @@ type Config struct {
 	// cluster; the TLS networks tell it. Default: none.
 	Refusals *Refusals
 
+	// CertificateExpiry returns when this registrar's certificate ends, to be
+	// shown as metric. Default nil: it has none.
+	CertificateExpiry func() time.Time
+
 	// OnReload is what a POST to the admin API's reload does. Default: nil,
 	// the request is refused.
 	OnReload func() error

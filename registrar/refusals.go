@@ -24,6 +24,13 @@ func NewRefusals(log logrus.FieldLogger) *Refusals {
 	}, []string{"reason"})}
 }
 
+// expiryGauge shows when the registrar's certificate ends.
+func expiryGauge(expires func() time.Time) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "rserpool_certificate_expiry_timestamp_seconds", Help: "When the registrar's certificate ends.",
+	}, func() float64 { return float64(expires().Unix()) })
+}
+
 // Refused notes one. reason is a word of a small number. It may be called
 // concurrently.
 func (r *Refusals) Refused(remote netip.AddrPort, reason string, err error) {

@@ -134,6 +134,9 @@ func New(cfg Config) (*Registrar, error) {
 	if cfg.Refusals != nil {
 		r.metrics.registry.MustRegister(cfg.Refusals.count)
 	}
+	if cfg.CertificateExpiry != nil {
+		r.metrics.registry.MustRegister(expiryGauge(cfg.CertificateExpiry))
+	}
 	return r, nil
 }
 

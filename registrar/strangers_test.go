@@ -38,7 +38,7 @@ func TestStrangersAtThePortOfRegistrars(t *testing.T) {
 	loopback := []transport.Endpoint{{Network: transport.TCP, Hosts: []string{"127.0.0.1"}}}
 	r, _ := overLoopback(t, func(c *Config) {
 		c.ID, c.ENRP = ownID, loopback
-		c.Refusals = refusals
+		c.Refusals, c.CertificateExpiry = refusals, credentials.Expires
 		c.Peering.Networks = transport.NewNetworks(tcp.New(tcp.WithTLS(tcp.TLS{
 			Credentials: credentials,
 			Failed: func(remote netip.AddrPort, err error) {
@@ -116,10 +116,17 @@ func TestStrangersAtThePortOfRegistrars(t *testing.T) {
 		t.Fatal(err)
 	}
 	counted := 0
+	var expiry float64
 	for _, f := range families {
+		if f.GetName() == "rserpool_certificate_expiry_timestamp_seconds" {
+			expiry = f.Metric[0].GetGauge().GetValue()
+		}
 		if f.GetName() == "rserpool_handshake_failures_total" {
 			counted = len(f.Metric)
 		}
+	}
+	if expiry != float64(credentials.Expires().Unix()) {
+		t.Errorf("the certificate ends at %v by the metric", expiry)
 	}
 	if counted != 2 || strings.Count(log.String(), "not let in") != 2 {
 		t.Errorf("%d reasons are counted; the log says\n%s", counted, log)

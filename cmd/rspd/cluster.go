@@ -236,6 +236,9 @@ func (c *clusterSettings) configure(cfg *registrar.Config, l *links, s *settings
 	cfg.ENRP = read("enrp-listen", s.ENRPListen, enrp.Port, overTLS)
 	cfg.Peering = registrar.PeeringConfig{Mentors: read("enrp-peer", c.ENRPPeers, enrp.Port, overTLS), Networks: l.enrp}
 	cfg.Refusals = l.refusals
+	if l.credentials != nil {
+		cfg.CertificateExpiry = l.credentials.Expires
+	}
 	fail("enrp-announce", c.announce(cfg, s, log))
 	cfg.Ring = registrar.RingConfig{
 		Cluster: c.Cluster, Size: c.RingSize, JoinWait: c.JoinWait, Networks: l.ring,
