@@ -14,10 +14,19 @@
 // whether a pool exists, whether an element fits into it, whether a removal still
 // means the same element.
 //
+// # Replication
+//
+// Every removal leaves a [Tombstone], so that the element stays removed when a side
+// comes back that has missed it. [Space.Digest] tells whether, and in which ranges,
+// registrars differ; [Space.Scan] gives [Item]s to send, and [Merge] takes those of
+// others: of each element the one that wins by [Item.Beats], alike at every registrar.
+// What Apply decides by, besides Config, is all part of what is exchanged, but for the
+// removals that count against the removal limit, which start anew with each merge.
+//
 // # Reading
 //
-// All other methods may be called by any goroutine at any time, also while Apply
-// runs, and see everything that Apply had done when it last returned. Three locks
+// All other methods, unless they say so, may be called by any goroutine at any time,
+// also while Apply runs, and see everything that Apply had done when it last returned. Three locks
 // keep it so, each held for microseconds and never two at once:
 //
 //   - Pools are found in a copy-on-write tree that the writer publishes through
