@@ -46,12 +46,13 @@ func (a arrival) close() {
 	}
 }
 
-// dial connects to the first endpoint where a member answers.
-func (g *Group) dial(endpoints []transport.Endpoint, then func(c *conn, err error, now time.Time)) {
+// dial connects to the first endpoint where a member answers. timeout is for the
+// connection to each, without the hello.
+func (g *Group) dial(endpoints []transport.Endpoint, timeout time.Duration, then func(c *conn, err error, now time.Time)) {
 	g.workers.Go(func() {
 		var errs []error
 		for _, e := range endpoints {
-			c, err := g.dialOne(e)
+			c, err := g.dialOne(e, timeout)
 			if err == nil {
 				g.arrive(arrival{conn: c, then: then})
 				return
@@ -65,9 +66,8 @@ func (g *Group) dial(endpoints []transport.Endpoint, then func(c *conn, err erro
 	})
 }
 
-func (g *Group) dialOne(e transport.Endpoint) (*conn, error) {
-	timeout := 2 * g.cfg.Timers.ProbeInterval
-	ctx, cancel := context.WithTimeoutCause(g.ctx, timeout, fmt.Errorf("no connection within %s", timeout))
+func (g *Group) dialOne(e transport.Endpoint, timeout time.Duration) (*conn, error) {
+	ctx, cancel := context.WithTimeoutCause(g.ctx, timeout, fmt.Errorf("no connection within %s: %w", timeout, context.DeadlineExceeded))
 	defer cancel()
 	tc, err := g.cfg.Networks.Dial(ctx, nil, e, g.options())
 	if err != nil {
@@ -80,6 +80,9 @@ func (g *Group) dialOne(e transport.Endpoint) (*conn, error) {
 	}
 	return newConn(tc, h, v, true, time.Now()), nil
 }
+
+// longestDial is how long an attempt waits for a connection.
+func (p *peers) longestDial() time.Duration { return 2 * p.g.cfg.Timers.ProbeInterval }
 
 // accept takes connections from a listener until it is closed.
 func (g *Group) accept(l transport.Listener) {
@@ -287,7 +290,7 @@ func (p *peers) dialTargets(now time.Time) {
 			continue
 		}
 		t.dial.running = true
-		p.g.dial([]transport.Endpoint{t.endpoint}, func(c *conn, err error, now time.Time) {
+		p.g.dial([]transport.Endpoint{t.endpoint}, p.longestDial(), func(c *conn, err error, now time.Time) {
 			t.dial.running = false
 			if err != nil {
 				if t.dial.failures == 0 {

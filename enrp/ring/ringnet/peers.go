@@ -2,6 +2,7 @@ package ringnet
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"maps"
 	"math/rand/v2"
@@ -193,7 +194,9 @@ func (p *peers) dialMember(m *peer, now time.Time) bool {
 	}
 	m.dial.running = true
 	member := m.node.Member
-	p.g.dial(endpoints, func(c *conn, err error, now time.Time) {
+	// A lost packet must not cost the second that the kernel waits then.
+	timeout := min(p.g.cfg.Timers.HopRetry<<min(m.dial.failures, maxDoublings), p.longestDial())
+	p.g.dial(endpoints, timeout, func(c *conn, err error, now time.Time) {
 		m.dial.running = false
 		switch {
 		case err != nil:
@@ -205,10 +208,16 @@ func (p *peers) dialMember(m *peer, now time.Time) bool {
 		default:
 			p.established(c, now)
 		}
-		if len(m.conns) == 0 {
-			m.queued, m.messages, m.dropped = nil, 0, m.dropped+m.messages
-			p.lost(member, now)
+		if len(m.conns) > 0 {
+			return
 		}
+		if errors.Is(err, context.DeadlineExceeded) && now.Sub(m.redialed) < p.g.cfg.Timers.HopTimeout {
+			m.dial.next = now // it says nothing about the member yet
+			p.dialMember(m, now)
+			return
+		}
+		m.queued, m.messages, m.dropped = nil, 0, m.dropped+m.messages
+		p.lost(member, now)
 	})
 	return true
 }

@@ -327,8 +327,31 @@ func TestAddressesAreLearned(t *testing.T) {
 	})
 }
 
-// TestFrozenMember: one that stops for less than HopTimeout stays in the view, and
-// one that stops for long is left out and comes back.
+// TestShortCut: a link that fails for less than HopTimeout costs nobody the place in
+// the view.
+func TestShortCut(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, c *cluster) {
+		c.start(1, 2, 3)
+		c.waitWhole(5*time.Second, 1, 2, 3)
+		view := c.status(1).View.ID
+		for i := range 10 {
+			for _, other := range []int{1, 3} {
+				c.net.Cut(name(2), name(other))
+			}
+			c.propose(1, fmt.Sprint(i))
+			time.Sleep(ring.LAN().HopTimeout * 3 / 4)
+			for _, other := range []int{1, 3} {
+				c.net.Heal(name(2), name(other))
+			}
+			c.same(i+1, 1, 2, 3)
+		}
+		if now := c.status(1).View.ID; now != view {
+			t.Errorf("the view is %s, was %s", now, view)
+		}
+	})
+}
+
+// TestFrozenMember: one that stops for less than HopTimeout stays in the view.
 func TestFrozenMember(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.start(1, 2, 3)
