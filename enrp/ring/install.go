@@ -134,7 +134,7 @@ func (m *Machine) install(first *Copy) {
 			m.lateEnd = old.view.ID
 		}
 	}
-	m.proposalsToView()
+	m.proposalsToView(old.copy)
 	m.promised, m.answerTo, m.ask, m.call, m.probe = first.View, nil, nil, nil, nil
 	m.failed, m.deferred, m.behind, m.bound = 0, 0, time.Time{}, nil
 	m.patience = m.now.Add(m.cfg.Timers.Starving())
@@ -163,12 +163,31 @@ func knowingTheSame(origins []Origin, me int) Member {
 // proposalsToView keeps own proposals over a change of view. Those that were in a
 // token are delivered here already, and by the head or the exchange elsewhere; only
 // the others are proposed again.
-func (m *Machine) proposalsToView() {
+func (m *Machine) proposalsToView(old *Copy) {
 	m.own.nextView()
+	if m.faults.Has(fault.ProposeAgainFromToken) && old != nil {
+		m.proposeAgain(old.Runs)
+	}
 	if m.faults.Has(fault.StableOnOldCopy) && len(m.own.marks) > 0 {
 		m.own.stable = m.own.marks[0].proposal
 		m.reportStable()
 	}
+}
+
+// proposeAgain is a deliberate fault: it puts what was in the last token back into
+// the queue.
+func (m *Machine) proposeAgain(runs []Run) {
+	var again [][]byte
+	for _, r := range runs {
+		data := r.Data
+		for range r.Count {
+			var payload []byte
+			if payload, data, _ = cut(data); r.From == m.self.Member && r.Kind == KindPayload {
+				again = append(again, payload)
+			}
+		}
+	}
+	m.queue.putBack(again)
 }
 
 // gone lists the members of the view before that are not in this one. Those that

@@ -185,7 +185,7 @@ func (m *Machine) whole(side View) bool {
 		if p == nil && m.faults.Has(fault.MergeDropsMember) {
 			continue
 		}
-		if p == nil || p.View.ID != side.ID || p.Promised != side.ID || p.HoldOff > 0 && !m.faults.Has(fault.HoldOffIgnored) {
+		if p == nil || p.View.ID != side.ID || p.Promised != side.ID || p.HoldOff > 0 {
 			return false
 		}
 	}

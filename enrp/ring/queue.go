@@ -1,10 +1,6 @@
 package ring
 
-import (
-	"time"
-
-	"rserpool/enrp/ring/internal/fault"
-)
+import "time"
 
 // queue holds own proposals that were not in a token yet.
 type queue struct {
@@ -40,6 +36,14 @@ func (q *queue) pop() []byte {
 		q.items, q.head = q.items[:0], 0
 	}
 	return payload
+}
+
+// putBack makes proposals that were taken out wait again, before the others.
+func (q *queue) putBack(payloads [][]byte) {
+	q.items, q.head = append(payloads, q.items[q.head:]...), 0
+	for _, p := range payloads {
+		q.octets += cost(p)
+	}
 }
 
 // progress follows own proposals from their first token to their report.
@@ -147,7 +151,6 @@ func (m *Machine) onWant(w *Want) {
 		m.drop("want of another view")
 	case w.Hop > m.hop+2*n || w.Hop%n != uint64(i):
 		m.drop("want of the future")
-	case m.faults.Has(fault.WantIgnored):
 	default:
 		m.rush = max(m.rush, w.Hop)
 		if m.holding {

@@ -73,10 +73,6 @@ const (
 	OneWayNeighbours
 	// UnboundedVisit: a member adds all that it has.
 	UnboundedVisit
-	// HoldOffIgnored: unsteady members are merged at once.
-	HoldOffIgnored
-	// WantIgnored: holders keep an idle token although somebody wants it.
-	WantIgnored
 
 	end
 )
@@ -123,6 +119,4 @@ var names = map[Set]string{
 	MinorityGrants:                  "MinorityGrants",
 	OneWayNeighbours:                "OneWayNeighbours",
 	UnboundedVisit:                  "UnboundedVisit",
-	HoldOffIgnored:                  "HoldOffIgnored",
-	WantIgnored:                     "WantIgnored",
 }
