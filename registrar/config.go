@@ -232,7 +232,21 @@ type Limits struct {
 	// RemovalFloor removals are always allowed. Default 10.
 	RemovalShare  float64
 	RemovalWindow time.Duration
-	RemovalFloor  int
+	// HoldBack is for how long after the ring has lost registrars elements that
+	// do not answer, or whose registrations run out, are marked suspect instead
+	// of removed, and HoldBackShare the share of a pool, 0 to 1, that may be so.
+	// Defaults 1 min and 1: a registrar that was cut off keeps all that it
+	// knows for so long, and shows elements that are dead.
+	HoldBack      time.Duration
+	HoldBackShare float64
+	// Tombstone is for how long it is remembered that an element was removed,
+	// beyond its registration life, so that a registrar that was cut off does
+	// not bring it back; longer than it takes to find a dead element and to
+	// hold it back. Tombstones bounds them in number; beyond, the oldest goes.
+	// Defaults 10 min and 1,000,000.
+	Tombstone    time.Duration
+	Tombstones   int
+	RemovalFloor int
 	// Dials is the number of connections to elements being set up at a
 	// time, default 256. So many connections to elements may also be there
 	// beyond Connections.
@@ -261,6 +275,7 @@ func DefaultLimits() Limits {
 		Subscriptions: 100000, SubscriptionsPerConnection: 256,
 		ReportRate: 10, ReportBurst: 50, Reporters: 65536, MaxBadPEReports: 3,
 		RemovalShare: 0.5, RemovalWindow: time.Minute, RemovalFloor: 10,
+		HoldBack: time.Minute, HoldBackShare: 1, Tombstone: 10 * time.Minute, Tombstones: 1000000,
 		Dials: 256, TablePage: 16384, PoolLabels: 100, Watchers: 64,
 	}
 }
@@ -350,6 +365,10 @@ func (l Limits) withDefaults(d Limits) Limits {
 	setDefault(&l.MaxBadPEReports, d.MaxBadPEReports)
 	setDefault(&l.RemovalShare, d.RemovalShare)
 	setDefault(&l.RemovalWindow, d.RemovalWindow)
+	setDefault(&l.HoldBack, d.HoldBack)
+	setDefault(&l.HoldBackShare, d.HoldBackShare)
+	setDefault(&l.Tombstone, d.Tombstone)
+	setDefault(&l.Tombstones, d.Tombstones)
 	setDefault(&l.RemovalFloor, d.RemovalFloor)
 	setDefault(&l.Dials, d.Dials)
 	setDefault(&l.TablePage, d.TablePage)
@@ -404,6 +423,8 @@ func (c Config) Validate() error {
 		{"idle time-out", c.Timers.Idle, time.Millisecond, 30 * 24 * time.Hour},
 		{"stop time-out", c.Timers.Stop, time.Millisecond, time.Hour},
 		{"removal window", c.Limits.RemovalWindow, time.Second, 24 * time.Hour},
+		{"hold-back", c.Limits.HoldBack, time.Millisecond, 24 * time.Hour},
+		{"tombstone life", c.Limits.Tombstone, time.Second, 30 * 24 * time.Hour},
 	} {
 		check(d.value >= d.min && d.value <= d.max, "%s %v is not between %v and %v", d.name, d.value, d.min, d.max)
 	}
@@ -422,6 +443,7 @@ func (c Config) Validate() error {
 		{"inbox", l.Inbox, 1, 1 << 20},
 		{"send queue", l.SendQueue, 1, 1 << 16},
 		{"elements", l.Elements, 1, 1 << 30},
+		{"tombstones", l.Tombstones, 1, 1 << 30},
 		{"pools", l.Pools, 1, 1 << 30},
 		{"elements per client", l.ElementsPerClient, 1, 1 << 30},
 		{"pools per client", l.PoolsPerClient, 1, 1 << 30},
@@ -442,6 +464,11 @@ func (c Config) Validate() error {
 		check(n.value >= n.min && n.value <= n.max, "%s %d is not between %d and %d", n.name, n.value, n.min, n.max)
 	}
 	check(l.ReportRate > 0, "report rate %v is not positive", l.ReportRate)
+	check(l.HoldBackShare > 0 && l.HoldBackShare <= 1, "hold-back share %v is not between 0 and 1", l.HoldBackShare)
+	if c.Ring.On() {
+		found := time.Duration(float64(k.Interval)*(1+k.Spread)) + time.Duration(k.Misses)*k.Timeout
+		check(l.Tombstone > found+l.HoldBack, "tombstone life %v is not more than the %v that it may take to find a dead element and the %v for which it is held back", l.Tombstone, found, l.HoldBack)
+	}
 	check(l.RemovalShare > 0 && l.RemovalShare <= 1, "removal share %v is not between 0 and 1", l.RemovalShare)
 	for t, n := range l.Results {
 		check(n > 0, "results for policy %#08x: %d is not positive", uint32(t), n)

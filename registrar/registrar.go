@@ -125,6 +125,8 @@ func New(cfg Config) (*Registrar, error) {
 		MaxElementSize:  l.ElementSize,
 		MaxBadPEReports: l.MaxBadPEReports,
 		RemovalWindow:   l.RemovalWindow, RemovalFloor: l.RemovalFloor, RemovalShare: l.RemovalShare,
+		HoldBack: l.HoldBack, HoldBackShare: l.HoldBackShare,
+		Tombstone: l.Tombstone, MaxTombstones: l.Tombstones,
 		ResultLimits: l.Results,
 	})
 	r.metrics.watch(r.space)
@@ -618,6 +620,8 @@ func (r *Registrar) reload(cfg Config) error {
 		a.ElementSize == b.ElementSize &&
 		a.MaxBadPEReports == b.MaxBadPEReports && a.RemovalShare == b.RemovalShare &&
 		a.RemovalWindow == b.RemovalWindow && a.RemovalFloor == b.RemovalFloor &&
+		a.HoldBack == b.HoldBack && a.HoldBackShare == b.HoldBackShare &&
+		a.Tombstone == b.Tombstone && a.Tombstones == b.Tombstones &&
 		fmt.Sprint(a.Results) == fmt.Sprint(b.Results))
 	fixed("inbox, pool labels and watchers", a.Inbox == b.Inbox && a.PoolLabels == b.PoolLabels && a.Watchers == b.Watchers)
 	fixed("message size", a.MessageSize == b.MessageSize) // the listeners have it

@@ -103,6 +103,7 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 		{&c.Limits.Reporters, "limit-reporters", d.Reporters, "reporting addresses that are remembered"},
 		{&c.Limits.MaxBadPEReports, "max-bad-pe-reports", d.MaxBadPEReports, "reporters beyond which an element is removed although it answers"},
 		{&c.Limits.RemovalFloor, "removal-floor", d.RemovalFloor, "elements of a pool that may always be removed within --removal-window"},
+		{&c.Limits.Tombstones, "limit-tombstones", d.Tombstones, "removals that are remembered"},
 		{&c.Limits.Dials, "limit-dials", d.Dials, "connections to elements that are set up at a time"},
 		{&c.Limits.PoolLabels, "limit-pool-labels", d.PoolLabels, "pools that metrics name"},
 		{&c.Limits.Watchers, "limit-watchers", d.Watchers, "event streams of the HTTP interface"},
@@ -112,6 +113,9 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.Limits.ReportRate, "limit-report-rate", d.ReportRate, "unreachable reports of one address per second")
 	fs.Float64Var(&c.Limits.RemovalShare, "removal-share", d.RemovalShare, "share of a pool that may be removed unattended within --removal-window; elements beyond it are marked suspect and kept; 1 sets no limit")
 	fs.DurationVar(&c.Limits.RemovalWindow, "removal-window", d.RemovalWindow, "see --removal-share")
+	fs.Float64Var(&c.Limits.HoldBackShare, "hold-back-share", d.HoldBackShare, "share of a pool that --hold-back keeps")
+	fs.DurationVar(&c.Limits.HoldBack, "hold-back", d.HoldBack, "time after the loss of registrars of the ring for which elements that do not answer are marked suspect and kept")
+	fs.DurationVar(&c.Limits.Tombstone, "tombstone-life", d.Tombstone, "time beyond its registration life for which an element's removal is remembered")
 	fs.StringSliceVar(&c.Results, "results", nil, "elements in an answer by policy, POLICY=N; repeatable (default: all that fit; 3 for wrr, wrand, rlu and with --compat rsplib)")
 }
 
