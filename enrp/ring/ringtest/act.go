@@ -1,6 +1,7 @@
 package ringtest
 
 import (
+	"slices"
 	"time"
 
 	"rserpool/enrp/ring"
@@ -74,6 +75,10 @@ func (w *world) act(a Action, heal time.Duration) {
 		lag := w.timers.HopTimeout * time.Duration(a.N) / 1000
 		n.lag += lag
 		undo(func() { n.lag -= lag })
+	case Large:
+		k := &w.links[a.A][a.B]
+		k.large = append(k.large, a.N)
+		undo(func() { k.large = slices.Delete(k.large, slices.Index(k.large, a.N), slices.Index(k.large, a.N)+1) })
 	case Storm:
 		w.storms += a.N
 		undo(func() { w.storms -= a.N })

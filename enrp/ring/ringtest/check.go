@@ -23,6 +23,8 @@ type checker struct {
 	fences    map[string]ring.Fence // highest of primary mode, and who has the lock
 	holders   map[string]*record
 	primary   bool
+	starving  time.Duration
+	calls     map[ring.ViewID]*ring.Call
 	limits    ring.Limits
 	cov       *Coverage
 	fail      func(check, format string, args ...any)
@@ -64,6 +66,9 @@ type record struct {
 	away     bool   // paused: what it believes is of no use
 	clash    bool
 	fresh    bool // the view was installed in this output
+	promised ring.ViewID
+	accepted uint64        // newest hop acknowledged in view, and when by the own clock
+	token    time.Duration // since
 }
 
 // viewRecord is what happened in one view.
@@ -108,7 +113,7 @@ type hopRecord struct {
 func newChecker(fail func(check, format string, args ...any), cov *Coverage) *checker {
 	return &checker{
 		index: map[proposalKey]int32{}, records: map[ring.Member]*record{}, views: map[ring.ViewID]*viewRecord{},
-		hops: map[hopKey]hopRecord{}, fences: map[string]ring.Fence{}, holders: map[string]*record{},
+		hops: map[hopKey]hopRecord{}, fences: map[string]ring.Fence{}, holders: map[string]*record{}, calls: map[ring.ViewID]*ring.Call{},
 		fail: fail, cov: cov,
 	}
 }
@@ -236,6 +241,9 @@ func (c *checker) install(r *record, e ring.Installed) {
 		if !slices.Equal(left, e.Left) {
 			c.fail("agree", "%s: %v have left, not %v", who, left, e.Left)
 		}
+		if e.Cause == ring.CauseMerge && len(left) > 0 {
+			c.fail("merge", "%s: the merge into %s drops %v", who, viewName(e.View.ID), left)
+		}
 		// Virtual synchrony.
 		if l, ok := r.view.next[e.View.ID]; !ok {
 			r.view.next[e.View.ID] = leaving{r.pos, r.self.Member}
@@ -262,6 +270,7 @@ func (c *checker) install(r *record, e ring.Installed) {
 	}
 	v.installed[r.self.Member] = mine
 	r.prev, r.view, r.pos, r.grants, r.endedOK, r.fresh = r.view, v, 0, 0, !e.Exchange, true
+	r.accepted = 0
 	c.cov.installed(r, e)
 }
 
@@ -419,6 +428,39 @@ func (c *checker) handled(r *record) {
 	}
 }
 
+// says checks a message that a member sends. clock is the member's own.
+func (c *checker) says(r *record, msg ring.Message, clock time.Duration) {
+	who := name(r.self.Member)
+	switch msg := msg.(type) {
+	case *ring.Token:
+		c.passes(r, msg)
+	case *ring.TokenAck:
+		if msg.View == r.view.id && msg.Hop > r.accepted {
+			r.accepted, r.token = msg.Hop, clock
+		}
+	case *ring.Call:
+		if msg.View.ID.Compare(r.promised) < 0 {
+			c.fail("promise", "%s calls %s, but has promised %s", who, viewName(msg.View.ID), viewName(r.promised))
+		}
+		r.promised = msg.View.ID
+		c.calls[msg.View.ID] = msg
+	case *ring.Promise:
+		if msg.View.Compare(r.promised) < 0 {
+			c.fail("promise", "%s promises %s, but has promised %s", who, viewName(msg.View), viewName(r.promised))
+		}
+		call := c.calls[msg.View]
+		if call == nil {
+			c.fail("promise", "%s promises %s, which nobody called", who, viewName(msg.View))
+			return
+		}
+		if call.Cause == ring.CauseStarved && call.Installed == r.view.id && call.Hop < r.accepted &&
+			r.promised.Compare(r.view.id) <= 0 && clock-r.token < c.starving {
+			c.fail("young", "%s promises %s, though it accepted hop %d %v ago, and the caller knows %d", who, viewName(msg.View), r.accepted, clock-r.token, call.Hop)
+		}
+		r.promised = msg.View
+	}
+}
+
 // passes checks a token that leaves a member.
 func (c *checker) passes(r *record, t *ring.Token) {
 	who := name(r.self.Member)
@@ -432,6 +474,9 @@ func (c *checker) passes(r *record, t *ring.Token) {
 		return
 	}
 	c.hops[key] = now
+	if t.View.Compare(r.promised) < 0 {
+		c.fail("promise", "%s passes hop %d of %s, but has promised %s", who, t.Hop, viewName(t.View), viewName(r.promised))
+	}
 	if r.prev != nil && t.View == r.prev.id && r.fresh {
 		return // made before the install in the same call
 	}

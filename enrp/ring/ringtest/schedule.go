@@ -23,7 +23,7 @@ type Schedule struct {
 	Actions []Action
 	// Heal is when all faults but Standing end.
 	Heal time.Duration
-	// Standing is a one-way link that goes on after Heal: from, to. Equal: none.
+	// Standing is a link whose fault goes on after Heal: from, to. Equal: none.
 	Standing [2]int
 }
 
@@ -53,13 +53,14 @@ const (
 	Split                     // members in the bits of N from the others
 	Slow                      // A sees all late by N thousandths of HopTimeout
 	Full                      // the driver's queue from A to B is full
+	Large                     // messages of more than N octets from A to B are lost
 	Storm                     // N in 1,000 messages are lost
 	Hint                      // A hears that the connection to B fell, which is not so
 	Trap                      // waits for message N, then does B to A
 	actionKinds
 )
 
-var actionNames = [actionKinds]string{"propose", "lock", "unlock", "leave", "crash", "pause", "jump", "cut", "deaf", "mute", "split", "slow", "full", "storm", "hint", "trap"}
+var actionNames = [actionKinds]string{"propose", "lock", "unlock", "leave", "crash", "pause", "jump", "cut", "deaf", "mute", "split", "slow", "full", "large", "storm", "hint", "trap"}
 
 // Fault reports whether the action is a fault rather than use.
 func (k ActionKind) Fault() bool { return k >= Leave }
@@ -122,6 +123,9 @@ const (
 var deedNames = [deeds]string{"crash", "lose", "pause", "mute", "deafen", "lose it and crash"}
 var victimNames = [victims]string{"sender", "receiver", "coordinator"}
 
+// forever is how long a standing fault lasts, unless all is mended.
+const forever = time.Hour
+
 func letter(i int) string { return string(rune('a' + i)) }
 
 // String describes the action as traces do.
@@ -146,6 +150,8 @@ func (a Action) String() string {
 				b.WriteString(letter(i))
 			}
 		}
+	case Large:
+		fmt.Fprintf(&b, " %s>%s over %d", letter(a.A), letter(a.B), a.N)
 	case Slow:
 		fmt.Fprintf(&b, " %s %d/1000", letter(a.A), a.N)
 	case Storm:
@@ -173,7 +179,7 @@ func (s Schedule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d, profile %s, %d members, primary %v, heal at %v, network %+v, limits %+v", s.Seed, s.Profile, s.Members, s.Primary, s.Heal, s.Network, s.Limits)
 	if s.Standing[0] != s.Standing[1] {
-		fmt.Fprintf(&b, ", %s>%s stays cut", letter(s.Standing[0]), letter(s.Standing[1]))
+		fmt.Fprintf(&b, ", %s>%s stays as it is", letter(s.Standing[0]), letter(s.Standing[1]))
 	}
 	for _, a := range s.Actions {
 		fmt.Fprintf(&b, "\n  %v", a)
@@ -316,7 +322,7 @@ func (m *maker) useLocks(n int) {
 func (m *maker) anyFault() {
 	a, b := m.pair()
 	f := Action{At: m.at(), A: a, B: b, Silent: m.r.IntN(2) == 0}
-	switch m.r.IntN(13) {
+	switch m.r.IntN(14) {
 	case 0, 1:
 		f.Kind, f.N, f.For = Crash, m.r.IntN(crashPoints), m.span(1, 200)
 	case 2:
@@ -339,6 +345,8 @@ func (m *maker) anyFault() {
 		f.Kind, f.N, f.For = Storm, 50+m.r.IntN(500), m.span(5, 60)
 	case 12:
 		f.Kind = Hint
+	case 13:
+		f.Kind, f.N, f.For = Large, 30+m.r.IntN(200), m.span(5, 150)
 	}
 	m.add(f)
 }
@@ -408,7 +416,11 @@ func (m *maker) standing() {
 	m.atLeast(2)
 	a, b := m.pair()
 	m.Standing = [2]int{a, b}
-	m.add(Action{At: m.span(100, 300), Kind: Cut, A: a, B: b, For: m.Heal, Silent: m.r.IntN(2) == 0})
+	f := Action{At: m.span(100, 300), Kind: Cut, A: a, B: b, For: forever, Silent: m.r.IntN(2) == 0}
+	if m.r.IntN(2) == 0 {
+		f.Kind, f.N = Large, 40+m.r.IntN(160)
+	}
+	m.add(f)
 	m.times(2, 4, m.anyFault)
 }
 

@@ -48,6 +48,9 @@ type Result struct {
 	Steps, Actions, Faults int
 	// Settle is how long after the last fault all was well again.
 	Settle time.Duration
+	// Swing is how many views each member installed in the second half of the
+	// time in which a link stayed broken, on average.
+	Swing float64
 }
 
 // Violation is a promise that was not kept.
@@ -81,7 +84,7 @@ func RunSchedule(s Schedule, opt Options) Result {
 			r.Faults++
 		}
 		heal := s.Heal
-		if a.Kind == Cut && s.Standing == [2]int{a.A, a.B} && s.Standing[0] != s.Standing[1] {
+		if (a.Kind == Cut || a.Kind == Large) && a.For == forever && s.Standing == [2]int{a.A, a.B} && s.Standing[0] != s.Standing[1] {
 			heal = s.Heal + standing(s.Timers)
 		}
 		w.after(a.At, func() { w.act(a, heal) })
@@ -94,6 +97,7 @@ func RunSchedule(s Schedule, opt Options) Result {
 	}
 	r.Settle = w.settle()
 	w.finish()
+	r.Swing = w.swing
 	r.Coverage, r.Steps = w.coverage(), w.steps
 	if w.err != nil {
 		r.Err = w.err
@@ -113,6 +117,7 @@ func (w *world) stand(s Schedule) {
 	w.run(s.Heal + window)
 	// A member that is forgiven may come and go once in each FlapWindow.
 	limit := uint64(s.Members) * uint64(2*(window/2/s.Timers.FlapWindow+1))
+	w.swing = float64(w.cov.ViewChanges-before) / float64(s.Members)
 	if got := w.cov.ViewChanges - before; got > limit {
 		w.fail("swing", "%d installs within %v under a standing one-way link, more than %d", got, window/2, limit)
 	}

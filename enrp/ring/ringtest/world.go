@@ -43,6 +43,7 @@ type world struct {
 	// stillAt and ticks find a machine that wants to be called without end.
 	stillAt time.Duration
 	ticks   int
+	swing   float64
 	buf     []byte
 }
 
@@ -83,9 +84,9 @@ type message struct {
 
 // link is the way from one node to another.
 type link struct {
-	cuts    int
-	last    time.Duration // arrival of the latest message, for streams
-	waiting int
+	cuts  int
+	last  time.Duration // arrival of the latest message, for streams
+	large []int         // longer messages are lost
 }
 
 func newWorld(members int, timers ring.Timers, limits ring.Limits, primary bool, net Network, seed uint64, opt Options) *world {
@@ -94,7 +95,7 @@ func newWorld(members int, timers ring.Timers, limits ring.Limits, primary bool,
 		rng: rand.New(rand.NewPCG(seed, 2)),
 	}
 	w.check = newChecker(w.fail, &w.cov)
-	w.check.primary, w.check.limits = primary, limits
+	w.check.primary, w.check.limits, w.check.starving = primary, limits, timers.Starving()
 	if w.opt.NewApp == nil {
 		w.opt.NewApp = newSet
 	}
@@ -452,9 +453,7 @@ func (w *world) send(l *life, env ring.Envelope) {
 		return
 	}
 	to := int(env.To.ID) - 1
-	if t, ok := msg.(*ring.Token); ok {
-		w.check.passes(l.record, t)
-	}
+	w.check.says(l.record, msg, w.now+l.node.offset)
 	if call, ok := msg.(*ring.Call); ok {
 		w.countCall(l, call)
 	}
@@ -489,7 +488,8 @@ func (w *world) send(l *life, env ring.Envelope) {
 // transmit is the network.
 func (w *world) transmit(m message) {
 	k := &w.links[m.from][m.to]
-	if k.cuts > 0 || w.rng.IntN(1000) < w.net.Loss+w.storms {
+	tooLarge := slices.ContainsFunc(k.large, func(limit int) bool { return len(m.data) > limit })
+	if k.cuts > 0 || tooLarge || w.rng.IntN(1000) < w.net.Loss+w.storms {
 		w.printf("  lost")
 		return
 	}
