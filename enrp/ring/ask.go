@@ -239,14 +239,18 @@ func (m *Machine) decide() {
 			}
 		}
 	}
-	if a.cause == CauseNoAck && m.passing != nil && m.passing.resumed < 2 {
+	if a.cause == CauseNoAck && m.passing != nil {
 		if p := a.answers[m.passing.to.Member]; p != nil && p.View.ID == m.view.ID && p.Promised == m.view.ID {
-			// It is alive: once more.
-			m.ask = nil
-			m.passing.resumed++
-			m.passing.until = m.now.Add(m.cfg.Timers.HopTimeout)
-			m.resend(false)
-			return
+			if m.passing.resumed < 2 {
+				// It is alive: once more.
+				m.ask = nil
+				m.passing.resumed++
+				m.passing.until = m.now.Add(m.cfg.Timers.HopTimeout)
+				m.resend(false)
+				return
+			}
+			// It answers, and yet can't take the token: as good as dead.
+			list = slices.DeleteFunc(list, func(n Node) bool { return n.Member == m.passing.to.Member })
 		}
 	}
 	m.startCall(a.cause, m.order(list))

@@ -1,6 +1,10 @@
 package ring
 
-import "time"
+import (
+	"time"
+
+	"rserpool/enrp/ring/internal/fault"
+)
 
 // steadiness remembers, for each identifier, how it dropped out of views without
 // leaving.
@@ -41,6 +45,9 @@ func (s steadiness) dropped(id NodeID, now time.Time, t Timers) {
 // members of its own view aside.
 func (m *Machine) holdOff(nodes []Node) time.Duration {
 	var wait time.Duration
+	if m.faults.Has(fault.HoldOffIgnored) {
+		return 0
+	}
 	for _, n := range nodes {
 		if d, ok := m.steady[n.ID]; ok && m.index(&m.view, n.Member) < 0 {
 			wait = max(wait, d.until.Sub(m.now))

@@ -73,6 +73,8 @@ const (
 	OneWayNeighbours
 	// UnboundedVisit: a member adds all that it has.
 	UnboundedVisit
+	// HoldOffIgnored: unsteady members are merged at once.
+	HoldOffIgnored
 
 	end
 )
@@ -119,4 +121,5 @@ var names = map[Set]string{
 	MinorityGrants:                  "MinorityGrants",
 	OneWayNeighbours:                "OneWayNeighbours",
 	UnboundedVisit:                  "UnboundedVisit",
+	HoldOffIgnored:                  "HoldOffIgnored",
 }
