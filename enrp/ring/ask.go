@@ -240,7 +240,7 @@ func (m *Machine) decide() {
 		}
 	}
 	if a.cause == CauseNoAck && m.passing != nil {
-		if p := a.answers[m.passing.to.Member]; p != nil && p.View.ID == m.view.ID && p.Promised == m.view.ID {
+		if p := a.answers[m.passing.to.Member]; p != nil && p.Promised == m.view.ID {
 			if m.passing.resumed < 2 {
 				// It is alive: once more.
 				m.ask = nil

@@ -144,8 +144,14 @@ func (m *Machine) callExpired() {
 	m.failed++
 	cause := c.cause
 	if cause == CauseMerge {
-		// Those who promised can't go back; the merge itself comes again by probing.
+		// Those who promised can't go back; the merge itself comes again by
+		// probing, and not too soon.
 		cause = CauseNoAck
+		for _, n := range c.view.Members {
+			if c.promises[n.Member] == nil {
+				m.steady.dropped(n.ID, m.now, m.cfg.Timers)
+			}
+		}
 	}
 	m.startAsk(cause, m.everybody(c.view.Members), nil)
 }
