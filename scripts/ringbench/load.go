@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -207,11 +206,13 @@ func (l *load) sendMax(ctx context.Context) error {
 }
 
 // sendRate sends what is due. Each message counts from when it was due, not from
-// when it went out late. Go's timers have steps of a millisecond in a process that
-// sleeps, too coarse for this: a thread sleeps in the kernel instead.
+// when it went out late.
 func (l *load) sendRate(ctx context.Context) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	timer, err := newAlarm()
+	if err != nil {
+		return err
+	}
+	defer timer.close()
 	start := time.Now()
 	dueAt := func(number uint64) time.Time {
 		return start.Add(time.Duration(float64(number) / l.rate * float64(time.Second)))
@@ -232,8 +233,9 @@ func (l *load) sendRate(ctx context.Context) error {
 			return err
 		}
 		if wait = min(wait, 100*time.Millisecond); wait > 0 {
-			ts := syscall.NsecToTimespec(int64(wait))
-			_ = syscall.Nanosleep(&ts, nil) // a signal ends it early
+			if err := timer.sleep(wait); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -17,6 +17,8 @@ import (
 const (
 	// acceptPause keeps a listener that has nothing but errors from spinning.
 	acceptPause = 50 * time.Millisecond
+	// dialTimeout is how long an attempt waits at least, unless others follow.
+	dialTimeout = time.Second
 	// maxPerName bounds the addresses taken from one name.
 	maxPerName = 64
 	// lookUpTimeout bounds one round of looking up names.
@@ -82,7 +84,7 @@ func (g *Group) dialOne(e transport.Endpoint, timeout time.Duration) (*conn, err
 }
 
 // longestDial is how long an attempt waits for a connection.
-func (p *peers) longestDial() time.Duration { return 2 * p.g.cfg.Timers.ProbeInterval }
+func (p *peers) longestDial() time.Duration { return max(2*p.g.cfg.Timers.ProbeInterval, dialTimeout) }
 
 // accept takes connections from a listener until it is closed.
 func (g *Group) accept(l transport.Listener) {

@@ -116,11 +116,9 @@ func (p *peers) peer(n ring.Node, now time.Time) *peer {
 // send queues a message on the member's connection, and opens one if need be.
 func (p *peers) send(e *ring.Envelope) {
 	now := time.Now()
-	m := p.members[e.To.Member]
-	if m == nil || m.node.Contact == "" || len(m.conns) == 0 {
-		if m = p.peer(e.To, now); m == nil {
-			return
-		}
+	m := p.peer(e.To, now)
+	if m == nil {
+		return
 	}
 	if e.Redial && now.Sub(m.redialed) >= p.g.cfg.Timers.HopRetry {
 		m.redialed = now
@@ -135,7 +133,6 @@ func (p *peers) send(e *ring.Envelope) {
 		p.unsent(err)
 		return
 	}
-	m.used = now
 	if len(m.queued) > p.g.cfg.SendQueue || !m.dial.running && !p.dialMember(m, now) {
 		m.dropped++
 		return

@@ -27,7 +27,7 @@ type Handler interface {
 	Handle(events []ring.Event)
 }
 
-// ErrNotRunning: the group was not started, or has ended.
+// ErrNotRunning says that the group was not started, or has ended.
 var ErrNotRunning = errors.New("ringnet: not running")
 
 // Group is one member of a ring at work. Its methods may be called concurrently.
