@@ -9,6 +9,7 @@ import (
 
 	"rserpool/asap"
 	"rserpool/asap/param"
+	"rserpool/asap/transport"
 )
 
 // These scenes run on a real ring, in virtual time.
@@ -288,5 +289,85 @@ func TestElementThatRegistersElsewhereIsForgotten(t *testing.T) {
 				<-done
 			}
 		})
+	})
+}
+
+// via returns the latest connection that a registrar has opened.
+func (p *peer) via() transport.Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.incoming[len(p.incoming)-1]
+}
+
+func TestElementThatWasTakenOverDeregistersThere(t *testing.T) {
+	inRing(t, 2, false, func(w *ringWorld) {
+		w.startAll()
+		p := w.members[0].element()
+		p.join(pool, p.element(1))
+		w.members[0].kill()
+		w.until("confirmed", 5*time.Second, func() bool { return w.homes()[w.members[1].id] == 1 })
+		p.take()
+		conn := p.via()
+		p.sendOn(conn, &asap.Deregistration{Handle: pool, ID: 1})
+		w.after(100 * time.Millisecond)
+		one[*asap.DeregistrationResponse](p)
+		w.wantKnown(pool)
+		// Nobody needs the connection any more.
+		w.after(time.Minute)
+		if n := w.members[1].r.census.len(); n > 0 {
+			t.Errorf("%d connections are left", n)
+		}
+	})
+}
+
+// Its machine may be on the other side, not dead.
+func TestElementThatDiesWithItsHomeIsHeldBack(t *testing.T) {
+	inRing(t, 2, false, func(w *ringWorld) {
+		w.startAll()
+		p, q := w.members[0].element(), w.members[1].element()
+		p.join(pool, p.element(1))
+		q.join(pool, q.element(2))
+		w.net.Kill("host1")
+		w.members[0].kill()
+		r := w.members[1].r
+		suspect := func() bool { e := r.space.Get(pool, 1); return e != nil && e.Suspect && !e.Held.IsZero() }
+		w.until("held back", 5*time.Second, suspect)
+		u := w.members[1].user()
+		if got := ids(u.resolve(pool).Elements); !slices.Equal(got, []param.PEID{2}) {
+			t.Errorf("users are told %v", got)
+		}
+		w.after(50 * time.Second)
+		if !suspect() {
+			t.Error("removed too soon")
+		}
+		w.after(90 * time.Second)
+		if r.space.Get(pool, 1) != nil {
+			t.Error("it is kept for ever")
+		}
+	})
+}
+
+func TestRegistrationDuringTheMergeIsAnsweredAfterIt(t *testing.T) {
+	inRing(t, 2, true, func(w *ringWorld) {
+		one, two := w.members[0], w.members[1]
+		for _, m := range w.members {
+			m.start()
+		}
+		w.until("both serve alone", time.Minute, func() bool { return one.r.ready.Load() && two.r.ready.Load() })
+		p := one.element()
+		p.answerFor(pool, 1)
+		w.meet(one, two)
+		w.fake.do(func() { w.fake.set(func() { w.fake.held = true }) })
+		synctest.Wait()
+		p.say(&asap.Registration{Handle: pool, Element: p.element(1)})
+		p.say(&asap.Deregistration{Handle: pool, ID: 7})
+		w.after(10 * time.Second)
+		p.silence()
+		w.fake.set(func() { w.fake.held = false })
+		synctest.Wait()
+		if got := p.heard(); len(got) != 2 {
+			t.Errorf("answers %v", got)
+		}
+		w.wantKnown(pool, 1)
 	})
 }
