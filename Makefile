@@ -1,5 +1,5 @@
 # Each target is one script, which can also be run alone.
-.PHONY: all build test lint demo lab bench chaos fuzz requirements docs clean
+.PHONY: all build test lint demo lab sim bench chaos fuzz requirements docs clean
 
 all: build
 
@@ -8,6 +8,8 @@ test:         ; scripts/test.sh
 lint:         ; scripts/lint.sh
 demo:         ; scripts/demo.sh
 lab:          ; scripts/lab.sh
+sim:          ; scripts/sim.sh
+model:        ; scripts/model.sh
 bench:        ; scripts/bench.sh
 chaos:        ; scripts/chaos.sh
 fuzz:         ; scripts/fuzz.sh
