@@ -98,9 +98,10 @@ func (r *Registrar) open() {
 	}
 	r.post(func(time.Time) {
 		r.announcer.listeners = opened
-		r.owner.serving = true
-		r.ready.Store(!r.owner.leaving)
-		r.cfg.Log.Info("elements and users are served")
+		if !r.owner.leaving {
+			r.owner.serving = true
+			r.serve()
+		}
 	})
 }
 

@@ -76,6 +76,7 @@ type Registrar struct {
 	asap      param.Transport         // where this registrar speaks ASAP; likewise
 	looping   atomic.Bool             // the owner loop takes work
 	ready     atomic.Bool             // and elements and users are served
+	serving   chan struct{}           // closed when they are for the first time
 	unsure    atomic.Bool             // what is not known here may be known to others
 
 	subscribed atomic.Int64 // subscriptions, for the admin API
@@ -105,6 +106,7 @@ func New(cfg Config) (*Registrar, error) {
 		reports:  newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters),
 		files:    openFiles(),
 		failed:   make(chan error, 1),
+		serving:  make(chan struct{}),
 		newGroup: func(cfg ringnet.Config) (ringGroup, error) { return ringnet.New(cfg) },
 	}
 	r.shown.feed = r.feed
@@ -245,7 +247,7 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 	}
 	r.looping.Store(true)
 	if r.ring == nil {
-		r.ready.Store(true)
+		r.serve()
 	}
 	return nil
 }
@@ -359,6 +361,16 @@ type Address struct {
 	Network  string // "sctp", "tcp" or "mem"
 	Addrs    []netip.AddrPort
 }
+
+// serve notes that elements and users are served from now on.
+func (r *Registrar) serve() {
+	r.ready.Store(true)
+	close(r.serving)
+}
+
+// Serving is closed when elements and users are served: at the end of Start or, in
+// a ring, when the registrar knows what the other members know.
+func (r *Registrar) Serving() <-chan struct{} { return r.serving }
 
 // Addrs returns where the registrar listens.
 func (r *Registrar) Addrs() []Address {

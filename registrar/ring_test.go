@@ -440,3 +440,34 @@ func (p *peer) try(to netip.AddrPort) {
 	p.conn = c
 	p.group.Go(func() { p.receive(c) })
 }
+
+func TestJoiningRegistrarIsNotAnnounced(t *testing.T) {
+	inRing(t, 1, true, func(w *ringWorld) {
+		m := w.members[0]
+		w.change = append(w.change, func(c *Config) {
+			c.Announce = []func(context.Context) (transport.Announcer, error){
+				func(context.Context) (transport.Announcer, error) { return w.net.Host(m.machine).Announcer(group) },
+			}
+		})
+		m.start()
+		if got := w.hear(m.id, 2*time.Second); len(got) > 0 {
+			t.Errorf("%d announcements before it serves", len(got))
+		}
+		select {
+		case <-m.r.Serving():
+			t.Error("it says that it serves")
+		default:
+		}
+		<-m.r.Serving()
+		got := w.hear(m.id, 3*time.Second)
+		if len(got) < 2 {
+			t.Fatalf("%d announcements in 3 s", len(got))
+		}
+		if a := got[0].Transports; len(a) != 1 || a[0].Port != asapAddr.Port() {
+			t.Errorf("announced %+v", a)
+		}
+	}, ringConfig(func(c *RingConfig) {
+		c.JoinWait = 5 * time.Second
+		c.Peers = []transport.Endpoint{{Network: transport.Mem, Hosts: []string{"192.0.2.199"}, Port: ringPort}}
+	}))
+}

@@ -89,8 +89,7 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	if err := r.Start(ctx); err != nil {
 		return err
 	}
-	log.WithField("registrar", r.ID()).Info("serving")
-	notify(log, daemon.SdNotifyReady)
+	serving := r.Serving()
 
 	again := func() error {
 		notify(log, daemon.SdNotifyReloading)
@@ -115,6 +114,10 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	}
 	for {
 		select {
+		case <-serving:
+			serving = nil
+			log.WithField("registrar", r.ID()).Info("serving")
+			notify(log, daemon.SdNotifyReady)
 		case <-hangups:
 			// The error was logged; the old configuration goes on.
 			_ = again()
