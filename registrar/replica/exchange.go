@@ -2,7 +2,6 @@ package replica
 
 import (
 	"iter"
-	"maps"
 	"slices"
 
 	"rserpool/enrp/ring"
@@ -10,13 +9,19 @@ import (
 	"rserpool/registrar/replica/internal/fault"
 )
 
-// Bounds of an exchange.
+// bounds are those of an exchange. All members must have the same.
+type bounds struct {
+	chunk  int // octets of items in a message; one item is always allowed
+	window int // own messages under way
+	scan   int // items looked at before other work gets its turn
+	merge  int // items merged before it does
+}
+
+var standard = bounds{chunk: 64 << 10, window: 4, scan: 20_000, merge: 2_000}
+
 const (
-	chunkSize   = 64 << 10 // octets of items in a message; one item is always allowed
-	chunkWindow = 4        // own messages under way
-	scanBatch   = 20_000   // items looked at before other work gets its turn
-	maxTallies  = 1 << 16  // elements that are compared for the report
-	maxReported = 1000     // entries of a report
+	maxTallies  = 1 << 16 // elements that are compared for the report
+	maxReported = 1000    // entries of a report
 )
 
 // exchange brings members that may know different things to the same state. As of
@@ -30,12 +35,18 @@ const (
 //
 // At END every member takes what is better than its own (handlespace.Item.Beats): the
 // same everywhere. Commands that are ordered meanwhile wait until then, so what a
-// member sends is what it said hello with. A member that has never been synced serves
-// nobody, and takes what it gets at once.
+// member sends is what it said hello with.
+//
+// To take over much takes time, for which a ring does not wait. So a member that has
+// never been synced, and serves nobody, takes what it gets at once; and if there were
+// many items, each member takes them piece by piece after the last part, and says when
+// it is done, before END. An exchange that is interrupted then leaves some members
+// with a part of what is better, which does no harm.
 //
 // Which members agree is told by the digests, not by the views they come from: that
 // holds for members that were parted during an exchange, too.
 type exchange struct {
+	bounds  bounds
 	view    ring.View
 	self    int
 	origins []ring.Origin // in the order of the view
@@ -49,16 +60,21 @@ type exchange struct {
 	sides   [handlespace.Ranges]int  // synced members that differ from each other
 	lowest  [handlespace.Ranges]bool // this member among those that agree with it
 	waiting []bool                   // by member: its last part is to come
+	items   int                      // in all parts
+	merging []bool                   // by member: it is not done with many items; nil: they are few
 
 	sending  bool
 	cursor   handlespace.Cursor
 	part     []byte // being filled
 	inFlight int
 
-	best    map[handlespace.Key]handlespace.Item // than what this member knows
-	pools   map[handlespace.Key]handlespace.Item
+	pools   []handlespace.Item      // of others
+	better  []handlespace.Item      // than what this member knows
+	places  map[handlespace.Key]int // in better
 	tallies map[handlespace.Key]*tally
 	omitted int
+	merged  int  // of better
+	told    bool // that all of it is
 }
 
 // tally compares what sides know of an element.
@@ -68,16 +84,15 @@ type tally struct {
 	sides int               // that have something
 }
 
-func newExchange(space *handlespace.Space, e *ring.Installed, self ring.Member) *exchange {
+func newExchange(cfg *Config, e *ring.Installed) *exchange {
 	n := len(e.View.Members)
 	x := &exchange{
-		view: e.View, self: e.View.Index(self), origins: e.Origins, marks: space.Marks(),
+		bounds: cfg.bounds, view: e.View, self: e.View.Index(cfg.Self), origins: e.Origins, marks: cfg.Space.Marks(),
 		digests: make([]*handlespace.Digest, n), waiting: make([]bool, n), missing: n,
-		best:    make(map[handlespace.Key]handlespace.Item),
-		pools:   make(map[handlespace.Key]handlespace.Item),
+		places:  make(map[handlespace.Key]int),
 		tallies: make(map[handlespace.Key]*tally),
 	}
-	digest := space.Digest()
+	digest := cfg.Space.Digest()
 	x.digests[x.self] = &digest
 	if n == 1 {
 		x.missing = 0
@@ -118,6 +133,12 @@ func (x *exchange) take(r *Replica, from ring.Member, m *message, octets int) {
 		}
 		return
 	}
+	if m.done {
+		if x.merging != nil {
+			x.merging[i] = false
+		}
+		return
+	}
 	if x.missing > 0 || !x.waiting[i] {
 		return
 	}
@@ -125,7 +146,11 @@ func (x *exchange) take(r *Replica, from ring.Member, m *message, octets int) {
 		x.inFlight--
 	}
 	x.waiting[i] = !m.last
+	x.items += len(m.items)
 	x.collect(r, i, m.items)
+	if x.collected() && x.items > x.bounds.merge {
+		x.merging = slices.Repeat([]bool{true}, len(x.waiting))
+	}
 }
 
 // plan finds out where members differ and who has something to send.
@@ -161,23 +186,41 @@ func (x *exchange) agree(i, j, at int) bool {
 	return a.Entries[at] == b.Entries[at] && a.Tombstones[at] == b.Tombstones[at]
 }
 
-// complete reports whether everything was delivered.
-func (x *exchange) complete() bool { return x.missing == 0 && !slices.Contains(x.waiting, true) }
+// collected reports whether all parts were delivered, complete whether END is all
+// that is missing.
+func (x *exchange) collected() bool { return x.missing == 0 && !slices.Contains(x.waiting, true) }
+func (x *exchange) complete() bool  { return x.collected() && !slices.Contains(x.merging, true) }
 
-// scanning reports whether there is more to send at once.
-func (x *exchange) scanning() bool { return x.sending && x.inFlight < chunkWindow }
+// scanning reports whether there is more to send at once, busy whether there is more
+// to do without waiting for others.
+func (x *exchange) scanning() bool { return x.sending && x.inFlight < x.bounds.window }
+func (x *exchange) busy() bool     { return x.scanning() || x.merging != nil && x.merged < len(x.better) }
+
+// mergeSome merges a part of many items, and returns the message that all are done.
+func (x *exchange) mergeSome(r *Replica) (done []byte) {
+	if x.merging == nil || x.told {
+		return nil
+	}
+	n := min(x.merged+x.bounds.merge, len(x.better))
+	r.apply(0, handlespace.Merge{Items: append(x.pools, x.better[x.merged:n]...)})
+	x.merged, x.pools = n, nil
+	if x.told = n == len(x.better); !x.told {
+		return nil
+	}
+	return encodeDone(x.view.ID)
+}
 
 // next returns the messages that are to be sent now.
 func (x *exchange) next(space *handlespace.Space, faults fault.Set) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		for looked := 0; x.scanning() && looked < scanBatch; {
+		for looked := 0; x.scanning() && looked < x.bounds.scan; {
 			space.Scan(&x.cursor, func(item handlespace.Item) bool {
 				if looked++; x.mine(&item, faults) {
 					x.part = appendItem(x.part, &item)
 				}
-				return len(x.part) < chunkSize && looked < scanBatch
+				return len(x.part) < x.bounds.chunk && looked < x.bounds.scan
 			})
-			if !x.cursor.Done && len(x.part) < chunkSize {
+			if !x.cursor.Done && len(x.part) < x.bounds.chunk {
 				return
 			}
 			x.sending = !x.cursor.Done
@@ -212,7 +255,7 @@ func (x *exchange) mine(item *handlespace.Item, faults fault.Set) bool {
 
 // collect takes what member i knows.
 func (x *exchange) collect(r *Replica, i int, items []handlespace.Item) {
-	var better []handlespace.Item
+	var fresh []handlespace.Item
 	for _, item := range items {
 		key := item.Key()
 		at := key.Range()
@@ -221,23 +264,20 @@ func (x *exchange) collect(r *Replica, i int, items []handlespace.Item) {
 			continue
 		}
 		if x.fresh() {
-			better = append(better, item)
+			fresh = append(fresh, item)
 		} else if item.Pool != nil {
-			if best, ok := x.pools[key]; !ok || item.Beats(&best) {
-				x.pools[key] = item
+			x.pools = append(x.pools, item)
+		} else if at, ok := x.places[key]; ok {
+			if item.Beats(&x.better[at]) && !smaller(r, &item, &x.better[at]) {
+				x.better[at] = item
 			}
-		} else {
-			mine, ok := r.cfg.Space.Find(key)
-			if best, found := x.best[key]; found {
-				mine, ok = best, true
-			}
-			if !ok || item.Beats(&mine) && !smaller(r, &item, &mine) {
-				x.best[key] = item
-			}
+		} else if mine, ok := r.cfg.Space.Find(key); !ok || item.Beats(&mine) && !smaller(r, &item, &mine) {
+			x.places[key] = len(x.better)
+			x.better = append(x.better, item)
 		}
 	}
-	if len(better) > 0 {
-		r.apply(0, handlespace.Merge{Items: better})
+	if len(fresh) > 0 {
+		r.apply(0, handlespace.Merge{Items: fresh})
 	}
 }
 
@@ -270,15 +310,9 @@ func (x *exchange) compare(i int, key handlespace.Key, item handlespace.Item) {
 	}
 }
 
-// merge returns what this member has to take over.
-func (x *exchange) merge() handlespace.Merge {
-	m := handlespace.Merge{Marks: x.marks, End: true}
-	for _, items := range []map[handlespace.Key]handlespace.Item{x.pools, x.best} {
-		for _, key := range slices.SortedFunc(maps.Keys(items), handlespace.Key.Compare) {
-			m.Items = append(m.Items, items[key])
-		}
-	}
-	return m
+// rest returns what is still to be taken over at END.
+func (x *exchange) rest() handlespace.Merge {
+	return handlespace.Merge{Items: append(x.pools, x.better[x.merged:]...), Marks: x.marks, End: true}
 }
 
 // report tells what differed; false if nobody met.

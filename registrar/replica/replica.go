@@ -46,6 +46,8 @@ type Config struct {
 	// Faults break the replica on purpose. Only tests within this package's tree
 	// can set it.
 	Faults fault.Set
+
+	bounds bounds // standard, but for tests
 }
 
 // Bounds.
@@ -97,6 +99,9 @@ type queued struct {
 
 // New returns the replica of a registrar that just starts.
 func New(cfg Config, now time.Time) *Replica {
+	if cfg.bounds == (bounds{}) {
+		cfg.bounds = standard
+	}
 	return &Replica{cfg: cfg, born: now, duties: newDuties()}
 }
 
@@ -206,7 +211,7 @@ func (r *Replica) installed(e *ring.Installed, now time.Time) {
 		return
 	}
 	r.torn = torn
-	r.exchange = newExchange(r.cfg.Space, e, r.cfg.Self)
+	r.exchange = newExchange(&r.cfg, e)
 	r.tell(r.ready.Serve, r.ready.Serve && r.cfg.Faults.Has(fault.NegativeBeforeEnd))
 	if hello := r.exchange.hello(); hello != nil && !r.skips() {
 		r.send(proposal{payload: hello})
@@ -370,7 +375,7 @@ func (r *Replica) notDelivered(first, last uint64) {
 func (r *Replica) ended(now time.Time) {
 	x := r.exchange
 	r.exchange = nil
-	r.apply(0, x.merge())
+	r.apply(0, x.rest())
 	r.applyQueue()
 	r.stats.Exchanges++
 	r.stats.Octets += uint64(x.octets)
@@ -390,6 +395,9 @@ func (r *Replica) pump(now time.Time) {
 	}
 	for payload := range x.next(r.cfg.Space, r.cfg.Faults) {
 		r.send(proposal{payload: payload})
+	}
+	if done := x.mergeSome(r); done != nil {
+		r.send(proposal{payload: done})
 	}
 	if x.ending || !x.complete() && !r.skips() || r.view.Members[0].Member != r.cfg.Self || r.waits(now) {
 		return
@@ -417,7 +425,7 @@ func (r *Replica) Next() time.Time {
 	switch {
 	case x == nil:
 		return r.duties.next(r)
-	case x.scanning():
+	case x.busy():
 		return r.born
 	case len(r.view.Members) == 1 && !x.ending:
 		return r.born.Add(r.cfg.JoinWait)

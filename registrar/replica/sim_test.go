@@ -137,23 +137,34 @@ var allFaults = map[string]fault.Set{
 	"homes only": fault.HomesOnly,
 }
 
-// TestSimulationFindsFaults breaks a rule at a time.
-func TestSimulationFindsFaults(t *testing.T) {
+// TestFaultsAreFound breaks a rule at a time. The simulated ring, or the freer order
+// of the stories, must show it; some schedules are rare in one of them.
+func TestFaultsAreFound(t *testing.T) {
+	find := func(n uint64, run func(seed uint64) error) (found string) {
+		var mu sync.Mutex
+		each(n, func(seed uint64) bool {
+			err := run(seed)
+			if err == nil {
+				return true
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found = fmt.Sprintf("seed %d: %.150q", seed, err.Error())
+			return false
+		})
+		return found
+	}
 	for name, f := range allFaults {
 		t.Run(name, func(t *testing.T) {
-			var mu sync.Mutex
-			found := ""
-			each(seeds(t, 300), func(seed uint64) bool {
+			simulated := find(seeds(t, 100), func(seed uint64) error {
 				_, r := simulate(seed, configOf(seed, f), ringtest.Options{})
-				if r.Err == nil {
-					return true
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				found = fmt.Sprintf("seed %d: %.200s", seed, fmt.Sprint(r.Err))
-				return false
+				return r.Err
 			})
-			if t.Log(found); found == "" {
+			told := find(2000, func(seed uint64) error {
+				_, err := story(seed, configOf(seed, f))
+				return err
+			})
+			if t.Logf("simulated: %s\ntold: %s", simulated, told); simulated == "" && told == "" {
 				t.Error("not found")
 			}
 		})

@@ -38,6 +38,7 @@ const (
 
 	kindHello kind = 0x40
 	kindPart  kind = 0x41
+	kindDone  kind = 0x42
 )
 
 // Kinds of items.
@@ -58,6 +59,7 @@ type message struct {
 	marks  handlespace.Marks
 	items  []handlespace.Item
 	last   bool
+	done   bool // with all items
 }
 
 var (
@@ -160,6 +162,12 @@ func encodePart(view ring.ViewID, items []byte, last bool) []byte {
 	return append(w.buf, items...)
 }
 
+func encodeDone(view ring.ViewID) []byte {
+	w := writer{buf: []byte{version, byte(kindDone)}}
+	w.view(view)
+	return w.buf
+}
+
 // appendItem appends an item to a part. What can't be encoded can't have been
 // ordered, and so is not stored.
 func appendItem(dst []byte, item *handlespace.Item) []byte {
@@ -225,6 +233,8 @@ func decode(payload []byte) (message, error) {
 		for len(r.rest) > 0 && !r.bad {
 			m.items = append(m.items, r.item())
 		}
+	case kindDone:
+		m.view, m.done = r.view(), true
 	default:
 		if m.command = r.command(kind(payload[1]), &m.view); m.command == nil {
 			return message{}, errVersion

@@ -144,6 +144,7 @@ func FuzzDecode(f *testing.F) {
 		part = appendItem(part, &items[i])
 	}
 	f.Add(encodePart(wireView, part, true))
+	f.Add(encodeDone(wireView))
 	f.Add(encodeHello(wireView, new(handlespace.Digest), handlespace.Marks{}))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		m, err := decode(payload)
@@ -158,6 +159,8 @@ func FuzzDecode(f *testing.F) {
 			}
 		case m.digest != nil:
 			again = encodeHello(m.view, m.digest, m.marks)
+		case m.done:
+			again = encodeDone(m.view)
 		default:
 			var part []byte
 			for i := range m.items {

@@ -27,6 +27,7 @@ type world struct {
 	refused   map[uint32]bool
 	leaving   map[goner]bool // removals that somebody asked for
 	states    map[at]handlespace.Digest
+	reports   map[ring.ViewID]string
 	foreign   map[handlespace.HomeID]bool // alive
 	happened  map[string]int
 	violation error
@@ -35,6 +36,7 @@ type world struct {
 type worldConfig struct {
 	faults fault.Set
 	ack    Ack
+	bounds bounds
 }
 
 // promise is an answer that went out.
@@ -59,7 +61,7 @@ type at struct {
 func newWorld(cfg worldConfig) *world {
 	return &world{
 		cfg: cfg, nodes: map[ring.Member]*node{}, proposed: map[uint32]handlespace.Key{}, refused: map[uint32]bool{},
-		leaving: map[goner]bool{}, states: map[at]handlespace.Digest{}, happened: map[string]int{},
+		leaving: map[goner]bool{}, states: map[at]handlespace.Digest{}, reports: map[ring.ViewID]string{}, happened: map[string]int{},
 		foreign: map[handlespace.HomeID]bool{{ID: 0xf0000001}: true, {ID: 0xf0000002}: true},
 	}
 }
@@ -108,7 +110,7 @@ func (w *world) newNode(self ring.Member, alone bool, now time.Time) *node {
 	})
 	n.replica = New(Config{
 		Space: n.space, Self: self, Ack: w.cfg.ack, Alone: alone, JoinWait: 100 * time.Millisecond,
-		Foreign: func(h handlespace.HomeID) bool { return w.foreign[h] }, Faults: w.cfg.faults,
+		Foreign: func(h handlespace.HomeID) bool { return w.foreign[h] }, Faults: w.cfg.faults, bounds: w.cfg.bounds,
 	}, now)
 	w.nodes[self] = n
 	return n
@@ -223,6 +225,11 @@ func (n *node) event(e Event) {
 		n.ready = e
 	case Merged:
 		n.w.happened["merged"]++
+		report := fmt.Sprint(e)
+		if other := n.w.reports[e.View.ID]; other != "" && other != report {
+			n.w.fail("%v reports %s, others %s", n.self, report, other)
+		}
+		n.w.reports[e.View.ID] = report
 		if len(e.Sides) > 1 && len(e.Entries) > 0 {
 			n.w.happened["conflict"]++
 		}
