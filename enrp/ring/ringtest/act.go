@@ -170,7 +170,9 @@ func (w *world) restart(n *node, after, heal time.Duration) {
 // cut lets nothing pass from one node to another.
 func (w *world) cut(from, to int, silent bool, undo func(func())) {
 	k := &w.links[from][to]
-	k.cuts++
+	if k.cuts++; k.cuts == 1 {
+		k.since = w.now
+	}
 	undo(func() { k.cuts-- })
 	if silent {
 		return

@@ -420,6 +420,9 @@ func (m *maker) standing() {
 	if m.r.IntN(2) == 0 {
 		f.Kind, f.N = Large, 40+m.r.IntN(160)
 	}
+	if m.r.IntN(2) == 0 {
+		f.At = 0 // so that neither of the two is the first to notice
+	}
 	m.add(f)
 	m.times(2, 4, m.anyFault)
 }

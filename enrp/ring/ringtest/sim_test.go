@@ -2,7 +2,6 @@ package ringtest
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -13,8 +12,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"rserpool/enrp/ring/internal/fault"
 )
 
 func TestMain(m *testing.M) {
@@ -211,38 +208,5 @@ func TestScheduleIsDeterministic(t *testing.T) {
 			}
 			t.Fatalf("seed %d: %d lines, then %d", seed, len(x), len(y))
 		}
-	}
-}
-
-// TestMutation switches on one fault of the machine at a time: each must be found
-// within the schedules that continuous integration runs.
-func TestMutation(t *testing.T) {
-	limit := number(t, "SEEDS", 10000)
-	if raceEnabled {
-		t.Skip("the machine has no goroutines: without the race detector only")
-	}
-	for _, f := range fault.All() {
-		t.Run(f.String(), func(t *testing.T) {
-			var first atomic.Uint64
-			first.Store(math.MaxUint64)
-			var mu sync.Mutex
-			found := map[uint64]error{}
-			each(1, limit, func(seed uint64) bool {
-				r := Run(seed, Options{Faults: f})
-				if r.Err != nil {
-					mu.Lock()
-					found[seed] = r.Err
-					mu.Unlock()
-					return false
-				}
-				return true
-			})
-			if len(found) == 0 {
-				t.Fatalf("not found by %d schedules", limit)
-			}
-			for seed, err := range found {
-				t.Logf("found by seed %d: %v", seed, err)
-			}
-		})
 	}
 }

@@ -85,6 +85,7 @@ type message struct {
 // link is the way from one node to another.
 type link struct {
 	cuts  int
+	since time.Duration // of the first cut
 	last  time.Duration // arrival of the latest message, for streams
 	large []int         // longer messages are lost
 }
@@ -456,6 +457,7 @@ func (w *world) send(l *life, env ring.Envelope) {
 	w.check.says(l.record, msg, w.now+l.node.offset)
 	if call, ok := msg.(*ring.Call); ok {
 		w.countCall(l, call)
+		w.checkNeighbours(l, call)
 	}
 	if w.err != nil {
 		return
@@ -606,6 +608,18 @@ func (w *world) countCall(l *life, call *ring.Call) {
 			if other != nil && other.self == n && other.machine.Status().State == ring.Calling {
 				w.cov.Competing++
 			}
+		}
+	}
+}
+
+// checkNeighbours checks that nobody is to pass the token over a link that has been
+// cut for long.
+func (w *world) checkNeighbours(l *life, call *ring.Call) {
+	members := call.View.Members
+	for i, n := range members {
+		from, to := int(n.ID)-1, int(members[(i+1)%len(members)].ID)-1
+		if k := &w.links[from][to]; from != to && k.cuts > 0 && w.now-k.since > w.timers.FlapWindow {
+			w.fail("neighbours", "%s calls %s, but %s>%s has been cut for %v", name(l.self.Member), describeView(call.View), letter(from), letter(to), w.now-k.since)
 		}
 	}
 }
