@@ -37,6 +37,7 @@ type peer struct {
 
 	dial     attempts
 	redialed time.Time
+	seen     seen
 	queued   []byte // frames that wait for a connection
 	messages uint64 // in there
 	dropped  uint64
@@ -347,6 +348,9 @@ func (p *peers) maintain(now time.Time) {
 		switch {
 		case len(m.conns) > 0:
 			m.used = now
+			if !m.inView && m.hangs(probe) {
+				p.redial(m, now)
+			}
 		case m.inView:
 			p.dialMember(m, now)
 		case !m.dial.running && now.Sub(m.used) > forgetAfter*probe:
@@ -354,6 +358,27 @@ func (p *peers) maintain(now time.Time) {
 		}
 	}
 	p.dialTargets(now)
+}
+
+// seen is what was known of a peer's first connection when it was looked at last.
+type seen struct {
+	conn           *conn
+	sent, received uint64 // messages
+}
+
+// hangs reports whether a connection to a member outside the view has gone through a
+// cut link: something was sent since the last look, nothing came, and the kernel
+// waits longer and longer before it tries again. Hops show that for members of the
+// view.
+func (m *peer) hangs(since time.Duration) bool {
+	c := m.conns[0]
+	last := m.seen
+	m.seen = seen{c, c.counts.sentMessages.Load(), c.counts.receivedMessages.Load()}
+	if last.conn != c || m.seen.sent == last.sent || m.seen.received > last.received {
+		return false
+	}
+	s, ok := c.Conn.(stucker)
+	return ok && s.Stuck(since)
 }
 
 // idle reports whether all that is queued was sent.
