@@ -439,7 +439,7 @@ func (w *world) propose(l *life) bool {
 	}
 	if l.end && len(l.offer) == 0 {
 		l.end, did = false, true
-		if err := l.machine.End(now); err != nil && err != ring.ErrNotNeeded {
+		if err := l.machine.End(now); err != nil && err != ring.ErrNotNeeded && err != ring.ErrLeft {
 			w.fail("api", "%s: End: %v", name(l.self.Member), err)
 		}
 	}
