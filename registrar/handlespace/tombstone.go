@@ -16,6 +16,7 @@ const (
 // tombstones are the removals that are remembered. Writer only.
 type tombstones struct {
 	byKey, byAge *btree.BTreeG[*Tombstone]
+	probe        Tombstone // to look for
 }
 
 func newTombstones() tombstones {
@@ -41,7 +42,8 @@ func (s *Space) buried(r *Record, g Generation, now time.Time) *Tombstone {
 
 // get returns the tombstone of a key, nil if there is none.
 func (b *tombstones) get(k Key) *Tombstone {
-	t, _ := b.byKey.Get(&Tombstone{Key: k})
+	b.probe.Key = k
+	t, _ := b.byKey.Get(&b.probe)
 	return t
 }
 
@@ -59,10 +61,8 @@ func (b *tombstones) put(s *Space, t *Tombstone) {
 }
 
 func (b *tombstones) remove(s *Space, k Key) {
-	if b.byKey.Len() == 0 {
-		return
-	}
-	if t, ok := b.byKey.Delete(&Tombstone{Key: k}); ok {
+	b.probe.Key = k
+	if t, ok := b.byKey.Delete(&b.probe); ok {
 		b.byAge.Delete(t)
 		s.index.tombstone(t, nil)
 	}

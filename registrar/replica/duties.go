@@ -68,24 +68,28 @@ func (d *duties) propose(r *Replica, cmd handlespace.Command, only ring.ViewID) 
 }
 
 // takeOver proposes new homes for the elements of registrars that are neither
-// members nor alive outside the ring. Each command moves some; the next follows when
-// it was applied.
+// members nor alive outside the ring.
 func (d *duties) takeOver(r *Replica, now time.Time) {
+	for _, home := range r.cfg.Space.HomeIDs() {
+		if !r.cfg.Faults.Has(fault.TakeoverOnce) || slices.Contains(d.left, memberOf(home)) {
+			d.move(r, home, now)
+		}
+	}
+}
+
+// move proposes new homes for the elements of one that is gone. Each command moves
+// some; the next follows when it was applied.
+func (d *duties) move(r *Replica, home handlespace.HomeID, now time.Time) {
+	if r.alive(home) || d.moving[home] {
+		return
+	}
+	d.moving[home] = true
 	var to []handlespace.HomeID
 	for _, n := range r.view.Members {
 		to = append(to, homeOf(n.Member))
 	}
 	slices.SortFunc(to, handlespace.HomeID.Compare)
-	for _, home := range r.cfg.Space.HomeIDs() {
-		if r.alive(home) || d.moving[home] {
-			continue
-		}
-		if r.cfg.Faults.Has(fault.TakeoverOnce) && !slices.Contains(d.left, memberOf(home)) {
-			continue
-		}
-		d.moving[home] = true
-		d.propose(r, handlespace.Takeover{From: home, To: to, Limit: takeoverBatch, Now: now}, r.view.ID)
-	}
+	d.propose(r, handlespace.Takeover{From: home, To: to, Limit: takeoverBatch, Now: now}, r.view.ID)
 }
 
 func (r *Replica) alive(home handlespace.HomeID) bool {

@@ -433,11 +433,13 @@ func (r *Replica) Next() time.Time {
 	return time.Time{}
 }
 
-// ForeignDied says that a registrar outside the ring is dead: its elements get new
-// homes. It is enough to tell the coordinator, and Config.Foreign must say the same
-// from now on.
+// ForeignDied says that a registrar outside the ring is dead, which Config.Foreign
+// says from now on, too: its elements get new homes. It is enough to tell the
+// coordinator, and that looks by itself now and then.
 func (r *Replica) ForeignDied(home handlespace.HomeID, now time.Time) {
-	r.duties.check(r, now)
+	if r.coordinates() {
+		r.duties.move(r, home, now)
+	}
 }
 
 // Ready returns what there is to do, and true if that is anything; to be called

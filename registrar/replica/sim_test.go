@@ -72,6 +72,9 @@ func each(n uint64, f func(seed uint64) bool) {
 func seeds(t *testing.T, otherwise uint64) uint64 {
 	text := os.Getenv("SEEDS")
 	if text == "" {
+		if raceEnabled {
+			otherwise /= 10
+		}
 		return otherwise
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
@@ -160,7 +163,7 @@ func TestFaultsAreFound(t *testing.T) {
 				_, r := simulate(seed, configOf(seed, f), ringtest.Options{})
 				return r.Err
 			})
-			told := find(2000, func(seed uint64) error {
+			told := find(seeds(t, 2000), func(seed uint64) error {
 				_, err := story(seed, configOf(seed, f))
 				return err
 			})
