@@ -45,7 +45,8 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 		}
 	case handlespace.Removed:
 		key := e.Record.Key()
-		if e.Cause == handlespace.Expired || e.Cause == handlespace.Unreachable {
+		switch e.Cause {
+		case handlespace.Expired, handlespace.Unreachable, handlespace.Superseded:
 			o.tellRemoved(key)
 		}
 		o.release(key)
@@ -139,8 +140,8 @@ func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
 
 // tellRemoved tells an element that its registration has run out (ASAP-2.2.4-01)
 // if an association to it is up (AMB-87), or that it is out because it did not
-// answer: when its process or network goes on it hears of that, and can register
-// again at once.
+// answer, here or at the other side of a partition: when its process or network goes
+// on it hears of that, and can register again at once.
 func (o *owner) tellRemoved(key elementKey) {
 	if c := o.homes[key]; c != nil && !c.gone && !o.r.rsplib() {
 		c.send(&asap.DeregistrationResponse{Handle: key.Handle, ID: key.ID})

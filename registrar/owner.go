@@ -186,10 +186,10 @@ func (o *owner) tick(now time.Time) {
 	}
 	for _, v := range dead {
 		o.r.metrics.keepAlives.WithLabelValues("failed").Inc()
-		o.propose(handlespace.Remove{
+		o.suggest(handlespace.Remove{
 			Handle: v.key.Handle, ID: v.key.ID, Generation: v.generation,
 			Cause: handlespace.Unreachable, Now: now,
-		}, proposal{}, now)
+		}, now)
 	}
 	o.expire(now)
 	o.order.tick(now)
@@ -239,6 +239,16 @@ func (o *owner) propose(cmd handlespace.Command, p proposal, now time.Time) {
 	o.lastToken++
 	o.proposed[o.lastToken] = &p
 	o.order.propose(o.lastToken, cmd, now)
+}
+
+// suggest proposes what will be proposed again if it is lost: it is, when there is no
+// room.
+func (o *owner) suggest(cmd handlespace.Command, now time.Time) {
+	if o.order.full() {
+		o.r.metrics.drops.WithLabelValues("ring").Inc()
+		return
+	}
+	o.propose(cmd, proposal{}, now)
 }
 
 // deliver brings what the registrar tells and watches in line with what was

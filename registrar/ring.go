@@ -42,7 +42,7 @@ const ringBacklog = 1 << 16
 type ringEnd struct {
 	r       *Registrar
 	group   ringGroup
-	replica *replica.Replica // set by begin
+	replica *replica.Replica // set before the loop begins
 
 	events  chan []ring.Event
 	applied chan struct{}
@@ -303,5 +303,5 @@ func (o *owner) merged(e replica.Merged, now time.Time) {
 
 // confirm proposes that an element knows this registrar as its home.
 func (o *owner) confirm(key elementKey, generation handlespace.Generation, now time.Time) {
-	o.propose(handlespace.Confirm{Handle: key.Handle, ID: key.ID, Generation: generation, Home: o.home, Now: now}, proposal{}, now)
+	o.suggest(handlespace.Confirm{Handle: key.Handle, ID: key.ID, Generation: generation, Home: o.home, Now: now}, now)
 }

@@ -371,3 +371,28 @@ func TestRegistrationDuringTheMergeIsAnsweredAfterIt(t *testing.T) {
 		w.wantKnown(pool, 1)
 	})
 }
+
+func TestElementIsToldThatItWasRemovedElsewhere(t *testing.T) {
+	inRing(t, 2, false, func(w *ringWorld) {
+		w.startAll()
+		left, two := w.members[0], w.members[1]
+		p := left.element()
+		p.join(pool, p.element(1))
+		w.net.Cut(left.machine, two.machine)
+		w.until("two sides", 10*time.Second, func() bool { return w.together(left) && w.together(two) })
+		w.after(time.Millisecond)
+		q := p.elsewhere(two)
+		q.say(&asap.Deregistration{Handle: pool, ID: 1})
+		if m := one[*asap.DeregistrationResponse](q); m.Error != nil {
+			t.Fatalf("deregistration: %v", m.Error)
+		}
+		p.take()
+		w.net.Heal(left.machine, two.machine)
+		w.until("one ring", 10*time.Second, func() bool { return w.together(w.members...) })
+		w.wantKnown(pool)
+		// Should it live on, it can register again.
+		if m := one[*asap.DeregistrationResponse](p); m.ID != 1 || m.Error != nil {
+			t.Errorf("it is told %+v", m)
+		}
+	})
+}

@@ -161,7 +161,7 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 		o.confirm(key, generation, now)
 	}
 	if record.Suspect {
-		o.propose(handlespace.Alive{Handle: key.Handle, ID: key.ID, Generation: generation, Now: now}, proposal{}, now)
+		o.suggest(handlespace.Alive{Handle: key.Handle, ID: key.ID, Generation: generation, Now: now}, now)
 	}
 }
 
@@ -176,10 +176,10 @@ func (o *owner) unreachable(c *conn, m *asap.EndpointUnreachable, now time.Time)
 		return
 	}
 	o.r.metrics.reports.WithLabelValues(resultCounted).Inc()
-	o.propose(handlespace.Report{
+	o.suggest(handlespace.Report{
 		Handle: key.Handle, ID: key.ID, Generation: record.Generation,
 		Reporter: c.client.String(), Now: now,
-	}, proposal{}, now)
+	}, now)
 	o.keepAlive.probe(key, now)
 }
 

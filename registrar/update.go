@@ -45,6 +45,9 @@ func (u *updates) tick(now time.Time) {
 		return
 	}
 	u.next = now.Add(u.o.r.timers().UpdateDelay)
+	if u.o.r.unsure.Load() {
+		return // that a pool is gone may not be said now
+	}
 	sent := 0
 	for s := range u.due {
 		if _, ok := s.c.subscriptions[s.handle]; !ok {
