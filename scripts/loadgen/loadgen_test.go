@@ -136,6 +136,57 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+func TestRegistrations(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := tcp.New().Listen(ctx, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeRegistrar{elements: make(map[param.PEID]param.PoolElement)}
+	var running sync.WaitGroup
+	running.Go(func() { f.serve(ctx, l) })
+	defer running.Wait()
+	defer l.Close()
+	defer cancel()
+
+	var out bytes.Buffer
+	address := l.Addrs()[0].String()
+	err = run(ctx, strings.Fields("registrations --json --clients 2 --runs 1 --warmup 10ms --duration 50ms --system fake=tcp://"+address+",tcp://"+address), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for d := json.NewDecoder(&out); d.More(); rows++ {
+		var r writeRow
+		if err := d.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		updates := r.Rate // registrations only, or a deregistration with each
+		if r.Kind == registrarKinds[0].name {
+			updates *= 2
+		}
+		if r.Clients != 2 || r.Rate <= 0 || r.Updates != updates || r.P50 <= 0 || r.P99 < r.P50 {
+			t.Errorf("figures make no sense: %+v", r)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if rows != 2 || f.most != 2 || f.acks == 0 {
+		t.Errorf("%d rows; %d elements at once, want 2; %d keep-alives acknowledged", rows, f.most, f.acks)
+	}
+}
+
+// TestEtcdMessages: the fields that etcd's messages are made of can be found again.
+func TestEtcdMessages(t *testing.T) {
+	b := appendVarint(appendBytes(nil, 1, []byte("header")), leaseGrantID, 1<<60)
+	if got, err := varintField(b, leaseGrantID); err != nil || got != 1<<60 {
+		t.Errorf("%d, %v", got, err)
+	}
+	if got, err := varintField(b[:7], leaseGrantID); err == nil {
+		t.Errorf("found %d in a message that has been cut off", got)
+	}
+}
+
 // TestServerGoes: a server that closes is an error, not a wait.
 func TestServerGoes(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

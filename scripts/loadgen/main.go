@@ -1,4 +1,5 @@
-// Loadgen measures how fast registrars answer handle resolutions.
+// Loadgen measures how fast registrars answer handle resolutions and, as 'loadgen
+// registrations', how fast they acknowledge registrations.
 //
 // It is a closed loop: each connection keeps a number of requests outstanding
 // and sends the next when an answer has come. Several targets, and a bare TCP
@@ -72,6 +73,9 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) > 0 && args[0] == echoCommand {
 		return serveEcho(args[1:])
+	}
+	if len(args) > 0 && args[0] == registrationsCommand {
+		return registrations(ctx, args[1:], out)
 	}
 	s, err := parse(args)
 	if err != nil {
