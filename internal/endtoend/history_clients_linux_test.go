@@ -1,0 +1,548 @@
+package endtoend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/tcp"
+	"rserpool/internal/history"
+	"rserpool/registrar/admin"
+	"rserpool/registrar/admin/client"
+)
+
+// recording is what clients of a ring of registrars saw. All times are those of the
+// one clock of this process.
+type recording struct {
+	w       *world
+	members []*recordedMember
+	began   time.Time
+	network transport.Network
+	group   sync.WaitGroup
+
+	mu       sync.Mutex
+	history  history.History
+	wrong    []string // what clients must never be told
+	elements uint32
+}
+
+// recordedMember is a registrar of the ring over all its lives.
+type recordedMember struct {
+	*registrar
+	asap netip.AddrPort
+	mu   sync.Mutex
+	// life is the present one; "" while there is none that answers.
+	life   history.Life
+	deaths int
+}
+
+func (m *recordedMember) present() history.Life {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.life
+}
+
+// die ends the present life.
+func (m *recordedMember) die() {
+	m.mu.Lock()
+	m.life = ""
+	m.deaths++
+	m.mu.Unlock()
+	m.kill()
+}
+
+func (r *recording) now() time.Duration { return time.Since(r.began) }
+
+func (r *recording) record(o history.Op) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.history.Ops = append(r.history.Ops, o)
+}
+
+func (r *recording) upset(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.wrong) < 20 {
+		r.wrong = append(r.wrong, fmt.Sprintf("%v: ", r.now().Round(time.Millisecond))+fmt.Sprintf(format, args...))
+	}
+}
+
+// How long a client waits for an answer. What is frozen for less is asked all the
+// while.
+const recorderPatience = 3 * time.Second
+
+// recorder is a connection of one client to one life of a registrar.
+type recorder struct {
+	r       *recording
+	id      int
+	at      history.Life
+	conn    transport.Conn
+	answers chan asap.Message // closed with the connection
+	done    chan struct{}
+}
+
+var errNobody = errors.New("the registrar is down")
+
+// connect fails when it is not known whom it reaches. On the connection it answers
+// keep-alives for an element, if there is one.
+func (r *recording) connect(ctx context.Context, id int, m *recordedMember, e *recordedElement) (*recorder, error) {
+	life := m.present()
+	if life == "" {
+		return nil, errNobody
+	}
+	dialling, cancel := context.WithTimeout(ctx, recorderPatience)
+	defer cancel()
+	conn, err := r.network.Dial(dialling, nil, []netip.AddrPort{m.asap}, transport.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if m.present() != life {
+		return nil, errors.Join(errNobody, conn.Abort())
+	}
+	c := &recorder{r: r, id: id, at: life, conn: conn, answers: make(chan asap.Message, 16), done: make(chan struct{})}
+	r.group.Go(func() {
+		defer close(c.answers)
+		receive(context.WithoutCancel(ctx), conn, e, func(m asap.Message) {
+			select {
+			case c.answers <- m:
+			case <-c.done:
+			}
+		})
+	})
+	return c, nil
+}
+
+// close may be called once, or on nil.
+func (c *recorder) close() {
+	if c != nil {
+		close(c.done)
+		c.conn.Abort()
+	}
+}
+
+// receive answers keep-alives for an element and passes on what else comes, until the
+// connection ends or ctx does.
+func receive(ctx context.Context, conn transport.Conn, e *recordedElement, other func(asap.Message)) {
+	for buf := make([]byte, 1<<16); ; {
+		got, err := conn.Receive(ctx, buf)
+		if err != nil {
+			return
+		}
+		m, _, err := asap.Decode(got.Data)
+		if err != nil {
+			return
+		}
+		if _, ok := m.(*asap.EndpointKeepAlive); !ok {
+			other(m)
+		} else if e != nil && sendASAP(ctx, conn, &asap.EndpointKeepAliveAck{Handle: e.pool, ID: e.id}) != nil {
+			return
+		}
+	}
+}
+
+// ask sends a request and waits for what want takes.
+func (c *recorder) ask(ctx context.Context, request asap.Message, want func(asap.Message) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, recorderPatience)
+	defer cancel()
+	if err := sendASAP(ctx, c.conn, request); err != nil {
+		return err
+	}
+	for {
+		select {
+		case m, ok := <-c.answers:
+			if !ok {
+				return errNobody
+			}
+			if want(m) {
+				return nil
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func sendASAP(ctx context.Context, conn transport.Conn, m asap.Message) error {
+	data, err := m.Append(nil)
+	if err != nil {
+		return err
+	}
+	return conn.Send(ctx, transport.Message{Data: data})
+}
+
+// resolve records what the registrar says of a pool.
+func (c *recorder) resolve(ctx context.Context, pool param.PoolHandle) error {
+	op := history.Op{Kind: history.Resolve, Client: c.id, At: c.at, Pool: string(pool), Outcome: history.Unknown, Call: c.r.now()}
+	err := c.ask(ctx, &asap.HandleResolution{Handle: pool}, func(m asap.Message) bool {
+		answer, ok := m.(*asap.HandleResolutionResponse)
+		if !ok {
+			c.r.upset("%v instead of an answer to a resolution", m.Type())
+			return false
+		}
+		switch {
+		case answer.Handle != pool:
+			c.r.upset("answer for %q instead of %q", answer.Handle, pool)
+			return false
+		case len(answer.Error) > 0 && !answer.Error.Has(param.CauseUnknownPoolHandle):
+			c.r.upset("resolution refused: %v", answer.Error)
+			return true
+		}
+		op.Outcome = history.Done
+		op.Seen = make(map[uint32]uint32)
+		for _, e := range answer.Elements {
+			op.Seen[uint32(e.ID)] = uint32(e.User.Port)
+		}
+		return true
+	})
+	op.Return = c.r.now()
+	c.r.record(op)
+	return err
+}
+
+// recordedElement is an element of a pool. Registrars reach it at a port of its own,
+// where it answers for as long as the recording goes on.
+type recordedElement struct {
+	pool param.PoolHandle
+	id   param.PEID
+	at   netip.AddrPort
+
+	mu     sync.Mutex
+	values uint16
+	open   int // operations without an answer
+}
+
+// write registers or deregisters the element, and records it.
+func (c *recorder) write(ctx context.Context, e *recordedElement, register bool) error {
+	op := history.Op{Kind: history.Deregister, Client: c.id, At: c.at, Pool: string(e.pool), Element: uint32(e.id), Outcome: history.Unknown}
+	var request asap.Message = &asap.Deregistration{Handle: e.pool, ID: e.id}
+	if register {
+		e.mu.Lock()
+		e.values++
+		op.Kind, op.Value = history.Register, uint32(e.values)
+		e.mu.Unlock()
+		request = &asap.Registration{Handle: e.pool, Element: param.PoolElement{
+			ID: e.id, Life: 3600, Policy: param.Policy{Type: param.RoundRobin},
+			User: param.Transport{Type: param.TypeTCPTransport, Port: uint16(op.Value), Addrs: addrs("127.0.0.1")},
+			ASAP: param.Transport{Type: param.TypeTCPTransport, Port: e.at.Port(), Addrs: addrs("127.0.0.1")},
+		}}
+	}
+	op.Call = c.r.now()
+	err := c.ask(ctx, request, func(m asap.Message) bool {
+		var causes param.OperationError
+		rejected := false
+		switch m := m.(type) {
+		case *asap.RegistrationResponse:
+			if !register {
+				c.r.upset("%s: registration answered, wanted a deregistration", c.at)
+				return false
+			}
+			rejected, causes = m.Reject, m.Error
+		case *asap.DeregistrationResponse:
+			if register {
+				c.r.upset("%s tells element %d, which answers keep-alives, that it is out", c.at, m.ID)
+				return false
+			}
+			rejected, causes = len(m.Error) > 0, m.Error
+		default:
+			c.r.upset("%v instead of an answer", m.Type())
+			return false
+		}
+		if op.Outcome = history.Done; rejected {
+			op.Outcome = history.Rejected
+			c.r.upset("%s rejects: %v", c.at, causes)
+		}
+		return true
+	})
+	op.Return = c.r.now()
+	c.r.record(op)
+	if op.Outcome == history.Unknown {
+		e.mu.Lock()
+		e.open++
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// newElement makes an element that answers keep-alives.
+func (r *recording) newElement(ctx context.Context, pool param.PoolHandle) (*recordedElement, error) {
+	r.mu.Lock()
+	r.elements++
+	e := &recordedElement{pool: pool, id: param.PEID(r.elements)}
+	r.mu.Unlock()
+	l, err := r.network.Listen(ctx, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, transport.Options{})
+	if err != nil {
+		return nil, err
+	}
+	e.at = l.Addrs()[0]
+	r.group.Go(func() {
+		defer l.Close()
+		for {
+			conn, err := l.Accept(ctx)
+			if err != nil {
+				return
+			}
+			r.group.Go(func() {
+				receive(ctx, conn, e, func(asap.Message) {})
+				conn.Abort()
+			})
+		}
+	})
+	return e, nil
+}
+
+// slot is a place in a pool for one element at a time.
+type slot struct {
+	pool    param.PoolHandle
+	mu      sync.Mutex
+	element *recordedElement
+}
+
+// maxOpen is how many operations without an answer an element may have: each may
+// take effect at any time, and makes more histories good.
+const maxOpen = 2
+
+// now returns the element of the slot, a new one when the last has too many open
+// operations.
+func (s *slot) now(ctx context.Context, r *recording) (*recordedElement, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.element; e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.open < maxOpen {
+			return e, nil
+		}
+	}
+	e, err := r.newElement(ctx, s.pool)
+	if err == nil {
+		s.element = e
+	}
+	return e, err
+}
+
+// writeFor writes to a slot's element until ctx ends, at one registrar as long as
+// that answers. After many an answer it asks another registrar at once. Elements
+// answer keep-alives for as long as serving.
+func (r *recording) writeFor(ctx, serving context.Context, id int, s *slot, random *rand.Rand) {
+	home := random.IntN(len(r.members))
+	var c *recorder
+	var e *recordedElement
+	ask := make([]*recorder, len(r.members))
+	defer func() {
+		for _, c := range append(ask, c) {
+			c.close()
+		}
+	}()
+	for ctx.Err() == nil {
+		pause(ctx, time.Duration(random.IntN(10))*time.Millisecond)
+		next, err := s.now(serving, r)
+		if err != nil {
+			r.upset("%v", err)
+			return
+		}
+		if next != e {
+			c.close()
+			c, e = nil, next
+		}
+		if c == nil {
+			c, err = r.connect(ctx, id, r.members[home], e)
+		}
+		if err == nil {
+			err = c.write(ctx, e, random.IntN(3) > 0)
+		}
+		if err != nil {
+			c.close()
+			c, home = nil, (home+1)%len(r.members)
+			continue
+		}
+		if other := random.IntN(2 * len(r.members)); other < len(r.members) {
+			r.askAt(ctx, id, ask, other, s.pool)
+		}
+	}
+}
+
+// readFor asks one registrar until ctx ends.
+func (r *recording) readFor(ctx context.Context, id, at int, pools []param.PoolHandle, random *rand.Rand) {
+	ask := make([]*recorder, len(r.members))
+	for ctx.Err() == nil {
+		r.askAt(ctx, id, ask, at, pools[random.IntN(len(pools))])
+		pause(ctx, time.Duration(random.IntN(10))*time.Millisecond)
+	}
+	ask[at].close()
+}
+
+// askAt resolves at one registrar, over a connection that is kept.
+func (r *recording) askAt(ctx context.Context, id int, conns []*recorder, at int, pool param.PoolHandle) {
+	c := conns[at]
+	if c != nil && c.at != r.members[at].present() {
+		c.close()
+		c = nil
+	}
+	var err error
+	if c == nil {
+		c, err = r.connect(ctx, id, r.members[at], nil)
+	}
+	if err == nil {
+		err = c.resolve(ctx, pool)
+	}
+	if err != nil {
+		c.close()
+		c = nil
+	}
+	conns[at] = c
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// sampleFor asks a registrar for its view until ctx ends.
+func (r *recording) sampleFor(ctx context.Context, m *recordedMember) error {
+	c, err := client.New(m.api, &http.Transport{DialContext: new(net.Dialer).DialContext})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	told := make(map[history.Life]uint64) // newest view of each life that is recorded as an earlier one
+	for ctx.Err() == nil {
+		call := r.now()
+		once, cancel := context.WithTimeout(ctx, recorderPatience)
+		ring, err := c.Ring(once)
+		cancel()
+		if err == nil {
+			s, err := sampleOf(ring)
+			if err != nil {
+				return err
+			}
+			s.Call, s.Return = call, r.now()
+			var news []history.View
+			for _, v := range s.Earlier {
+				if v.Counter > told[s.At] {
+					news = append(news, v)
+				}
+			}
+			s.Earlier = news
+			told[s.At] = s.View.Counter
+			r.mu.Lock()
+			r.history.Samples = append(r.history.Samples, s)
+			r.mu.Unlock()
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
+	return nil
+}
+
+// sampleOf takes what the check needs from what a registrar shows.
+func sampleOf(ring admin.Ring) (history.Sample, error) {
+	s := history.Sample{Synced: ring.Synced}
+	var members []history.Life
+	for _, m := range ring.Members {
+		life := history.Life(m.ID + "/" + m.Incarnation)
+		members = append(members, life)
+		if m.State == admin.MemberSelf {
+			s.At = life
+		}
+	}
+	var err error
+	if s.View, err = viewOf(ring.View, members); err != nil {
+		return s, err
+	}
+	for _, c := range ring.Changes {
+		var members []history.Life
+		for _, m := range c.Members {
+			members = append(members, history.Life(m))
+		}
+		v, err := viewOf(c.View, members)
+		if err != nil {
+			return s, err
+		}
+		s.Earlier = append(s.Earlier, v)
+	}
+	if s.At == "" {
+		return s, fmt.Errorf("a registrar that is not in its own view: %+v", ring)
+	}
+	return s, nil
+}
+
+func viewOf(id string, members []history.Life) (history.View, error) {
+	text, coordinator, _ := strings.Cut(id, "@")
+	counter, err := strconv.ParseUint(text, 10, 64)
+	return history.View{Counter: counter, Coordinator: history.Life(coordinator), Members: members}, err
+}
+
+// recordMembers starts a ring of registrars with these flags.
+func recordMembers(w *world, members int, flags ...string) *recording {
+	w.t.Helper()
+	r := &recording{w: w, began: time.Now(), network: tcp.New()}
+	var peers, at []string
+	for range members {
+		at = append(at, "tcp://"+freePort(w.t))
+		peers = append(peers, "--peer", at[len(at)-1])
+	}
+	for i := range members {
+		m := &recordedMember{registrar: w.here().registrar(append(append([]string{
+			"--id", strconv.Itoa(i + 1), "--ring-listen", at[i], "--ring-join-wait", "1s",
+		}, peers...), flags...)...)}
+		m.asap = netip.MustParseAddrPort(strings.TrimPrefix(m.at, "tcp://"))
+		r.members = append(r.members, m)
+		r.known(m)
+	}
+	return r
+}
+
+// known finds out which life of a registrar answers, if one does already.
+func (r *recording) known(m *recordedMember) bool {
+	m.mu.Lock()
+	deaths := m.deaths
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	status, err := m.admin.Status(ctx)
+	if err != nil || !status.Ready {
+		return false
+	}
+	ring, err := m.admin.Ring(ctx)
+	if err != nil {
+		return false
+	}
+	s, err := sampleOf(ring)
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.deaths == deaths {
+		m.life = s.At
+	}
+	return true
+}
+
+// whole waits until the ring has all its members.
+func (r *recording) whole() {
+	r.w.t.Helper()
+	r.w.within(2*patience, func() string {
+		for _, m := range r.members {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			ring, err := m.admin.Ring(ctx)
+			cancel()
+			if err != nil || !ring.Synced || len(ring.Members) != len(r.members) || !r.known(m) {
+				return fmt.Sprintf("%s: %v, synced %v, members %+v", m.at, err, ring.Synced, ring.Members)
+			}
+		}
+		return ""
+	})
+}
