@@ -61,7 +61,6 @@ type record struct {
 	endedOK  bool // EndStable of the view came
 	locks    map[string]ring.Granted
 	fences   map[string]ring.Fence
-	grants   int    // in view
 	inToken  uint64 // last own proposal put into a token
 	away     bool   // paused: what it believes is of no use
 	clash    bool
@@ -80,11 +79,17 @@ type viewRecord struct {
 	next      map[ring.ViewID]leaving
 	endHas    bits
 	endBy     bool
-	grants    []ring.Granted
+	grants    map[grantKey]ring.Member
 	merged    bool
 }
 
 const theEnd = -1
+
+// grantKey names a grant.
+type grantKey struct {
+	lock  string
+	fence ring.Fence
+}
 
 type install struct {
 	record *record
@@ -196,7 +201,7 @@ func (c *checker) install(r *record, e ring.Installed) {
 	who := name(r.self.Member)
 	v := c.views[e.View.ID]
 	if v == nil {
-		v = &viewRecord{id: e.View.ID, event: e, installed: map[ring.Member]*install{}, next: map[ring.ViewID]leaving{}}
+		v = &viewRecord{id: e.View.ID, event: e, installed: map[ring.Member]*install{}, next: map[ring.ViewID]leaving{}, grants: map[grantKey]ring.Member{}}
 		v.event.Origins = slices.Clone(e.Origins)
 		v.event.View.Members = slices.Clone(e.View.Members)
 		v.event.Left = nil
@@ -269,7 +274,7 @@ func (c *checker) install(r *record, e ring.Installed) {
 		}
 	}
 	v.installed[r.self.Member] = mine
-	r.prev, r.view, r.pos, r.grants, r.endedOK, r.fresh = r.view, v, 0, 0, !e.Exchange, true
+	r.prev, r.view, r.pos, r.endedOK, r.fresh = r.view, v, 0, !e.Exchange, true
 	r.accepted = 0
 	c.cov.installed(r, e)
 }
@@ -396,13 +401,15 @@ func (c *checker) granted(r *record, g ring.Granted) {
 	}
 	r.fences[g.Lock] = g.Fence
 	r.locks[g.Lock] = g
-	if r.grants == len(v.grants) {
-		v.grants = append(v.grants, g)
+	// One that was stopped beyond its lease does not report a grant to itself, so
+	// members may know of different grants, but never of different holders.
+	at := grantKey{g.Lock, g.Fence}
+	if holder, known := v.grants[at]; !known {
+		v.grants[at] = g.Holder
 		c.cov.Grants++
-	} else if v.grants[r.grants] != g {
-		c.fail("lock", "%s: grant %d of %s is %v, elsewhere %v", who, r.grants, viewName(v.id), g, v.grants[r.grants])
+	} else if holder != g.Holder {
+		c.fail("lock", "%s: %s goes to %s with %v, elsewhere to %s", who, g.Lock, name(g.Holder), g.Fence, name(holder))
 	}
-	r.grants++
 	// Somebody who was away may hear late of a grant in a view that is over: what
 	// counts is what holders believe.
 	if c.primary && g.Holder == r.self.Member {

@@ -2,13 +2,14 @@ package ringtest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"rserpool/enrp/ring"
 )
 
 // describe writes a message as traces and stories show it.
-func describe(msg ring.Message) string {
+func (w *world) describe(msg ring.Message) string {
 	switch m := msg.(type) {
 	case *ring.Ping:
 		if len(m.Candidates) == 0 {
@@ -37,13 +38,13 @@ func describe(msg ring.Message) string {
 	case *ring.Promise:
 		s := fmt.Sprintf("PROMISE %s from %s, synced %s", viewName(m.View), viewName(m.Installed), viewName(m.Synced))
 		if m.Copy != nil {
-			s += ", copy " + describeCopy(m.Copy)
+			s += ", copy " + w.describeCopy(m.Copy)
 		}
 		return s
 	case *ring.Refuse:
 		return fmt.Sprintf("REFUSE %s: %s, promised %s", viewName(m.View), m.Reason, viewName(m.Promised))
 	case *ring.Token:
-		return "TOKEN " + describeCopy(&m.Copy)
+		return "TOKEN " + w.describeCopy(&m.Copy)
 	case *ring.TokenAck:
 		return fmt.Sprintf("ACK %s hop %d", viewName(m.View), m.Hop)
 	case *ring.Want:
@@ -66,7 +67,7 @@ func describeView(v ring.View) string {
 	return fmt.Sprintf("%s (%s)", viewName(v.ID), nodeNames(v.Members))
 }
 
-func describeCopy(c *ring.Copy) string {
+func (w *world) describeCopy(c *ring.Copy) string {
 	s := fmt.Sprintf("%s hop %d", viewName(c.View), c.Hop)
 	if c.Install != nil {
 		s += " installs " + nodeNames(c.Install.View.Members)
@@ -80,7 +81,7 @@ func describeCopy(c *ring.Copy) string {
 	s += " with"
 	for i := range c.Runs {
 		r := &c.Runs[i]
-		s += " " + describeRun(r)
+		s += " " + w.describeRun(r)
 		if r.Origin != c.View {
 			s += "/" + viewName(r.Origin)
 		}
@@ -93,18 +94,34 @@ var kindNames = map[ring.Kind]string{
 	ring.KindClaim: "claim", ring.KindClaimed: "claimed", ring.KindOpen: "open",
 }
 
-func describeRun(r *ring.Run) string {
+func (w *world) describeRun(r *ring.Run) string {
 	if r.Kind != ring.KindPayload {
 		return kindNames[r.Kind] + ":" + name(r.From)
 	}
-	if r.Count == 1 {
-		return proposalName(r.From, r.Proposal)
+	if r.Count == 1 || w.spell {
+		s := w.entryName(r.From, r.Proposal)
+		for n := r.Proposal + 1; n < r.Proposal+r.Count; n++ {
+			s += " " + w.entryName(r.From, n)
+		}
+		return s
 	}
 	return fmt.Sprintf("%s-%d", proposalName(r.From, r.Proposal), r.Proposal+r.Count-1)
 }
 
-// describeEvent writes an event as traces and stories show it.
-func describeEvent(e ring.Event) string {
+// entryName names a proposal, by what it says if that is wanted.
+func (w *world) entryName(from ring.Member, number uint64) string {
+	i, ok := w.check.index[proposalKey{from, number}]
+	if !w.spell || !ok {
+		return proposalName(from, number)
+	}
+	if p := &w.check.proposals[i]; p.isKey {
+		return strconv.Quote(string(p.payload[9:]))
+	}
+	return "state:" + name(from)
+}
+
+// describeEvent writes an event of a member as traces and stories show it.
+func (w *world) describeEvent(self ring.Member, e ring.Event) string {
 	switch e := e.(type) {
 	case ring.Installed:
 		s := fmt.Sprintf("installs %s, %s", describeView(e.View), e.Cause)
@@ -118,10 +135,13 @@ func describeEvent(e ring.Event) string {
 	case ring.Delivered:
 		s := "delivers"
 		for _, entry := range e.Entries {
-			s += " " + proposalName(entry.From, entry.Proposal)
+			s += " " + w.entryName(entry.From, entry.Proposal)
 		}
 		return s
 	case ring.Stable:
+		if w.spell {
+			return "stable " + w.entryName(self, e.Proposal)
+		}
 		return fmt.Sprintf("own %d stable", e.Proposal)
 	case ring.Ended:
 		return "END"

@@ -24,6 +24,9 @@ type world struct {
 	net     Network
 	rng     *rand.Rand
 	trace   io.Writer
+	spell   bool // payloads are text, and traced as such
+	// lossy says whether a message is to be lost, beyond what else loses it. May be nil.
+	lossy func(l *life, env ring.Envelope) bool
 
 	now    time.Duration
 	queue  eventQueue
@@ -360,7 +363,7 @@ func (w *world) output(l *life, out ring.Output) {
 			}
 		}
 		if w.trace != nil {
-			w.printf("%s: %s", name(l.self.Member), describeEvent(e))
+			w.printf("%s: %s", name(l.self.Member), w.describeEvent(l.self.Member, e))
 		}
 		w.check.event(l.record, e)
 		l.app.Handle(e, w.clock(l))
@@ -467,7 +470,7 @@ func (w *world) send(l *life, env ring.Envelope) {
 	}
 	w.sent++
 	if w.trace != nil {
-		w.printf("%s>%s %s", name(l.self.Member), name(env.To.Member), describe(msg))
+		w.printf("%s>%s %s", name(l.self.Member), name(env.To.Member), w.describe(msg))
 	}
 	data, err := ring.Append(w.buf[:0], msg)
 	w.buf = data[:0]
@@ -477,7 +480,7 @@ func (w *world) send(l *life, env ring.Envelope) {
 	}
 	data = append([]byte(nil), data...)
 	lost, then := w.sprung(l, to, msg)
-	if lost {
+	if lost || w.lossy != nil && w.lossy(l, env) {
 		w.printf("  lost")
 	} else {
 		w.transmit(message{l.node.index, to, data})
