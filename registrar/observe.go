@@ -87,9 +87,9 @@ func (o *owner) observeAll(events []handlespace.Event, now time.Time) {
 			}
 			if moved == len(events) {
 				from := e.Previous.Home()
-				o.r.cfg.Log.WithFields(logrus.Fields{
+				o.r.notices.rehomed.log(o.r.cfg.Log.WithFields(logrus.Fields{
 					"from": from.ID.String(), "incarnation": from.Incarnation, "elements": moved, "here": mine,
-				}).Info("ring: elements taken over from a registrar that is gone")
+				}).Info, "ring: elements taken over from a registrar that is gone", now)
 			}
 		}
 		o.observe(event, now)

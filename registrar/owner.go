@@ -1,8 +1,11 @@
 package registrar
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"rserpool/asap/param"
 	"rserpool/enrp/ring"
@@ -151,6 +154,10 @@ func (o *owner) handle(events []ring.Event) {
 	o.ring.accept(events, now)
 	o.deliver(now)
 	o.ring.handled()
+	if took := time.Since(now); took > o.r.cfg.Ring.Timers.HopRetry {
+		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{"took": took.String(), "last": fmt.Sprintf("%T", events[len(events)-1])}).Warn,
+			"ring: slow to apply what was ordered; the other members may leave this one out", now)
+	}
 }
 
 // next returns when tick has something to do at the latest.
