@@ -1,7 +1,6 @@
 package registrar
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -155,7 +154,7 @@ func (o *owner) handle(events []ring.Event) {
 	o.deliver(now)
 	o.ring.handled()
 	if took := time.Since(now); took > o.r.cfg.Ring.Timers.HopRetry {
-		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{"took": took.String(), "last": fmt.Sprintf("%T", events[len(events)-1])}).Warn,
+		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{"took": took.String(), "events": len(events)}).Warn,
 			"ring: slow to apply what was ordered; the other members may leave this one out", now)
 	}
 }
