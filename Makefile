@@ -1,5 +1,5 @@
 # Each target is one script, which can also be run alone.
-.PHONY: all build test lint demo lab sim bench chaos fuzz requirements docs clean
+.PHONY: all build test lint demo lab sim model bench ringbench chaos fuzz requirements docs clean
 
 all: build
 
@@ -11,6 +11,7 @@ lab:          ; scripts/lab.sh
 sim:          ; scripts/sim.sh
 model:        ; scripts/model.sh
 bench:        ; scripts/bench.sh
+ringbench:    ; scripts/ringbench.sh
 chaos:        ; scripts/chaos.sh
 fuzz:         ; scripts/fuzz.sh
 requirements: ; go run ./scripts/requirements -missing
