@@ -160,15 +160,13 @@ func (s *stage) finish() {
 	s.agree()
 	s.leave()
 	for i, r := range s.registrars {
-		before := s.before[i]
-		if !s.replaced[i] {
-			s.w.within(patience, func() string {
-				if now := s.resources(i); now.descriptors > before.descriptors+2 || now.goroutines > before.goroutines+4 {
-					return fmt.Sprintf("%s has %+v, had %+v before the elements and users", r.at, now, before)
-				}
-				return ""
-			})
-		}
+		before := s.before[i] // of a restarted one: that of its former life
+		s.w.within(patience, func() string {
+			if now := s.resources(i); now.descriptors > before.descriptors+2 || now.goroutines > before.goroutines+4 {
+				return fmt.Sprintf("%s has %+v, had %+v before the elements and users", r.at, now, before)
+			}
+			return ""
+		})
 	}
 	s.report()
 }

@@ -37,7 +37,6 @@ type stage struct {
 	hosts      []*host
 	registrars []*registrar
 	down       []bool // dead or frozen
-	replaced   []bool // restarted
 	before     []resources
 	names      []string
 	elements   []*element
@@ -66,7 +65,7 @@ func newStage(t *testing.T, members int) *stage {
 	t.Cleanup(func() { <-stages })
 	s := &stage{
 		t: t, w: n.w, n: n,
-		down: make([]bool, members), replaced: make([]bool, members),
+		down: make([]bool, members),
 	}
 	var peers []string
 	for i := range members {
@@ -163,7 +162,6 @@ func (s *stage) launch(i int) {
 	s.t.Helper()
 	r := s.registrars[i]
 	r.process = s.w.start("rspd "+r.at, r.host.command("rspd", r.flags...), nil)
-	s.replaced[i] = true
 	s.asleep(i, false)
 }
 
@@ -230,7 +228,6 @@ func (s *stage) rotate(k int) {
 	s.hosts = slices.Concat(s.hosts[k:], s.hosts[:k])
 	s.registrars = slices.Concat(s.registrars[k:], s.registrars[:k])
 	s.down = slices.Concat(s.down[k:], s.down[:k])
-	s.replaced = slices.Concat(s.replaced[k:], s.replaced[:k])
 	s.before = slices.Concat(s.before[k:], s.before[:k])
 }
 
