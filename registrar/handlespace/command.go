@@ -8,7 +8,7 @@ import (
 )
 
 // Generation tells one life of an element from another: it is raised by the
-// element's own word alone, which is a registration, a re-registration, a
+// element's own word, or an administrator's: a registration, a re-registration, a
 // deregistration, or that it acknowledged its new home. Commands that remove an
 // element or move it name the generation they mean, and do nothing to another one.
 // When sides meet the larger generation wins.

@@ -70,6 +70,9 @@ func (m *model) apply(cmd Command) string {
 	case Remove:
 		k := Key{c.Handle, c.ID}
 		if r, ok := m.records[k]; ok && (r.Generation == c.Generation || c.Cause == Administrative && c.Generation == Generation{}) {
+			if c.Cause == Administrative {
+				return m.drop(k, Administrative, m.raised(k, r.Home(), c.Now), c.Now)
+			}
 			return m.takeOut(k, c.Cause, c.Now)
 		}
 	case Report:

@@ -284,7 +284,9 @@ func (s *Space) remove(c *Remove) []Event {
 	case unattended:
 		return s.takeOut(p, e, c.Cause, c.Now)
 	}
-	return s.drop(p, e, c.Cause, s.buried(r, r.Generation, c.Now))
+	// By hand is a word of its own: a side that was apart must not bring it back.
+	raised := s.raised(Key{c.Handle, c.ID}, e, r.Home(), c.Now)
+	return s.drop(p, e, c.Cause, s.buried(r, raised, c.Now))
 }
 
 func (s *Space) report(c *Report) []Event {
