@@ -158,3 +158,24 @@ func (w *world) describeEvent(self ring.Member, e ring.Event) string {
 	}
 	return fmt.Sprintf("%T", e)
 }
+
+// name, viewName and proposalName write members as letters: a is the first life of
+// member 1, a2 its second.
+func name(m ring.Member) string {
+	switch {
+	case m.IsZero():
+		return "none"
+	case m.Incarnation == 1:
+		return letter(int(m.ID) - 1)
+	}
+	return fmt.Sprintf("%s%d", letter(int(m.ID)-1), m.Incarnation)
+}
+
+func viewName(v ring.ViewID) string {
+	if v.IsZero() {
+		return "none"
+	}
+	return fmt.Sprintf("%d@%s", v.Counter, name(v.Coordinator))
+}
+
+func proposalName(m ring.Member, n uint64) string { return fmt.Sprintf("%s.%d", name(m), n) }

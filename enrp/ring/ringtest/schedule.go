@@ -217,6 +217,7 @@ var profiles = []struct {
 	{"locks", 2, (*maker).locks},
 	{"full", 2, (*maker).full},
 	{"leave", 2, (*maker).leave},
+	{"big", 1, (*maker).big},
 }
 
 // Profiles lists the names of all profiles.
@@ -509,6 +510,14 @@ func (m *maker) full() {
 		m.add(Action{At: m.span(0, 1150), Kind: Propose, A: m.member(), N: 1 + m.r.IntN(40), Size: 1 + m.r.IntN(1500)})
 	})
 	m.times(3, 8, m.anyFault)
+}
+
+func (m *maker) big() {
+	m.Limits = ring.Limits{Visit: 32 << 10, Token: 128 << 10, QueueOctets: 600 << 10}
+	m.times(4, 10, func() {
+		m.add(Action{At: m.span(0, 1150), Kind: Propose, A: m.member(), N: 1 + m.r.IntN(2), Size: 1000 << m.r.IntN(9)})
+	})
+	m.times(3, 6, m.anyFault)
 }
 
 func (m *maker) leave() {
