@@ -1,0 +1,242 @@
+// Ringplot reads what 'ringbench run --json' prints, prints it as markdown tables,
+// and draws it: latency and throughput over offered load and over the number of
+// members.
+//
+//	ringplot -svg docs/ring.svg < rows
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"image/color"
+	"io"
+	"os"
+	"slices"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// row is one line of the input.
+type row struct {
+	System    string  `json:"system"`
+	Members   int     `json:"members"`
+	Senders   int     `json:"senders"`
+	Payload   int     `json:"payload_octets"`
+	Send      string  `json:"send"`
+	Offered   float64 `json:"offered_per_second"`
+	Rate      float64 `json:"ordered_per_second"`
+	AgreedP50 float64 `json:"agreed_p50_seconds"`
+	AgreedP99 float64 `json:"agreed_p99_seconds"`
+	StableP50 float64 `json:"stable_p50_seconds"`
+	StableP99 float64 `json:"stable_p99_seconds"`
+	CPU       float64 `json:"cpu_seconds_per_message"`
+}
+
+// Values of row.Send.
+const (
+	sendMax  = "max"
+	sendRate = "rate"
+	sendOne  = "one-at-a-time"
+)
+
+func main() {
+	svg := flag.String("svg", "", "write the plots to this `file`")
+	flag.Parse()
+	if err := run(os.Stdin, os.Stdout, *svg); err != nil {
+		fmt.Fprintln(os.Stderr, "ringplot:", err)
+		os.Exit(1)
+	}
+}
+
+func run(in io.Reader, out io.Writer, svg string) error {
+	var rows []row
+	for d := json.NewDecoder(in); ; {
+		var r row
+		err := d.Decode(&r)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		rows = append(rows, r)
+	}
+	if len(rows) == 0 {
+		return errors.New("no rows")
+	}
+	for _, t := range []struct{ send, title string }{
+		{sendRate, "Over offered load"}, {sendMax, "At full speed"}, {sendOne, "One message at a time"},
+	} {
+		if err := table(out, t.title, only(rows, func(r row) bool { return r.Send == t.send })); err != nil {
+			return err
+		}
+	}
+	if svg == "" {
+		return nil
+	}
+	return drawAll(rows, svg)
+}
+
+func only(rows []row, is func(row) bool) []row {
+	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return !is(r) })
+}
+
+func table(w io.Writer, title string, rows []row) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "\n### %s\n\n| system | members | senders | octets | offered/s | ordered/s | agreed p50 | p99 | stable p50 | p99 | CPU per message |\n"+
+		"|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", title)
+	micro := func(seconds float64) string {
+		if seconds == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.4g µs", seconds*1e6)
+	}
+	for _, r := range rows {
+		offered := "-"
+		if r.Offered > 0 {
+			offered = fmt.Sprintf("%.0f", r.Offered)
+		}
+		_, e := fmt.Fprintf(w, "| %s | %d | %d | %d | %s | %.0f | %s | %s | %s | %s | %s |\n", r.System, r.Members, r.Senders, r.Payload,
+			offered, r.Rate, micro(r.AgreedP50), micro(r.AgreedP99), micro(r.StableP50), micro(r.StableP99), micro(r.CPU))
+		err = cmp.Or(err, e)
+	}
+	return err
+}
+
+// curve is one line of a plot.
+type curve struct {
+	name   string
+	points plotter.XYs
+	dashed bool
+}
+
+// colors tell systems and sizes apart, by printed brightness too.
+var colors = []color.Color{
+	color.RGBA{R: 0x1b, G: 0x4f, B: 0x9c, A: 0xff}, color.RGBA{R: 0xd9, G: 0x5f, B: 0x02, A: 0xff},
+	color.RGBA{R: 0x1b, G: 0x9e, B: 0x77, A: 0xff}, color.RGBA{R: 0x7a, G: 0x3b, B: 0x8f, A: 0xff},
+	color.RGBA{R: 0x66, G: 0x66, B: 0x66, A: 0xff},
+}
+
+// drawing collects the curves of one plot, by name.
+type drawing struct {
+	title, x, y string
+	logX, logY  bool
+	curves      []curve
+}
+
+func (d *drawing) add(name string, dashed bool, x, y float64) {
+	if y <= 0 {
+		return // a logarithm would not exist
+	}
+	i := slices.IndexFunc(d.curves, func(c curve) bool { return c.name == name && c.dashed == dashed })
+	if i < 0 {
+		i = len(d.curves)
+		d.curves = append(d.curves, curve{name: name, dashed: dashed})
+	}
+	d.curves[i].points = append(d.curves[i].points, plotter.XY{X: x, Y: y})
+}
+
+func (d *drawing) plot() (*plot.Plot, error) {
+	p := plot.New()
+	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = d.title, d.x, d.y
+	p.Legend.Top, p.Legend.Left = true, true
+	if d.logX {
+		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	}
+	if d.logY {
+		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	} else {
+		p.Y.Min = 0
+	}
+	p.Add(plotter.NewGrid())
+	var names []string
+	for _, c := range d.curves {
+		slices.SortFunc(c.points, func(a, b plotter.XY) int { return cmp.Compare(a.X, b.X) })
+		line, points, err := plotter.NewLinePoints(c.points)
+		if err != nil {
+			return nil, err
+		}
+		i, first := slices.Index(names, c.name), false
+		if i < 0 {
+			i = len(names)
+			names = append(names, c.name)
+			first = true
+		}
+		line.Color, points.Color = colors[i%len(colors)], colors[i%len(colors)]
+		line.Width, points.Radius = vg.Points(1.2), vg.Points(1.8)
+		if c.dashed {
+			line.Dashes = []vg.Length{vg.Points(4), vg.Points(3)}
+		}
+		p.Add(line, points)
+		if first {
+			p.Legend.Add(c.name, line, points)
+		}
+	}
+	return p, nil
+}
+
+// drawAll draws four plots on one sheet.
+func drawAll(rows []row, file string) error {
+	latency := &drawing{title: "Latency, 3 members, 100 octets (dashed: p99)", x: "offered messages/s", y: "own delivery, µs", logX: true, logY: true}
+	throughput := &drawing{title: "Throughput over offered load, 100 octets", x: "offered messages/s", y: "ordered messages/s", logX: true, logY: true}
+	size := &drawing{title: "Throughput at full speed, 100 octets (dashed: 1 sender)", x: "members", y: "ordered messages/s", logY: true}
+	one := &drawing{title: "One message at a time (dashed: p99)", x: "members", y: "own delivery, µs"}
+	for _, r := range rows {
+		switch r.Send {
+		case sendRate:
+			if r.Members == 3 {
+				latency.add(r.System, false, r.Offered, r.AgreedP50*1e6)
+				latency.add(r.System, true, r.Offered, r.AgreedP99*1e6)
+			}
+			throughput.add(fmt.Sprintf("%s, %d members", r.System, r.Members), false, r.Offered, r.Rate)
+		case sendMax:
+			size.add(r.System, r.Senders == 1, float64(r.Members), r.Rate)
+		case sendOne:
+			one.add(r.System, false, float64(r.Members), r.AgreedP50*1e6)
+			one.add(r.System, true, float64(r.Members), r.AgreedP99*1e6)
+		}
+	}
+	var plots [][]*plot.Plot
+	for _, line := range [][]*drawing{{latency, throughput}, {size, one}} {
+		var made []*plot.Plot
+		for _, d := range line {
+			if len(d.curves) == 0 {
+				continue
+			}
+			p, err := d.plot()
+			if err != nil {
+				return fmt.Errorf("%s: %w", d.title, err)
+			}
+			made = append(made, p)
+		}
+		if len(made) == len(line) {
+			plots = append(plots, made)
+		}
+	}
+	if len(plots) == 0 {
+		return errors.New("no curves")
+	}
+	const width, height = 27 * vg.Centimeter, 10 * vg.Centimeter
+	canvas := vgsvg.New(width, height*vg.Length(len(plots)))
+	tiles := draw.Tiles{Rows: len(plots), Cols: 2, PadX: vg.Centimeter, PadY: vg.Centimeter, PadTop: vg.Points(4), PadRight: vg.Points(8)}
+	for i, line := range plot.Align(plots, tiles, draw.New(canvas)) {
+		for k, c := range line {
+			plots[i][k].Draw(c)
+		}
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = canvas.WriteTo(f)
+	return errors.Join(err, f.Close())
+}
