@@ -125,9 +125,23 @@ func (w *world) stand(s Schedule) {
 }
 
 // Bound is how long after the last fault all members that live must be in one
-// view, know the same, and have nothing pending.
+// view, know the same, and have nothing pending: until nobody is held off any more,
+// drivers have dialled, coordinators have probed, promises have run out, and in
+// primary mode leases have. What waits in queues comes on top.
 func Bound(members int, t ring.Timers) time.Duration {
-	return 2*t.HoldOffMax + 8*t.ProbeInterval + 4*t.Starving() + 2*t.Promise(members, 3) + t.Lease
+	return t.HoldOffMax + 6*t.ProbeInterval + 2*t.Starving() + 2*t.Promise(members, 1) + t.Lease + t.Lease/10
+}
+
+// backlog is how long what waits in small queues may take: two rotations for each
+// proposal.
+func (w *world) backlog() time.Duration {
+	waiting := 0
+	for _, n := range w.nodes {
+		if n.life != nil && w.limits.Token > 0 {
+			waiting += len(n.life.offer) + n.life.machine.Status().Queue
+		}
+	}
+	return time.Duration(2*waiting*len(w.nodes)) * (w.net.Delay + w.net.Jitter)
 }
 
 // settle lets time pass until all is well, at most as long as it may take.
@@ -145,7 +159,7 @@ func (w *world) settle() time.Duration {
 		}
 		w.actPropose(n.life, Action{Kind: Propose, A: n.index, N: 1, Size: 10})
 	}
-	bound := Bound(len(w.nodes), w.timers)
+	bound := Bound(len(w.nodes), w.timers) + w.backlog()
 	for w.err == nil {
 		w.run(w.now + w.timers.CollectWait/2)
 		unwell := w.unwell()
