@@ -146,7 +146,12 @@ func listen(local []netip.AddrPort, opt transport.Options) (transport.Listener, 
 	if err != nil {
 		return nil, err
 	}
-	err = bind(fd, local)
+	// Associations of a former life may take long to end, where the peer has
+	// gone. Another listener is still refused.
+	err = os.NewSyscallError("reuse address", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	if err == nil {
+		err = bind(fd, local)
+	}
 	if err == nil {
 		err = os.NewSyscallError("listen", unix.Listen(fd, unix.SOMAXCONN))
 	}

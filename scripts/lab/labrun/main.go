@@ -34,6 +34,7 @@ var groups = []group{
 	{name: "takeover", about: "rsplib's registrars take our elements over", needs: []string{"cmd/rsppe", "cmd/rsppu"}, run: takeover},
 	{name: "paths", about: "ours with ours, two paths, one of them cut", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: paths},
 	{name: "failures", about: "elements of both makers are killed and stopped", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: failures},
+	{name: "ring", about: "three of ours in a ring over SCTP", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: ring},
 	{name: "many", about: "2000 associations at one registrar", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: many},
 	{name: "bench", about: "handle resolutions, ours beside rsplib's, about 7 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/loadgen"}, run: bench},
 	{name: "capture", about: "records rsplib's messages for testdata", extra: true, ipv6: true, run: capture},

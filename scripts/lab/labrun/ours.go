@@ -56,6 +56,7 @@ type pool struct {
 
 type member struct {
 	ID, State     string
+	Home          string
 	UserTransport struct {
 		Protocol  string
 		Port      int
