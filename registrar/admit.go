@@ -38,6 +38,9 @@ func (o origin) has(a netip.Addr) bool {
 	return slices.ContainsFunc(o.remote, func(r netip.AddrPort) bool { return r.Addr() == a })
 }
 
+// hasPort reports whether the peer's end is at an address and port.
+func (o origin) hasPort(a netip.AddrPort) bool { return slices.Contains(o.remote, a) }
+
 // clientOf returns under what a peer with the address is counted: an IPv6 address
 // without its last bits, because one host can have as many of these as it likes.
 func clientOf(a netip.Addr, prefix6 int) netip.Addr {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"rserpool/asap/transport"
+	enrppeer "rserpool/enrp/peer"
 	"rserpool/enrp/ring"
 	"rserpool/registrar/replica"
 )
@@ -63,6 +64,9 @@ type PeeringConfig struct {
 	// Networks are those of Config.ENRP and of Mentors: with TLS, or not.
 	// Default: Config.Networks.
 	Networks *transport.Networks
+	// Timers say when peers are dead, and how long to wait for answers. Default
+	// for each zero field: enrppeer.RFC(), with CompatRsplib enrppeer.Rsplib().
+	Timers enrppeer.Timers
 }
 
 // DefaultCluster is the name of a ring that was given none.

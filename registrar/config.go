@@ -11,6 +11,7 @@ import (
 
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	enrppeer "rserpool/enrp/peer"
 )
 
 // Compat names an implementation whose peculiarities the registrar takes into
@@ -298,6 +299,10 @@ func (c Config) WithDefaults() Config {
 		c.Log = logrus.StandardLogger()
 	}
 	setDefault(&c.Peering.Networks, c.Networks)
+	if c.Compat == CompatRsplib && c.Peering.Timers == (enrppeer.Timers{}) {
+		c.Peering.Timers = enrppeer.Rsplib()
+	}
+	c.Peering.Timers = c.Peering.Timers.WithDefaults()
 	if c.Ring.On() {
 		c.Ring = c.Ring.withDefaults()
 	}
@@ -394,6 +399,9 @@ func (c Config) Validate() error {
 		}
 	}
 	check(c.Networks != nil, "no networks")
+	if err := c.Peering.Timers.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("peering: %w", err))
+	}
 	check(c.Compat == CompatNone || c.Compat == CompatRsplib, "compat %q is unknown, only %q is there", c.Compat, CompatRsplib)
 
 	if c.Admin.Address != "" {

@@ -74,7 +74,7 @@ type conn struct {
 	answers  *answers // waiting to be sent; nil if there are none
 	bookmark handlespace.Bookmark
 	tallies  tallies
-	tables   tables
+	taking   chan struct{} // bounds the ENRP messages in the loop; made with the first
 
 	// Of the owner loop.
 	elements      map[elementKey]struct{}
@@ -86,6 +86,10 @@ type conn struct {
 // sendQueueOctets bounds what waits for one peer, besides the number of
 // messages.
 const sendQueueOctets = 1 << 20
+
+// enrpQueue is how many times as many messages may wait for a registrar as for an
+// element or user: each change of an element is one.
+const enrpQueue = 64
 
 // batchOctets is how many octets of answers are collected before they are sent.
 const batchOctets = 64 << 10
@@ -137,8 +141,16 @@ func (c *conn) send(m asap.Message) {
 }
 
 func (c *conn) sendEncoded(data []byte) {
+	c.enqueue(transport.Message{Data: data, PPID: transport.PPIDASAP})
+}
+
+func (c *conn) enqueue(m transport.Message) {
 	c.busy.Add(1)
-	start, ok := c.queue.put(data, c.r.limits().SendQueue, sendQueueOctets)
+	limit := c.r.limits().SendQueue
+	if m.PPID == transport.PPIDENRP {
+		limit *= enrpQueue
+	}
+	start, ok := c.queue.put(m, limit, sendQueueOctets)
 	switch {
 	case !ok:
 		c.r.metrics.drops.WithLabelValues("send").Inc()
@@ -156,11 +168,7 @@ func (c *conn) write() {
 		if len(items) == 0 {
 			return
 		}
-		msgs := make([]transport.Message, len(items))
-		for i, data := range items {
-			msgs[i] = transport.Message{Data: data, PPID: transport.PPIDASAP}
-		}
-		c.deliver(&c.writing, msgs)
+		c.deliver(&c.writing, items)
 		c.settled(len(items))
 	}
 }
@@ -207,7 +215,11 @@ func (c *conn) cutIfStuck() {
 func (c *conn) read() {
 	defer c.r.leave(c)
 	limits := c.r.limits()
-	buf := make([]byte, limits.MessageSize)
+	size := limits.MessageSize
+	if c.port == protoENRP {
+		size = transport.MaxMessage // parts of handle tables are long
+	}
+	buf := make([]byte, size)
 	c.decoder = asap.NewDecoder(param.Limits{Addresses: limits.Addresses}, 0)
 	for {
 		m, err := c.t.Receive(c.ctx, buf)

@@ -20,11 +20,11 @@ type listening struct {
 
 // listen opens an endpoint, on all networks that it stands for.
 func (r *Registrar) listen(ctx context.Context, port protocol, endpoint transport.Endpoint) ([]listening, error) {
-	networks := r.cfg.Networks
+	networks, opt := r.cfg.Networks, r.options()
 	if port == protoENRP {
-		networks = r.cfg.Peering.Networks
+		networks, opt = r.cfg.Peering.Networks, r.peerOptions()
 	}
-	found, err := networks.Listen(ctx, endpoint, r.options())
+	found, err := networks.Listen(ctx, endpoint, opt)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", port, err)
 	}

@@ -203,12 +203,14 @@ func (w *world) peer(addrs ...string) *peer {
 	return p
 }
 
-// tool makes a peer that speaks ENRP.
+// tool makes a peer that speaks ENRP and has introduced itself.
 func (w *world) tool() *peer {
 	w.Helper()
 	p := w.host()
 	p.ppid = transport.PPIDENRP
 	p.connect(enrpAddr)
+	p.say(&enrp.Presence{Servers: fromTool, Checksum: 0xffff})
+	p.take() // the question for its presence
 	return p
 }
 
@@ -394,21 +396,35 @@ func one[T any](p *peer) T {
 	return m
 }
 
-// oneENRP returns the only message that came to a tool.
+// heardENRP returns the ENRP messages that came since the last take.
+func (p *peer) heardENRP() []enrp.Message {
+	p.w.Helper()
+	var out []enrp.Message
+	for _, a := range p.take() {
+		m, _, err := enrp.Decode(a.data)
+		if err != nil {
+			p.w.Fatal(err)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// oneENRP returns the only message that came to a tool, but for what all peers are
+// told and asked.
 func oneENRP[T any](p *peer) T {
 	p.w.Helper()
+	got := slices.DeleteFunc(p.heardENRP(), func(m enrp.Message) bool {
+		presence, ok := m.(*enrp.Presence)
+		return m.Type() == enrp.TypeHandleUpdate || ok && presence.ReplyRequired
+	})
 	var zero T
-	got := p.take()
 	if len(got) != 1 {
 		p.w.Fatalf("got %d messages, want one %T", len(got), zero)
 	}
-	m, _, err := enrp.Decode(got[0].data)
-	if err != nil {
-		p.w.Fatal(err)
-	}
-	out, ok := m.(T)
+	out, ok := got[0].(T)
 	if !ok {
-		p.w.Fatalf("got %T, want %T", m, zero)
+		p.w.Fatalf("got %T, want %T", got[0], zero)
 	}
 	return out
 }

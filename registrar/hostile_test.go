@@ -239,7 +239,7 @@ func TestSlowUsers(t *testing.T) {
 func TestSendQueue(t *testing.T) {
 	var q sendQueue
 	for n, want := range []struct{ start, ok bool }{{true, true}, {false, true}, {false, true}, {false, false}} {
-		if start, ok := q.put(make([]byte, 10), 3, 100); start != want.start || ok != want.ok {
+		if start, ok := q.put(transport.Message{Data: make([]byte, 10)}, 3, 100); start != want.start || ok != want.ok {
 			t.Errorf("message %d: start %v, ok %v", n, start, ok)
 		}
 	}
@@ -250,7 +250,7 @@ func TestSendQueue(t *testing.T) {
 		t.Errorf("took %d more", len(items))
 	}
 	for n, want := range []bool{true, true, false} { // a single one may be longer than all
-		if _, ok := q.put(make([]byte, []int{200, 0, 1}[n]), 3, 200); ok != want {
+		if _, ok := q.put(transport.Message{Data: make([]byte, []int{200, 0, 1}[n])}, 3, 200); ok != want {
 			t.Errorf("message %d: ok %v", n, ok)
 		}
 	}

@@ -32,6 +32,7 @@ type metrics struct {
 	closed          *prometheus.CounterVec // reason
 	pathChanges     *prometheus.CounterVec // state
 	decodeErrors    *prometheus.CounterVec // protocol, cause
+	peerChanges     *prometheus.CounterVec // state
 	messages        *prometheus.CounterVec // protocol, type
 	limits          *prometheus.CounterVec // limit
 	drops           *prometheus.CounterVec // queue
@@ -60,6 +61,7 @@ func newMetrics(version string, poolLabelCap int) *metrics {
 	m.keepAlives = counter("keep_alives_total", "Keep-alives by what became of them.", "result")
 	m.closed = counter("connections_closed_total", "Connections ended, by reason.", "reason")
 	m.pathChanges = counter("transport_path_changes_total", "Paths of multi-homed associations that went up or down.", "state")
+	m.peerChanges = counter("peer_changes_total", "States that registrars outside the ring have got.", "state")
 	m.decodeErrors = counter("decode_errors_total", "Messages that could not be decoded.", "protocol", "cause")
 	m.messages = counter("messages_received_total", "Messages received, by type.", "protocol", "type")
 	m.limits = counter("limit_exceeded_total", "Requests refused or connections cut because of a configured limit.", "limit")

@@ -12,7 +12,7 @@ import (
 // notices are the lines of the log that peers can cause as often as they like, by
 // kind.
 type notices struct {
-	rejected, removed, rehomed, suspected, recovered, slow, cut, refused, paths, accepts, dials notice
+	rejected, removed, rehomed, peers, suspected, recovered, slow, cut, refused, paths, accepts, dials notice
 }
 
 // Lines of one kind: so many at once, and then so many per second.

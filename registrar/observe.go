@@ -11,6 +11,7 @@ import (
 
 // observe brings everything in line with a change of the handlespace.
 func (o *owner) observe(event handlespace.Event, now time.Time) {
+	o.peers.observe(event, now)
 	switch e := event.(type) {
 	case handlespace.Registered:
 		o.attend(e.Record, now)
@@ -81,7 +82,9 @@ func (o *owner) observeAll(events []handlespace.Event, now time.Time) {
 	moved, mine := 0, 0
 	for _, event := range events {
 		if e, ok := event.(handlespace.Rehomed); ok {
-			moved++
+			if moved++; moved == 1 {
+				o.peers.rehomed(e.Previous.Home())
+			}
 			if e.Record.Home() == o.home {
 				mine++
 			}
@@ -89,11 +92,12 @@ func (o *owner) observeAll(events []handlespace.Event, now time.Time) {
 				from := e.Previous.Home()
 				o.r.notices.rehomed.log(o.r.cfg.Log.WithFields(logrus.Fields{
 					"from": from.ID.String(), "incarnation": from.Incarnation, "elements": moved, "here": mine,
-				}).Info, "ring: elements taken over from a registrar that is gone", now)
+				}).Info, "elements taken over from a registrar that is gone", now)
 			}
 		}
 		o.observe(event, now)
 	}
+	o.peers.act(now)
 }
 
 // attend watches an element of this registrar, and forgets one of another.

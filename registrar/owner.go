@@ -31,10 +31,12 @@ type owner struct {
 	space *handlespace.Space
 	order sequencer
 	ring  *ringEnd // nil without a ring
+	peers *peering
 
 	lastToken uint64
 	proposed  map[uint64]*proposal
 	expiring  int  // removals of the latest batch that are not applied yet
+	synced    bool // the ring has given the handlespace
 	opening   bool // ASAP is being opened, or is
 	serving   bool // ASAP is answered
 	leaving   bool // what elements ask for is left to other registrars
@@ -83,10 +85,12 @@ func newOwner(r *Registrar, space *handlespace.Space, order sequencer, now time.
 	}
 	if end, ok := order.(*ringEnd); ok {
 		o.ring = end
-	} else {
-		o.opening, o.serving = true, true
 	}
 	cfg := r.config()
+	o.peers = newPeering(o, now)
+	if !r.mustLearn() {
+		o.opening, o.serving = true, true
+	}
 	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	o.keepAlive = newKeepAlive(cfg.Timers.KeepAlive, random)
 	o.subscriptions = newSubscriptions[*conn](cfg.Timers.UpdateDelay, cfg.Limits.Subscriptions)
@@ -153,6 +157,7 @@ func (o *owner) handle(events []ring.Event) {
 	o.ring.accept(events, now)
 	o.deliver(now)
 	o.ring.handled()
+	o.peers.regroup(now)
 	if took := time.Since(now); took > o.r.cfg.Ring.Timers.HopRetry {
 		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{"took": took.String(), "events": len(events)}).Warn,
 			"ring: slow to apply what was ordered; the other members may leave this one out", now)
@@ -175,6 +180,7 @@ func (o *owner) next() time.Time {
 		earlier(o.space.NextDeadline(o.r.id))
 	}
 	earlier(o.withheld.next())
+	earlier(o.peers.next, true)
 	if at := o.order.next(); !at.IsZero() {
 		earlier(at, true)
 	}
@@ -201,6 +207,8 @@ func (o *owner) tick(now time.Time) {
 	o.order.tick(now)
 	o.deliver(now)
 	o.letGo(now)
+	o.peers.tick(now)
+	o.deliver(now)
 
 	for _, handle := range o.subscriptions.tick(now) {
 		o.updates.changed(handle, now)
@@ -336,6 +344,7 @@ func (o *owner) left(c *conn, now time.Time) {
 	}
 	clear(c.subscriptions)
 	o.probes.left(c)
+	o.peers.left(c, now)
 }
 
 // sweepIdle closes connections that were silent for a whole idle time-out, but

@@ -1,13 +1,17 @@
 package registrar
 
-import "sync"
+import (
+	"sync"
+
+	"rserpool/asap/transport"
+)
 
 // sendQueue holds the messages that wait for one peer. Whoever finds it idle
 // starts the goroutine that empties it; that ends when the queue is empty, so an
 // idle peer has none.
 type sendQueue struct {
 	mu      sync.Mutex
-	items   [][]byte
+	items   []transport.Message
 	octets  int
 	running bool
 	closed  bool
@@ -15,24 +19,24 @@ type sendQueue struct {
 
 // put adds a message. start says that nobody empties the queue: the caller has
 // to start somebody. ok is false when the queue is full.
-func (q *sendQueue) put(data []byte, items, octets int) (start, ok bool) {
+func (q *sendQueue) put(m transport.Message, items, octets int) (start, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return false, true
 	}
-	if len(q.items) > 0 && (len(q.items) >= items || q.octets+len(data) > octets) {
+	if len(q.items) > 0 && (len(q.items) >= items || q.octets+len(m.Data) > octets) {
 		return false, false
 	}
-	q.items = append(q.items, data)
-	q.octets += len(data)
+	q.items = append(q.items, m)
+	q.octets += len(m.Data)
 	start = !q.running
 	q.running = true
 	return start, true
 }
 
 // take returns all that waits; nothing ends the goroutine that empties.
-func (q *sendQueue) take() [][]byte {
+func (q *sendQueue) take() []transport.Message {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items := q.items

@@ -54,6 +54,7 @@ type Registrar struct {
 	feed        *admin.Feed
 	shown       ringShown
 	announcer   *announcer
+	presence    *presenceGroups
 	inbox       chan task
 	reports     *rateLimiter // of unreachable elements
 	notices     notices
@@ -213,16 +214,21 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 	if r.announcer, err = r.newAnnouncer(ctx); err != nil {
 		return err
 	}
+	if r.presence, err = r.newPresenceGroups(ctx); err != nil {
+		return err
+	}
 	if r.admin, err = r.newAdmin(ctx); err != nil {
 		return err
 	}
-	var order sequencer = &alone{space: r.space}
-	if r.cfg.Ring.On() {
-		// Until the ring knows what to tell users, a closed port sends them
+	if r.mustLearn() {
+		// Until there is something to tell users, a closed port sends them
 		// elsewhere at once.
 		if err := r.close(protoASAP); err != nil {
 			return err
 		}
+	}
+	var order sequencer = &alone{space: r.space}
+	if r.cfg.Ring.On() {
 		if err := r.joinRing(ctx); err != nil {
 			return err
 		}
@@ -242,15 +248,20 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 		r.cfg.Log.Warnf("at most %d connections instead of %d: the process may have no more than %d files open", room, want, r.files)
 	}
 	r.announcer.start()
+	r.presence.start()
 	if r.admin != nil {
 		r.group.Go(r.admin.Serve)
 	}
 	r.looping.Store(true)
-	if r.ring == nil {
+	if !r.mustLearn() {
 		r.serve()
 	}
 	return nil
 }
+
+// mustLearn reports whether the handlespace comes from others before elements and
+// users are served.
+func (r *Registrar) mustLearn() bool { return r.cfg.Ring.On() || len(r.cfg.Peering.Mentors) > 0 }
 
 // Stop takes no new connections, lets answers under way go out, closes all
 // connections in an orderly way and waits until everything has ended; when ctx
@@ -310,6 +321,9 @@ func (r *Registrar) halt() error {
 	}
 	if r.announcer != nil {
 		errs = append(errs, r.announcer.close())
+	}
+	if r.presence != nil {
+		errs = append(errs, r.presence.close())
 	}
 	if r.owner == nil {
 		close(r.loopDone)

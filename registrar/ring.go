@@ -50,6 +50,7 @@ type ringEnd struct {
 
 	gone            bool        // the group has ended
 	view            ring.ViewID // installed
+	members         []ring.Node // of it
 	backlog         [][]byte
 	end             bool // of the view, to be ordered behind the backlog
 	happened, taken []replica.Event
@@ -83,6 +84,7 @@ func (r *Registrar) joinRing(ctx context.Context) error {
 	r.shown.status = group.Status
 	end.replica = replica.New(replica.Config{
 		Space: r.space, Self: self, Ack: cfg.Ack, Alone: len(cfg.Peers) == 0, JoinWait: cfg.JoinWait,
+		Foreign: func(home handlespace.HomeID) bool { return !r.owner.peers.machine.Won(home.ID) },
 	}, r.started)
 	r.cfg.Log.Infof("ring %q: joining as %s", cfg.Cluster, self)
 	return nil
@@ -186,7 +188,7 @@ func (o *owner) missing() {
 func (e *ringEnd) accept(events []ring.Event, now time.Time) {
 	for _, event := range events {
 		if installed, ok := event.(ring.Installed); ok {
-			e.view, e.end = installed.View.ID, false
+			e.view, e.members, e.end = installed.View.ID, installed.View.Members, false
 			e.r.shown.installed(installed, now)
 		}
 		e.log(event)
@@ -263,6 +265,14 @@ func (e *ringEnd) tick(now time.Time) {
 }
 
 func (e *ringEnd) next() time.Time { return e.replica.Next() }
+
+// foreignDied has the members take over the elements of a registrar outside the
+// ring.
+func (e *ringEnd) foreignDied(home handlespace.HomeID, now time.Time) {
+	e.replica.ForeignDied(home, now)
+	e.collect()
+	e.flush()
+}
 
 // log writes what becomes of the ring's views.
 func (e *ringEnd) log(event ring.Event) {

@@ -66,8 +66,9 @@ func (o *owner) readiness(e replica.Readiness, now time.Time) {
 			o.resolve(h.c, h.q, now)
 		}
 	}
-	if e.Serve && !o.opening {
-		o.opening = true
-		o.r.group.Go(o.r.open)
+	if e.Serve && !o.synced {
+		o.synced = true
+		o.peers.synced(now)
+		o.mayOpen()
 	}
 }

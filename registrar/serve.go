@@ -145,7 +145,11 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 	defer c.done()
 	key := elementKey{Handle: m.Handle, ID: m.ID}
 	record := o.space.Get(key.Handle, key.ID)
-	if record == nil || o.homes[key] != c && !slices.Contains(record.Element.ASAP.Addrs, from.addr()) {
+	if record == nil {
+		o.unreported(c, m, now)
+		return
+	}
+	if o.homes[key] != c && !slices.Contains(record.Element.ASAP.Addrs, from.addr()) {
 		o.r.metrics.keepAlives.WithLabelValues("stray").Inc()
 		return
 	}

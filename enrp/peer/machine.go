@@ -294,6 +294,29 @@ func (m *Machine) Rehomed(target param.RegistrarID) {
 	}
 }
 
+// Gone says that another member of the cluster has taken a registrar over.
+func (m *Machine) Gone(target param.RegistrarID) {
+	if p := m.peers[target]; p != nil && !p.monitored() {
+		m.drop(p, "its elements were taken over")
+	}
+}
+
+// Regroup says that other registrars belong to the cluster than before: who does
+// is no peer any more.
+func (m *Machine) Regroup(now time.Time) {
+	for _, p := range m.sorted() {
+		if !m.cfg.InCluster(p.id) {
+			continue
+		}
+		for i := range m.mentors {
+			if m.mentors[i].id == p.id {
+				m.mentorInCluster(i, now)
+			}
+		}
+		m.drop(p, "it is of this registrar's cluster")
+	}
+}
+
 // Won reports whether this registrar has won the takeover of another one whose
 // elements have not got their new home yet.
 func (m *Machine) Won(id param.RegistrarID) bool { return m.won[id] }
