@@ -145,7 +145,7 @@ func receive(ctx context.Context, conn transport.Conn, e *recordedElement, other
 		}
 		if _, ok := m.(*asap.EndpointKeepAlive); !ok {
 			other(m)
-		} else if e != nil && sendASAP(ctx, conn, &asap.EndpointKeepAliveAck{Handle: e.pool, ID: e.id}) != nil {
+		} else if e != nil && e.answers() && sendASAP(ctx, conn, &asap.EndpointKeepAliveAck{Handle: e.pool, ID: e.id}) != nil {
 			return
 		}
 	}
@@ -211,7 +211,7 @@ func (c *recorder) resolve(ctx context.Context, pool param.PoolHandle) error {
 }
 
 // recordedElement is an element of a pool. Registrars reach it at a port of its own,
-// where it answers for as long as the recording goes on.
+// where it answers keep-alives for as long as the recording goes on.
 type recordedElement struct {
 	pool param.PoolHandle
 	id   param.PEID
@@ -220,6 +220,18 @@ type recordedElement struct {
 	mu     sync.Mutex
 	values uint16
 	open   int // operations without an answer
+	// How many registrations are on their way, and whether the latest news is that
+	// the element is in its pool: else it knows nothing of it, and does not answer
+	// for it.
+	registering int
+	registered  bool
+}
+
+// answers reports whether the element answers keep-alives.
+func (e *recordedElement) answers() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.registered || e.registering > 0
 }
 
 // write registers or deregisters the element, and records it.
@@ -229,6 +241,7 @@ func (c *recorder) write(ctx context.Context, e *recordedElement, register bool)
 	if register {
 		e.mu.Lock()
 		e.values++
+		e.registering++
 		op.Kind, op.Value = history.Register, uint32(e.values)
 		e.mu.Unlock()
 		request = &asap.Registration{Handle: e.pool, Element: param.PoolElement{
@@ -266,10 +279,16 @@ func (c *recorder) write(ctx context.Context, e *recordedElement, register bool)
 	})
 	op.Return = c.r.now()
 	c.r.record(op)
-	if op.Outcome == history.Unknown {
-		e.mu.Lock()
-		e.open++
-		e.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case op.Outcome == history.Unknown:
+		e.open++ // and it may be registered for ever
+	case register:
+		e.registering--
+		e.registered = true
+	default:
+		e.registered = false
 	}
 	return err
 }

@@ -101,6 +101,14 @@ func (a *analysis) register(element uint32, life Life, reads []*Op) []porcupine.
 		}
 	}
 	slices.SortFunc(known, func(x, y *write) int { return cmp.Compare(x.due[life], y.due[life]) })
+	// Resolutions that saw the same and can go back as far stand for each other: the
+	// one that was over first says it all. Without this a search would try all their
+	// orders.
+	type group struct {
+		since time.Duration
+		value uint32
+	}
+	first := make(map[group]*Op)
 	k, newest := 0, -forever
 	for _, r := range reads { // in the order of calls
 		for ; k < len(known) && known[k].due[life] < r.Call; k++ {
@@ -113,7 +121,17 @@ func (a *analysis) register(element uint32, life Life, reads []*Op) []porcupine.
 				since = min(since, w.Return-1)
 			}
 		}
-		add(r, r.Seen[element], since)
+		if since == r.Call {
+			add(r, r.Seen[element], since)
+			continue
+		}
+		g := group{since, r.Seen[element]}
+		if first[g] == nil || r.Return < first[g].Return {
+			first[g] = r
+		}
+	}
+	for g, r := range first {
+		add(r, g.value, g.since)
 	}
 	return out
 }
