@@ -156,7 +156,7 @@ func (m *Machine) Received(l Link, msg enrp.Message, now time.Time) {
 	case *enrp.InitTakeoverAck:
 		m.acknowledged(p, msg.Target)
 	case *enrp.TakeoverServer:
-		m.takeoverServer(p, msg.Target)
+		m.takeoverServer(p, msg.Target, now)
 	case *enrp.Error:
 		m.failed(p, l, now)
 	}

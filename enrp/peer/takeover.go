@@ -83,12 +83,10 @@ func (m *Machine) initTakeover(from *peer, l Link, target param.RegistrarID, now
 		return // it lives; who asks has only lost sight of it
 	}
 	if p := m.peers[target]; p != nil {
-		if p.state == TakingOver && m.yields(from.id) {
-			p.takeover = nil
-		}
-		if p.state == TakingOver {
+		if p.state == TakingOver && !m.yields(from.id) {
 			return
 		}
+		p.takeover = nil
 		p.answerBy = time.Time{}
 		p.sync = nil
 		p.until = now.Add(m.cfg.Timers.LastHeard)
@@ -98,7 +96,8 @@ func (m *Machine) initTakeover(from *peer, l Link, target param.RegistrarID, now
 	m.send(l, &enrp.InitTakeoverAck{Servers: m.to(from.id), Target: target})
 }
 
-// yields tells who goes on of two that want to take over the same (AMB-41).
+// yields reports whether this registrar gives up when another one wants to take over
+// the same (AMB-41).
 func (m *Machine) yields(other param.RegistrarID) bool {
 	if m.cfg.LowerIDWinsTakeover {
 		return other < m.self
@@ -126,13 +125,13 @@ func (m *Machine) acknowledged(from *peer, target param.RegistrarID) {
 }
 
 // takeoverServer takes the news that another registrar has taken a target over.
-func (m *Machine) takeoverServer(from *peer, target param.RegistrarID) {
+func (m *Machine) takeoverServer(from *peer, target param.RegistrarID, now time.Time) {
 	switch {
 	case target == from.id, target == 0:
 		return
 	case target == m.self: // AMB-47
 		m.do(TakeOver{Target: target, Home: from.id})
-		m.announceSelf()
+		m.heartbeat = now // when the elements are gone
 		return
 	case m.cfg.InCluster(target):
 		return // its elements have got new homes in the cluster

@@ -35,6 +35,7 @@ var groups = []group{
 	{name: "paths", about: "ours with ours, two paths, one of them cut", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: paths},
 	{name: "failures", about: "elements of both makers are killed and stopped", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: failures},
 	{name: "ring", about: "three of ours in a ring over SCTP", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: ring},
+	{name: "peers", about: "registrars of ours and of rsplib's in one scope, with elements of both", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: peers},
 	{name: "many", about: "2000 associations at one registrar", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: many},
 	{name: "bench", about: "handle resolutions, ours beside rsplib's, about 7 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/loadgen"}, run: bench},
 	{name: "capture", about: "records rsplib's messages for testdata", extra: true, ipv6: true, run: capture},
@@ -48,14 +49,17 @@ func main() {
 	send := flag.String("send", "", "send the messages given as arguments, in hexadecimal, to the first registrar by this protocol, asap or enrp, and end")
 	serving := flag.String("serve", "", "serve echo or chargen -at an endpoint and don't end")
 	holding := flag.Int("hold", 0, "hold so many associations to the registrar -at an endpoint and don't end")
+	tables := flag.String("table", "", "print what the registrar at an ENRP endpoint knows and end")
 	at := flag.String("at", "", "see -serve and -hold")
 	flag.Parse()
 
-	if *send != "" || *serving != "" || *holding > 0 {
+	if *send != "" || *serving != "" || *holding > 0 || *tables != "" {
 		var err error
 		switch {
 		case *send != "":
 			err = sendRaw(*send, flag.Args())
+		case *tables != "":
+			err = printTable(*tables)
 		case *serving != "":
 			err = serve(*serving, *at)
 		default:

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// scope is a set of registrars of both makers, with elements of both.
+type scope struct {
+	*lab
+	lives    int
+	elements map[string]*process
+}
+
+// ours starts our registrar on a host. Its identifier is lower than rsplib's, so
+// that it wins takeovers as rsplib arbitrates them.
+func (s *scope) ours(h host, args ...string) *process {
+	s.lives++
+	return s.mustStart(h, fmt.Sprintf("rspd-%s-%d", h.name, s.lives), append([]string{s.bin("rspd"), "--listen", sctpOn(h, 3863),
+		"--enrp-listen", sctpOn(h, 9901), "--insecure", "--compat", "rsplib", "--timers", "rsplib", "--id", fmt.Sprint(h.num), "--log-level", "debug"}, args...)...)
+}
+
+// theirs starts rsplib's registrar on a host.
+func (s *scope) theirs(h host, args ...string) *process {
+	s.lives++
+	return s.rsplibRegistrar(h, fmt.Sprintf("rspregistrar-%s-%d", h.name, s.lives),
+		append([]string{fmt.Sprintf("-identifier=0x%x%x%x%x%x%x%x%x", h.num, h.num, h.num, h.num, h.num, h.num, h.num, h.num)}, args...)...)
+}
+
+// our and their start an echo element that knows one registrar.
+func (s *scope) our(h, registrar host, name string) {
+	s.port++
+	s.elements[name+"-server"] = s.server(h, name+"-server", "echo", sctpOn(h, s.port))
+	s.elements[name] = s.mustStart(h, name, s.element(registrar, name, "--compat", "rsplib", "--check", "none",
+		"--service", fmt.Sprintf("sctp://%s:%d", h.a(), s.port))...)
+}
+
+func (s *scope) their(h, registrar host, name string) {
+	s.elements[name] = s.rsplibElement(h, name, "echo", registrar, "-poolhandle="+name)
+}
+
+// gone ends an element politely.
+func (s *scope) gone(name string) error { return s.elements[name].end(syscall.SIGTERM, 10*time.Second) }
+
+// resolvable waits until pools can be resolved at our registrars.
+func (s *scope) resolvable(limit time.Duration, registrars []host, pools ...string) error {
+	return within(limit, func() error {
+		for _, h := range registrars {
+			for _, name := range pools {
+				if _, err := s.members(h, name, 1, 0); err != nil {
+					return fmt.Errorf("at %s: %w", h.name, err)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// serves waits until our registrar serves.
+func (s *scope) serves(h host, p *process) error {
+	return errors.Join(s.listens(h, 3863, 25*time.Second), p.running())
+}
+
+// peers is our registrar with rsplib's in one scope, without a ring.
+func peers(l *lab) {
+	s := &scope{lab: l, elements: make(map[string]*process)}
+	r2 := s.theirs(pr2)
+	s.their(pe1, pr2, "TheirsAtTheirs")
+	s.our(pe2, pr2, "OursAtTheirs")
+	l.need("elements register at rsplib's registrar", errors.Join(
+		r2.says("Successfully registered TheirsAtTheirs", 1, 15*time.Second), r2.says("Successfully registered OursAtTheirs", 1, 15*time.Second)))
+
+	r1 := s.ours(pr1, "--enrp-peer", sctpOn(pr2, 9901))
+	l.need("ours joins late and serves", s.serves(pr1, r1))
+	l.check("it has downloaded the table from rsplib's registrar", s.resolvable(time.Second, []host{pr1}, "TheirsAtTheirs", "OursAtTheirs"))
+
+	s.their(pe1, pr1, "TheirsAtOurs")
+	s.our(pe2, pr1, "OursAtOurs")
+	for i := range 3 {
+		s.our(pe3, []host{pr1, pr2, pr1}[i], fmt.Sprint("Brief", i))
+	}
+	l.check("elements register", s.resolvable(15*time.Second, []host{pr1}, "TheirsAtOurs", "OursAtOurs", "Brief0", "Brief1", "Brief2"))
+	l.check("both have the same elements and checksums", l.consistent(10*time.Second, 7, pr1, pr2))
+	for i := range 2 {
+		l.check("an element leaves", s.gone(fmt.Sprint("Brief", i)))
+	}
+	l.check("both have the same elements and checksums after deregistrations", l.consistent(10*time.Second, 5, pr1, pr2))
+
+	r3 := s.theirs(pr3, "-peer="+pr1.enrp())
+	l.need("another registrar of rsplib's joins late", r3.says("registrar is ready", 1, 20*time.Second))
+	l.check("it has downloaded the table from ours", l.consistent(15*time.Second, 5, pr1, pr2, pr3))
+
+	time.Sleep(12 * time.Second) // rsplib takes tools for registrars for so long
+	r2.stop()
+	killed := time.Now()
+	l.check("rsplib's registrar is killed: ours takes its elements over", s.homed(30*time.Second, pr1, pr1, "TheirsAtTheirs", "OursAtTheirs"))
+	l.note("taken over %.1f s after the kill", time.Since(killed).Seconds())
+	l.check("all stay resolvable", s.resolvable(0, []host{pr1}, "TheirsAtTheirs", "OursAtTheirs", "TheirsAtOurs", "OursAtOurs", "Brief2"))
+	l.check("the two that are left have the same elements and checksums", l.consistent(20*time.Second, 5, pr1, pr3))
+	time.Sleep(12 * time.Second) // two keep-alives
+	l.check("the elements stay", s.homed(0, pr1, pr1, "TheirsAtTheirs", "OursAtTheirs"))
+	l.check("taken over once", r1.exactly("taken over by this registrar", 1))
+}
+
+// homed waits until pools have one element each, whose home is our registrar on a
+// host, as the one asked says.
+func (s *scope) homed(limit time.Duration, asked, home host, pools ...string) error {
+	return within(limit, func() error {
+		for _, name := range pools {
+			p, err := s.members(asked, name, 1, 0)
+			if err != nil {
+				return err
+			}
+			if want := fmt.Sprintf("0x%08x", home.num); p.Members[0].Home != want {
+				return fmt.Errorf("%s has home %s, not %s", name, p.Members[0].Home, want)
+			}
+		}
+		return nil
+	})
+}
+
+// exactly checks how often a program has said something.
+func (p *process) exactly(text string, want int) error {
+	if got := strings.Count(p.text(), text); got != want {
+		return fmt.Errorf("%s said %q %d times, not %d", p.name, text, got, want)
+	}
+	return nil
+}
