@@ -41,7 +41,10 @@ type recording struct {
 type recordedMember struct {
 	*registrar
 	asap netip.AddrPort
-	mu   sync.Mutex
+	// look has its readers look at a pool at once.
+	look chan param.PoolHandle
+
+	mu sync.Mutex
 	// life is the present one; "" while there is none that answers.
 	life   history.Life
 	deaths int
@@ -351,18 +354,13 @@ func (s *slot) now(ctx context.Context, r *recording) (*recordedElement, error) 
 }
 
 // writeFor writes to a slot's element until ctx ends, at one registrar as long as
-// that answers. After many an answer it asks another registrar at once. Elements
-// answer keep-alives for as long as serving.
+// that answers. After many an answer it has readers look at another registrar at
+// once. Elements answer keep-alives for as long as serving.
 func (r *recording) writeFor(ctx, serving context.Context, id int, s *slot, random *rand.Rand) {
 	home := random.IntN(len(r.members))
 	var c *recorder
 	var e *recordedElement
-	ask := make([]*recorder, len(r.members))
-	defer func() {
-		for _, c := range append(ask, c) {
-			c.close()
-		}
-	}()
+	defer func() { c.close() }()
 	for ctx.Err() == nil {
 		pause(ctx, time.Duration(random.IntN(10))*time.Millisecond)
 		next, err := s.now(serving, r)
@@ -386,40 +384,48 @@ func (r *recording) writeFor(ctx, serving context.Context, id int, s *slot, rand
 			continue
 		}
 		if other := random.IntN(2 * len(r.members)); other < len(r.members) {
-			r.askAt(ctx, id, ask, other, s.pool)
+			select {
+			case r.members[other].look <- s.pool:
+			default:
+			}
 		}
 	}
 }
 
-// readFor asks one registrar until ctx ends.
-func (r *recording) readFor(ctx context.Context, id, at int, pools []param.PoolHandle, random *rand.Rand) {
-	ask := make([]*recorder, len(r.members))
+// readFor asks one registrar until ctx ends, and at once when it is told to look.
+func (r *recording) readFor(ctx context.Context, id int, m *recordedMember, pools []param.PoolHandle, random *rand.Rand) {
+	var c *recorder
 	for ctx.Err() == nil {
-		r.askAt(ctx, id, ask, at, pools[random.IntN(len(pools))])
-		pause(ctx, time.Duration(random.IntN(10))*time.Millisecond)
+		pool := pools[random.IntN(len(pools))]
+		select {
+		case pool = <-m.look:
+		case <-time.After(time.Duration(random.IntN(10)) * time.Millisecond):
+		case <-ctx.Done():
+		}
+		c = r.askAt(ctx, id, c, m, pool)
 	}
-	ask[at].close()
+	c.close()
 }
 
-// askAt resolves at one registrar, over a connection that is kept.
-func (r *recording) askAt(ctx context.Context, id int, conns []*recorder, at int, pool param.PoolHandle) {
-	c := conns[at]
-	if c != nil && c.at != r.members[at].present() {
+// askAt resolves at one registrar, over the connection c if it is still good. It
+// returns the one for the next time, perhaps nil.
+func (r *recording) askAt(ctx context.Context, id int, c *recorder, m *recordedMember, pool param.PoolHandle) *recorder {
+	if c != nil && c.at != m.present() {
 		c.close()
 		c = nil
 	}
 	var err error
 	if c == nil {
-		c, err = r.connect(ctx, id, r.members[at], nil)
+		c, err = r.connect(ctx, id, m, nil)
 	}
 	if err == nil {
 		err = c.resolve(ctx, pool)
 	}
 	if err != nil {
 		c.close()
-		c = nil
+		return nil
 	}
-	conns[at] = c
+	return c
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -516,6 +522,7 @@ func recordMembers(w *world, members int, flags ...string) *recording {
 		m := &recordedMember{registrar: w.here().registrar(append(append([]string{
 			"--id", strconv.Itoa(i + 1), "--ring-listen", at[i], "--ring-join-wait", "1s",
 		}, peers...), flags...)...)}
+		m.look = make(chan param.PoolHandle, 8)
 		m.asap = netip.MustParseAddrPort(strings.TrimPrefix(m.at, "tcp://"))
 		r.members = append(r.members, m)
 		r.known(m)

@@ -103,6 +103,8 @@ func schedule(random *rand.Rand, members, atATime int, d time.Duration) []fault 
 	}
 }
 
+const recordedMembers = 3
+
 // recordFaults records what the clients of three registrars with these flags see
 // for some time, while faults happen.
 func recordFaults(t *testing.T, d time.Duration, atATime int, flags ...string) *recording {
@@ -111,7 +113,8 @@ func recordFaults(t *testing.T, d time.Duration, atATime int, flags ...string) *
 	stages <- struct{}{}
 	t.Cleanup(func() { <-stages })
 	random := seeded(t)
-	r := recordMembers(w, 3, flags...)
+	faults := schedule(random, recordedMembers, atATime, d)
+	r := recordMembers(w, recordedMembers, flags...)
 	r.whole()
 
 	sampling, stopSampling := context.WithCancel(context.Background())
@@ -143,13 +146,12 @@ func recordFaults(t *testing.T, d time.Duration, atATime int, flags ...string) *
 			client(func(id int, random *rand.Rand) { r.writeFor(asking, serving, id, s, random) })
 		}
 	}
-	for at := range r.members {
-		for range 2 {
-			client(func(id int, random *rand.Rand) { r.readFor(asking, id, at, pools, random) })
+	for _, m := range r.members {
+		for range 3 {
+			client(func(id int, random *rand.Rand) { r.readFor(asking, id, m, pools, random) })
 		}
 	}
 
-	faults := schedule(random, len(r.members), atATime, d)
 	r.play(faults, d)
 	r.whole()
 	stop()
@@ -214,8 +216,8 @@ func (r *recording) settled(pools []param.PoolHandle) {
 	r.w.within(20*time.Second, func() string {
 		for _, pool := range pools {
 			before := len(r.history.Ops)
-			for at := range r.members {
-				r.askAt(context.Background(), 0, conns, at, pool)
+			for i, m := range r.members {
+				conns[i] = r.askAt(context.Background(), 0, conns[i], m, pool)
 			}
 			for _, o := range r.history.Ops[before:] {
 				if first := r.history.Ops[before]; o.Outcome != history.Done || !maps.Equal(o.Seen, first.Seen) {
