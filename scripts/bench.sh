@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Benchmarks: codec, handlespace and selection as Go benchmarks, then the
 # registrar under load over TCP on this host, beside a bare TCP echo with
-# messages of the same sizes. Tables are markdown; everything is in out/bench.md.
+# messages of the same sizes. Last the ring beside Corosync and etcd, as root
+# (scripts/ringbench.sh). Tables are markdown; everything is in out/bench.md.
 #
 #   RUNS=7 DURATION=2s CONNECTIONS=8 POOLS="1 100 1000" OUTSTANDING="1 16" PORT=13863
 #   BENCHTIME=1s for the Go benchmarks, 0 leaves them out
@@ -65,4 +66,11 @@ if [ -s "$work/log" ]; then
 	echo
 	echo 'The registrar logged:'
 	cat "$work/log"
+fi
+
+# The ring beside others, in short: RING=0 leaves it out, scripts/ringbench.sh does it
+# at length.
+if [ "${RING:-1}" != 0 ]; then
+	RUNS=3 SECONDS_EACH=2 KILLS=${KILLS:-20} COROSYNC_KILLS=1 \
+		scripts/ringbench.sh order corosync registrations failover
 fi
