@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"image/color"
 	"io"
+	"math"
 	"os"
 	"slices"
 
@@ -130,7 +131,6 @@ var colors = []color.Color{
 type drawing struct {
 	title, x, y string
 	logX, logY  bool
-	below       bool // the legend is below the curves, at the right
 	curves      []curve
 }
 
@@ -149,7 +149,7 @@ func (d *drawing) add(name string, dashed bool, x, y float64) {
 func (d *drawing) plot() (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = d.title, d.x, d.y
-	p.Legend.Top, p.Legend.Left = !d.below, !d.below
+	p.Legend.Top, p.Legend.Left = true, true
 	if d.logX {
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	}
@@ -183,11 +183,9 @@ func (d *drawing) plot() (*plot.Plot, error) {
 		}
 	}
 	// Room for the legend.
-	switch {
-	case d.below:
-	case d.logY:
-		p.Y.Max *= 10
-	default:
+	if d.logY {
+		p.Y.Max *= math.Pow(3, float64(len(names)))
+	} else {
 		p.Y.Max *= 1.3
 	}
 	return p, nil
@@ -196,7 +194,7 @@ func (d *drawing) plot() (*plot.Plot, error) {
 // drawAll draws four plots on one sheet.
 func drawAll(rows []row, file string) error {
 	latency := &drawing{title: "Latency, 3 members, 100 octets (dashed: p99)", x: "offered messages/s", y: "own delivery, µs", logX: true, logY: true}
-	throughput := &drawing{title: "Throughput over offered load, 100 octets", x: "offered messages/s", y: "ordered messages/s", logX: true, logY: true, below: true}
+	throughput := &drawing{title: "Throughput over offered load, 100 octets", x: "offered messages/s", y: "ordered messages/s", logX: true, logY: true}
 	size := &drawing{title: "Throughput at full speed, 100 octets (dashed: 1 sender)", x: "members", y: "ordered messages/s", logY: true}
 	one := &drawing{title: "One message at a time (dashed: p99)", x: "members", y: "own delivery, µs"}
 	for _, r := range rows {
