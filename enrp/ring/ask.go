@@ -134,11 +134,10 @@ func (m *Machine) proven(caller Member, answer uint64) bool {
 }
 
 func (m *Machine) onPong(p *Pong) {
-	if p.View.Index(p.From.Member) < 0 || p.View.ID.Compare(p.Promised) > 0 || !m.believable(p.Promised) {
+	if !m.plausible(&p.View) || p.View.Index(p.From.Member) < 0 || p.View.ID.Compare(p.Promised) > 0 || !m.believable(p.Promised) {
 		m.drop("forged view")
 		return
 	}
-	m.counter = max(m.counter, p.Promised.Counter)
 	switch {
 	case m.probe != nil && p.Nonce == m.probe.nonce:
 		m.onProbed(p)
@@ -147,15 +146,17 @@ func (m *Machine) onPong(p *Pong) {
 		m.drop("late answer")
 		return
 	}
+	m.counter = max(m.counter, p.Promised.Counter)
 	for _, n := range m.ask.candidates {
 		if m.same(n.Member, p.From.Member) {
 			m.ask.answers[n.Member] = p
 		}
 	}
 	switch {
-	case m.ask.cause == CauseStarved && m.goesOnWithout(p):
+	case m.ask.cause == CauseStarved && m.deferred < maxDeferred && m.goesOnWithout(p):
 		// The token is alive: this member only missed it for a while.
 		m.ask = nil
+		m.deferred++
 		left := m.cfg.Timers.Starving() - p.Age
 		m.patience = m.now.Add(max(left, m.cfg.Timers.CollectWait))
 	case m.ask.cause == CauseNoAck && m.passing != nil && p.View.ID == m.view.ID && p.Hop >= m.hop && p.Promised == p.View.ID:
@@ -184,9 +185,32 @@ func (m *Machine) newer(view ViewID, hop uint64, member Member) bool {
 	return int(hop%uint64(len(m.view.Members))) == m.index(&m.view, member)
 }
 
+// maxDeferred is how often in a row a starving member believes others that the token
+// is alive.
+const maxDeferred = 8
+
 // believable reports whether a view number may be true. Numbers grow by one with
-// each call; one far off would use them up.
-func (m *Machine) believable(id ViewID) bool { return id.Counter < m.counter+1<<32 }
+// each call, and nobody has made one in each microsecond since 1970. Without a bound
+// a liar would use the numbers up. One that goes by what was heard before would let
+// him drive members so far apart that they don't believe each other.
+func (m *Machine) believable(id ViewID) bool {
+	return id.Counter <= uint64(max(m.now.UnixMicro(), 1<<32))
+}
+
+// plausible reports whether an honest member could have made a view.
+func (m *Machine) plausible(v *View) bool {
+	if len(v.Members) == 0 || len(v.Members) > m.limits.Members || v.Members[0].Member != v.ID.Coordinator {
+		return false
+	}
+	seen := make(map[NodeID]bool, len(v.Members))
+	for _, n := range v.Members {
+		if n.ID == 0 || seen[n.ID] {
+			return false
+		}
+		seen[n.ID] = true
+	}
+	return true
+}
 
 // enough reports whether all candidates answered and all can be placed.
 func (m *Machine) enough() bool {

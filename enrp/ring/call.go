@@ -78,7 +78,7 @@ func (m *Machine) onPromise(p *Promise) {
 		return
 	}
 	i := m.index(&c.view, p.From.Member)
-	if i < 0 || p.Copy != nil && !sound(p.Copy, p) {
+	if i < 0 || p.Copy != nil && (!sound(p.Copy, p) || p.Copy.octets() > m.limits.most()) {
 		m.drop("forged promise")
 		return
 	}
@@ -125,6 +125,7 @@ func (m *Machine) onRefuse(r *Refuse) {
 	}
 	m.call = nil
 	m.failed++
+	m.vain[r.From.Member]++
 	// Promised elsewhere: that call is likely to come here, too.
 	wait := m.cfg.Timers.CollectWait << min(m.failed, 5)
 	if r.Reason == RefusedPromised || r.Reason == RefusedYoung {
@@ -147,8 +148,11 @@ func (m *Machine) callExpired() {
 		// Those who promised can't go back; the merge itself comes again by
 		// probing, and not too soon.
 		cause = CauseNoAck
-		for _, n := range c.view.Members {
-			if c.promises[n.Member] == nil {
+	}
+	for _, n := range c.view.Members {
+		if c.promises[n.Member] == nil {
+			m.vain[n.Member]++
+			if c.cause == CauseMerge {
 				m.steady.dropped(n.ID, m.now, m.cfg.Timers)
 			}
 		}
@@ -156,13 +160,17 @@ func (m *Machine) callExpired() {
 	m.startAsk(cause, m.everybody(c.view.Members), nil)
 }
 
+// maxVain is how many calls a member may refuse, or let wait, before it is left out
+// of the next ones: one that answers and never promises would hold up all.
+const maxVain = 5
+
 // everybody lists whom to ask for a new view: the installed view without those that
 // left, and others that are bound to this member by a call.
 func (m *Machine) everybody(others []Node) []Node {
 	list := []Node{m.self}
 	add := func(nodes []Node) {
 		for _, n := range nodes {
-			known := m.leavers[n.Member]
+			known := m.leavers[n.Member] || m.vain[n.Member] >= maxVain
 			for _, have := range list {
 				known = known || have.ID == n.ID
 			}

@@ -149,6 +149,10 @@ func (l Limits) WithDefaults() Limits {
 	}
 }
 
+// most is what the entries of a token can count for: those of maxSides views, each with
+// a full token, as many operations of locks, and one payload for which there was no room.
+func (l Limits) most() int { return maxSides * (2*l.Token + l.Payload + overhead) }
+
 // Validate names all that is wrong with a configuration.
 func (c Config) Validate() error {
 	var errs []error

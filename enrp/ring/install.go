@@ -137,6 +137,7 @@ func (m *Machine) install(first *Copy) {
 	m.proposalsToView(old.copy)
 	m.promised, m.answerTo, m.ask, m.call, m.probe = first.View, nil, nil, nil, nil
 	m.failed, m.deferred, m.behind, m.bound = 0, 0, time.Time{}, nil
+	clear(m.vain)
 	m.patience = m.now.Add(m.cfg.Timers.Starving())
 	left := m.gone(&old)
 	m.counters.Views[in.Cause]++
@@ -206,8 +207,8 @@ func (m *Machine) gone(old *installed) []Node {
 	}
 	for _, n := range m.view.Members {
 		delete(m.outside, n.ID)
-		delete(m.lost, n.Member)
 	}
+	clear(m.lost)
 	return left
 }
 

@@ -112,10 +112,12 @@ func (m *Machine) applyLock(kind Kind, from Member, payload []byte) {
 			m.enqueue(name, claim{from, fence})
 		}
 	case KindClaimed:
-		delete(t.awaiting, from)
-		m.grantAll()
+		if t.awaiting[from] {
+			delete(t.awaiting, from)
+			m.grantAll()
+		}
 	case KindOpen:
-		if from == m.view.ID.Coordinator {
+		if from == m.view.ID.Coordinator && t.closed {
 			t.closed, t.opening = false, false
 			m.grantAll()
 		}
@@ -143,7 +145,7 @@ func cutClaim(b []byte) (string, Fence, bool) {
 func (m *Machine) enqueue(name string, c claim) {
 	l := m.locks.locks[name]
 	if l == nil {
-		if len(m.locks.locks) >= maxLocks {
+		if len(m.locks.locks) >= maxLocks || len(name) > MaxLockName {
 			return
 		}
 		l = &lock{}

@@ -30,6 +30,7 @@ type Machine struct {
 	promised ViewID
 	// answerTo is the call that was promised last, until the install.
 	answerTo *Call
+	blamed   ViewID // promised, and held against the one who called it
 	// bound are the members of the last call, made or promised, until the
 	// install.
 	bound []Node
@@ -41,11 +42,14 @@ type Machine struct {
 	// failed counts calls, own and promised ones, since the last install;
 	// deferred how often a starving member left the call to a better one.
 	failed, deferred int
-	patience         time.Time // when this member begins to starve
-	nonce, answer    uint64
-	answers          map[Member][]proof // latest answers to others' Pings
-	heard            map[Member]time.Time
-	lost             map[Member]bool // connection fell, and not heard since
+	// vain counts, since the last install, the own calls that a member refused
+	// or let wait.
+	vain          map[Member]int
+	patience      time.Time // when this member begins to starve
+	nonce, answer uint64
+	answers       map[Member][]proof // latest answers to others' Pings
+	heard         map[Member]time.Time
+	lost          map[Member]bool // connection fell, and not heard since
 
 	outside map[NodeID]Node // known nodes that are not in the view
 	probe   *probe
@@ -121,7 +125,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	}
 	m := &Machine{
 		cfg: cfg, limits: cfg.Limits.WithDefaults(), faults: cfg.Faults, self: cfg.Self, now: now,
-		answers: map[Member][]proof{}, heard: map[Member]time.Time{}, lost: map[Member]bool{},
+		answers: map[Member][]proof{}, heard: map[Member]time.Time{}, lost: map[Member]bool{}, vain: map[Member]int{},
 		outside: map[NodeID]Node{}, steady: steadiness{}, clashes: map[Member]bool{},
 		counters: Counters{Refused: map[string]uint64{}, Views: map[Cause]uint64{}, Dropped: map[string]uint64{}},
 		claims:   ownLocks{wanted: map[string]Fence{}, lapsed: map[string]bool{}},

@@ -76,6 +76,7 @@ func (m *Machine) onProbed(p *Pong) {
 		return
 	}
 	delete(m.probe.asked, p.From.Member)
+	m.counter = max(m.counter, p.Promised.Counter)
 	known := func(v View) bool { return v.ID == p.View.ID }
 	if because.Member != p.From.Member {
 		m.reportClash(p.From, because)

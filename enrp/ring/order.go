@@ -15,8 +15,8 @@ func (m *Machine) order(list []Node) []Node {
 	if m.faults.Has(fault.OneWayNeighbours | fault.PromiseToDeafCaller) {
 		return list
 	}
+	links := m.links(list)
 	for {
-		links := m.links(list)
 		if path := cycle(links); path != nil {
 			ordered := make([]Node, len(list))
 			for i, at := range path {
@@ -31,23 +31,37 @@ func (m *Machine) order(list []Node) []Node {
 			}
 		}
 		list = slices.Delete(list, worst, worst+1)
+		links = slices.Delete(links, worst, worst+1)
+		for i := range links {
+			links[i] = slices.Delete(links[i], worst, worst+1)
+		}
 	}
 }
 
 // links says who of the list hears whom both ways, by the answers that are there.
 func (m *Machine) links(list []Node) [][]bool {
-	hears := func(a, b int) bool {
-		if a == 0 || b == 0 {
-			return true // it answered a question of this member, who got the answer
+	place := make(map[Member]int, len(list))
+	for i, n := range list {
+		place[n.Member] = i
+	}
+	heard := make([][]bool, len(list))
+	for a, n := range list {
+		heard[a] = make([]bool, len(list))
+		if p := m.ask.answers[n.Member]; p != nil {
+			for _, member := range p.Heard {
+				if b, ok := place[member]; ok {
+					heard[a][b] = true
+				}
+			}
 		}
-		p := m.ask.answers[list[a].Member]
-		return p != nil && slices.Contains(p.Heard, list[b].Member)
 	}
 	links := make([][]bool, len(list))
 	for a := range list {
 		links[a] = make([]bool, len(list))
 		for b := range list {
-			links[a][b] = a != b && hears(a, b) && hears(b, a)
+			// Who answered a question of this member, the first, hears it and is
+			// heard.
+			links[a][b] = a != b && (a == 0 || b == 0 || heard[a][b] && heard[b][a])
 		}
 	}
 	return links

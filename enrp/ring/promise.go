@@ -16,6 +16,9 @@ func (m *Machine) onCall(c *Call) {
 		}
 		return
 	}
+	if c.Cause == CauseMerge && m.answerTo != nil && m.answerTo.From.Member == c.From.Member {
+		m.blame() // after a merge that failed comes another call, but no merge
+	}
 	if reason, refused := m.refusal(c); refused {
 		m.counters.Refused[reason.String()]++
 		m.send(c.From, &Refuse{View: c.View.ID, Reason: reason, Promised: m.promised})
@@ -25,29 +28,23 @@ func (m *Machine) onCall(c *Call) {
 		m.call = nil
 		m.failed++
 	}
+	// The caller's patience ends first. Merges that follow each other don't prolong
+	// the time without a view.
+	patience := m.now.Add(m.jitter(2 * m.cfg.Timers.Promise(len(c.View.Members), m.failed)))
+	if c.Cause == CauseMerge && m.answerTo != nil {
+		patience = earlier(m.patience, patience)
+	} else {
+		m.failed++
+	}
 	m.leaveOldView(c.View.ID)
-	m.answerTo, m.bound = c, c.View.Members
-	// The caller's patience ends first.
-	m.patience = m.now.Add(m.jitter(2 * m.cfg.Timers.Promise(len(c.View.Members), m.failed)))
-	m.failed++
+	m.answerTo, m.bound, m.patience = c, c.View.Members, patience
 	m.send(c.From, m.promise(c.View.ID))
 }
 
 // callMakesSense reports whether an honest member could have sent the call.
 func (m *Machine) callMakesSense(c *Call) bool {
-	list := c.View.Members
-	if c.View.ID.Coordinator != c.From.Member || len(list) < 2 || len(list) > m.limits.Members ||
-		list[0].Member != c.From.Member || m.index(&c.View, m.self.Member) < 1 || !m.believable(c.View.ID) {
-		return false
-	}
-	seen := make(map[NodeID]bool, len(list))
-	for _, n := range list {
-		if n.ID == 0 || seen[n.ID] {
-			return false
-		}
-		seen[n.ID] = true
-	}
-	return true
+	return m.plausible(&c.View) && c.View.ID.Coordinator == c.From.Member && m.index(&c.View, m.self.Member) >= 1 &&
+		m.believable(c.View.ID) && c.Cause > CauseStart && c.Cause <= CauseLeave
 }
 
 func sameMembers(a, b []Node) bool {

@@ -72,7 +72,7 @@ func (m *Machine) Status() Status {
 		s.Locks = append(s.Locks, ls)
 	}
 	for id, d := range m.steady {
-		if d.until.After(m.now) {
+		if id != anybody && d.until.After(m.now) {
 			if s.HeldOff == nil {
 				s.HeldOff = make(map[NodeID]time.Time)
 			}

@@ -41,6 +41,24 @@ func (s steadiness) dropped(id NodeID, now time.Time, t Timers) {
 	s[id] = d
 }
 
+// anybody stands for all callers of merges. maxPromisedInVain is how many merges
+// called and not installed in a row are nothing special.
+const (
+	anybody           NodeID = 0
+	maxPromisedInVain        = 3
+)
+
+// blame notes that a merge which this member promised was not installed. Who calls
+// merges again and again, and lets all wait, is held off; and if they are many, or one
+// who changes his name, all are.
+func (m *Machine) blame() {
+	if a := m.answerTo; a != nil && a.Cause == CauseMerge && m.blamed != a.View.ID {
+		m.blamed = a.View.ID
+		m.steady.dropped(a.From.ID, m.now, m.cfg.Timers)
+		m.steady.dropped(anybody, m.now, m.cfg.Timers)
+	}
+}
+
 // holdOff returns for how long this member refuses to merge with one of the nodes,
 // members of its own view aside.
 func (m *Machine) holdOff(nodes []Node) time.Duration {
@@ -49,7 +67,13 @@ func (m *Machine) holdOff(nodes []Node) time.Duration {
 		return 0
 	}
 	for _, n := range nodes {
-		if d, ok := m.steady[n.ID]; ok && m.index(&m.view, n.Member) < 0 {
+		if m.index(&m.view, n.Member) >= 0 {
+			continue
+		}
+		if d, ok := m.steady[n.ID]; ok {
+			wait = max(wait, d.until.Sub(m.now))
+		}
+		if d := m.steady[anybody]; d.count > maxPromisedInVain {
 			wait = max(wait, d.until.Sub(m.now))
 		}
 	}

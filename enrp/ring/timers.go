@@ -53,6 +53,7 @@ func (m *Machine) due() {
 	}
 	if m.canStarve() && passed(m.patience) {
 		m.counters.TokenLost[m.currentState()]++
+		m.blame()
 		m.startAsk(CauseStarved, m.everybody(m.bound), nil)
 	}
 	if m.probe != nil && passed(m.probe.until) {

@@ -1,6 +1,9 @@
 package ring
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // Copy is what a token carries. A Copy and all that it refers to are not changed
 // once made: tokens on their way, copies that members keep and promises share them.
@@ -113,11 +116,13 @@ func (r Run) after(originSeq uint64) Run {
 	return r
 }
 
-// octets is what the entries count for.
+// octets is what the entries count for. It goes no further than math.MaxInt32.
 func (c *Copy) octets() int {
 	sum := 0
 	for i := range c.Runs {
-		sum += c.Runs[i].octets()
+		if sum += c.Runs[i].octets(); sum < 0 || sum > math.MaxInt32 {
+			return math.MaxInt32
+		}
 	}
 	return sum
 }

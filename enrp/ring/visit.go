@@ -57,7 +57,7 @@ func (m *Machine) onFirstToken(t *Token) {
 	me := m.index(&in.View, m.self.Member)
 	switch {
 	case in.View.ID != t.View || m.answerTo == nil && !loose,
-		m.answerTo != nil && !slices.Equal(in.View.Members, m.answerTo.View.Members) && !loose,
+		m.answerTo != nil && (in.Cause != m.answerTo.Cause || !slices.Equal(in.View.Members, m.answerTo.View.Members)) && !loose,
 		me <= 0, len(in.Origins) != len(in.View.Members):
 		m.drop("forged member list")
 		return
@@ -87,6 +87,9 @@ func (m *Machine) onFirstToken(t *Token) {
 // check looks whether the entries of a token make sense to a member that has those
 // up to seq, and puts back what was omitted. It returns what is wrong.
 func (m *Machine) check(c *Copy, seq uint64) string {
+	if c.octets() > m.limits.most() {
+		return "oversized token"
+	}
 	if len(c.Runs) == 0 {
 		if c.Seq != seq {
 			return "token with a gap"
@@ -109,6 +112,8 @@ func (m *Machine) check(c *Copy, seq uint64) string {
 			return "token with a gap"
 		case own && (r.OriginSeq != r.Seq || m.index(view, r.From) < 0), !own && !head:
 			return "forged entry"
+		case own && r.last() > seq && (r.From == m.self.Member || r.Kind == KindEnd && r.From != view.ID.Coordinator):
+			return "forged entry" // what this member puts in it knows
 		case r.Omitted:
 			mine, ok := m.omitted(c.View, r)
 			if !ok {
@@ -357,6 +362,9 @@ func (m *Machine) pass(next Copy) {
 	n := uint64(len(m.view.Members))
 	next.Hop = m.accepted + 1
 	next.Rush = min(max(next.Rush, m.rush), next.Hop+3*n)
+	if next.Yield > next.Hop+n {
+		next.Yield = 0 // no member asks for more than a round
+	}
 	if next.Hop >= n {
 		next.Install = nil
 	}
