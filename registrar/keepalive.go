@@ -25,7 +25,7 @@ type keepAlive struct {
 	watched map[elementKey]*watch
 	due     *btree.BTreeG[*watch]
 	serial  uint64
-	claimed time.Time // when the latest claim is to be made
+	paced   time.Time // when the latest one is due of those that come in crowds
 }
 
 // phase is what the deadline of a watch means.
@@ -86,9 +86,17 @@ func (k *keepAlive) watch(key elementKey, generation handlespace.Generation, now
 	k.rest(w, now)
 }
 
-// claimGap is the time between two claims: so many elements per second are told
-// at most that they have a new home.
-const claimGap = 200 * time.Microsecond
+// paceGap is the time between two keep-alives of a crowd: to elements that this
+// registrar has become home to, or whose connection fell with many others.
+const paceGap = 200 * time.Microsecond
+
+// pace schedules a keep-alive soon, and not together with others.
+func (k *keepAlive) pace(w *watch, now time.Time) {
+	if k.paced = k.paced.Add(paceGap); k.paced.Before(now) {
+		k.paced = now
+	}
+	k.schedule(w, resting, k.afterGap(w, k.paced))
+}
 
 // claim starts to watch an element that this registrar has become home to without
 // the element's word: it is told so by a keep-alive soon. If that fails the element
@@ -97,10 +105,7 @@ func (k *keepAlive) claim(key elementKey, generation handlespace.Generation, now
 	k.watch(key, generation, now)
 	w := k.watched[key]
 	w.claim, w.fallen = true, true
-	if k.claimed = k.claimed.Add(claimGap); k.claimed.Before(now) {
-		k.claimed = now
-	}
-	k.schedule(w, resting, k.afterGap(w, k.claimed))
+	k.pace(w, now)
 }
 
 // telling reports whether the keep-alive about to be sent says that this registrar
@@ -136,7 +141,7 @@ func (k *keepAlive) probe(key elementKey, now time.Time) {
 func (k *keepAlive) fall(key elementKey, now time.Time) {
 	if w := k.watched[key]; w != nil {
 		w.fallen = true
-		k.hurry(w, now)
+		k.pace(w, now)
 	}
 }
 
@@ -164,10 +169,11 @@ func (k *keepAlive) failed(key elementKey, now time.Time) {
 }
 
 // postponed says that the keep-alive could not be sent for a reason that is not
-// the element's: there will be another one.
+// the element's: there will be another one, within two gaps.
 func (k *keepAlive) postponed(key elementKey, now time.Time) {
 	if w := k.watched[key]; w != nil && (w.phase == outstanding || w.phase == held) {
-		k.hurry(w, now)
+		wait := time.Duration(k.rand.Float64() * float64(k.timers.Gap))
+		k.schedule(w, resting, k.afterGap(w, now).Add(wait))
 	}
 }
 

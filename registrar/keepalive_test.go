@@ -105,8 +105,8 @@ func TestKeepAliveMachine(t *testing.T) {
 			{31 * sec, nothing, 1, 0}, {31*sec + sec/2, nothing, 0, 0}, {32 * sec, nothing, 1, 0}, {32*sec + sec/2, nothing, 0, 1},
 		}},
 		{"what is postponed is no miss, and keeps the gap", nil, []step{
-			{0, watch, 0, 0}, {10 * sec, fall, 1, 0}, {10*sec + 1, postponed, 0, 0}, {11*sec - 1, nothing, 0, 0}, {11 * sec, nothing, 1, 0},
-			{11*sec + 1, failed, 0, 1},
+			{0, watch, 0, 0}, {10 * sec, fall, 1, 0}, {10*sec + 1, postponed, 0, 0}, {11*sec - 1, nothing, 0, 0}, {12 * sec, nothing, 1, 0},
+			{12*sec + 1, failed, 0, 1},
 		}},
 		{"nothing to postpone at rest", nil, []step{{0, watch, 0, 0}, {10 * sec, postponed, 0, 0}, {30 * sec, nothing, 1, 0}}},
 		{"who was not removed is asked again later", nil, []step{

@@ -114,6 +114,10 @@ func (p *prober) send(key elementKey) {
 }
 
 func (p *prober) keepAlive(c *conn, key elementKey) {
+	if !c.queue.roomy(p.o.r.limits().SendQueue) {
+		p.postpone(key, time.Now()) // too many at once are not the peer's fault
+		return
+	}
 	m := &asap.EndpointKeepAlive{Registrar: p.o.r.id, Handle: key.Handle, Home: p.o.keepAlive.telling(key)}
 	if p.o.r.rsplib() {
 		m.ID = key.ID

@@ -312,3 +312,34 @@ type counting struct {
 
 func (c counting) Close() error { *c.closed++; return c.Conn.Close() }
 func (c counting) Abort() error { *c.closed++; return c.Conn.Abort() }
+
+// A crowd of keep-alives must not fill the send queue of the one connection that
+// leads to them all, and so cut it.
+func TestManyElementsBehindOneAssociation(t *testing.T) {
+	const n = 2000
+	inWorld(t, func(w *world) {
+		p := w.host()
+		p.listen()
+		p.connect(asapAddr)
+		for i := range n {
+			id := param.PEID(i + 1)
+			handle := param.PoolHandle(id.String()) // a keep-alive names no element
+			p.answerFor(handle, id)
+			p.sendOn(p.conn, &asap.Registration{Handle: handle, Element: p.element(id)})
+		}
+		w.after(time.Second)
+		if got := w.r.space.Counts().Elements; got != n {
+			t.Fatalf("%d elements", got)
+		}
+		p.conn.Abort()
+		w.after(2 * time.Minute)
+		if c := w.r.space.Counts(); c.Elements != n || c.Suspects > 0 {
+			t.Errorf("after the association has fallen: %d elements, %d suspects", c.Elements, c.Suspects)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.incoming) != 1 {
+			t.Errorf("%d new associations, want 1", len(p.incoming))
+		}
+	})
+}

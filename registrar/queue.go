@@ -47,6 +47,13 @@ func (q *sendQueue) take() []transport.Message {
 	return items
 }
 
+// roomy reports whether at most half of so many items wait.
+func (q *sendQueue) roomy(items int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) <= items/2
+}
+
 // busy reports whether something waits or is being sent.
 func (q *sendQueue) busy() bool {
 	q.mu.Lock()
