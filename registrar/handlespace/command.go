@@ -211,8 +211,10 @@ type Merge struct {
 	Items []Item
 	// Marks are those of the other side.
 	Marks Marks
-	// End says that this was the last one of an exchange, and lets pools have
-	// what Items said of them.
+	// Settle is how many pools get what Items of all Merges said of them, when
+	// there are no more Items to come.
+	Settle int
+	// End says that this was the last one of an exchange, and settles what is left.
 	End bool
 }
 

@@ -75,12 +75,16 @@ func (s *Space) merge(c *Merge) (events []Event) {
 			s.tombstones.put(s, item.Tombstone)
 		}
 	}
-	if c.End {
-		for handle, state := range s.stated {
-			if found, ok := s.pools.Get(poolEntry{handle: handle}); ok {
-				s.settle(found.pool, state)
-			}
+	for handle, state := range s.stated {
+		if c.Settle--; c.Settle < 0 && !c.End {
+			break
 		}
+		delete(s.stated, handle)
+		if found, ok := s.pools.Get(poolEntry{handle: handle}); ok {
+			s.settle(found.pool, state)
+		}
+	}
+	if c.End {
 		for _, p := range s.guesses {
 			p.guessed = false
 		}
@@ -127,8 +131,15 @@ func (s *Space) adopt(item *Item) Event {
 	return Adopted{r.Handle, &r, nil, created}
 }
 
+// Unsettled returns how many pools a Merge with Settle has work for. For the goroutine
+// that calls Apply.
+func (s *Space) Unsettled() int { return len(s.stated) }
+
 // settle makes a pool what a merge decided.
 func (s *Space) settle(p *pool, state *PoolState) {
+	if p.digest == state.digest() {
+		return // nothing is to change
+	}
 	s.own(p.owner, -1)
 	s.own(state.Owner, 1)
 	s.restate(p, func() {

@@ -207,3 +207,29 @@ func TestPoolSurvivesItsElementsInAMerge(t *testing.T) {
 		t.Errorf("%s\n%s", all(a), all(b))
 	}
 }
+
+func TestPoolsCanBeSettledBeforeTheEnd(t *testing.T) {
+	a := fresh()
+	for i := range 20 {
+		a.Apply(register(param.PoolHandle(fmt.Sprint(i)), 2, at(0), owner("x")))
+		a.Apply(register(param.PoolHandle(fmt.Sprint(i)), 1, at(1), owner("y")))
+	}
+	b, c := fresh(), fresh()
+	b.Apply(Merge{Items: known(a), End: true})
+	c.Apply(Merge{Items: known(a)})
+	for left := 20; left > 0; left = max(0, left-7) {
+		if got := c.Unsettled(); got != left {
+			t.Fatalf("%d are left, want %d", got, left)
+		}
+		c.Apply(Merge{Settle: 7})
+	}
+	for _, s := range []*Space{b, c} {
+		if all(s) != all(a) || s.Unsettled() > 0 {
+			t.Errorf("ends with\n%s, not\n%s", all(s), all(a))
+		}
+	}
+	c.Apply(Merge{End: true})
+	if all(c) != all(a) {
+		t.Error("the end changes something")
+	}
+}

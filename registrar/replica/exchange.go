@@ -14,7 +14,7 @@ type bounds struct {
 	chunk  int // octets of items in a message; one item is always allowed
 	window int // own messages under way
 	scan   int // items looked at before other work gets its turn
-	merge  int // items merged before it does
+	merge  int // items merged, or pools settled, before it does
 }
 
 var standard = bounds{chunk: 64 << 10, window: 4, scan: 20_000, merge: 2_000}
@@ -194,17 +194,24 @@ func (x *exchange) complete() bool  { return x.collected() && !slices.Contains(x
 // scanning reports whether there is more to send at once, busy whether there is more
 // to do without waiting for others.
 func (x *exchange) scanning() bool { return x.sending && x.inFlight < x.bounds.window }
-func (x *exchange) busy() bool     { return x.scanning() || x.merging != nil && x.merged < len(x.better) }
+func (x *exchange) busy() bool     { return x.scanning() || x.merging != nil && !x.told }
 
-// mergeSome merges a part of many items, and returns the message that all are done.
+// mergeSome merges a part of many items, or settles some of their pools, and returns
+// the message that all are done.
 func (x *exchange) mergeSome(r *Replica) (done []byte) {
 	if x.merging == nil || x.told {
 		return nil
 	}
-	n := min(x.merged+x.bounds.merge, len(x.better))
-	r.apply(0, handlespace.Merge{Items: append(x.pools, x.better[x.merged:n]...)})
-	x.merged, x.pools = n, nil
-	if x.told = n == len(x.better); !x.told {
+	room := x.bounds.merge
+	p := min(len(x.pools), room)
+	n := min(x.merged+room-p, len(x.better))
+	some := handlespace.Merge{Items: slices.Concat(x.pools[:p], x.better[x.merged:n])}
+	x.pools, x.merged = x.pools[p:], n
+	if len(x.pools) == 0 && n == len(x.better) {
+		some.Settle = room - len(some.Items)
+	}
+	r.apply(0, some)
+	if x.told = some.Settle > 0 && r.cfg.Space.Unsettled() == 0; !x.told {
 		return nil
 	}
 	return encodeDone(x.view.ID)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -440,5 +441,44 @@ func TestJoinerGetsEverythingInParts(t *testing.T) {
 	}
 	if s.w.violation != nil {
 		t.Error(s.w.violation)
+	}
+}
+
+// What END has left to do does not grow with the number of pools.
+func TestPoolsAreSettledBeforeTheEnd(t *testing.T) {
+	s, m := newScene(t, worldConfig{}, 1)
+	s.pass(time.Second)
+	s.run()
+	const n = 5000
+	for i := range n {
+		m[0].node.register(handlespace.Key{Handle: param.PoolHandle(fmt.Sprint(i)), ID: 1}, s.now)
+	}
+	s.pump(m[0])
+	s.run()
+	joiner := s.start(2, false)
+	s.install(ring.CauseMerge, m[0], joiner)
+	most, left := 0, 0
+	for !joiner.ended {
+		for _, m := range s.members {
+			s.pump(m)
+			s.put(m, len(m.queue))
+		}
+		for _, m := range s.members {
+			before := m.space.Unsettled()
+			s.deliver(m, len(m.group.log))
+			most = max(most, before-m.space.Unsettled())
+			if !joiner.ended {
+				left = joiner.space.Unsettled()
+			}
+		}
+	}
+	if c := joiner.space.Counts(); c.Pools != n || c.Elements != n {
+		t.Errorf("%+v", c)
+	}
+	if left > 0 || most > standard.merge {
+		t.Errorf("%d pools were left for END, %d settled at once", left, most)
+	}
+	if joiner.space.Digest() != m[0].space.Digest() {
+		t.Error("they differ")
 	}
 }
