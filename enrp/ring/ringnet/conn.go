@@ -40,6 +40,7 @@ type conn struct {
 	version version
 	since   time.Time
 	retired time.Time // when another took its place; zero: none did. The owner's.
+	inView  atomic.Bool
 
 	try  trySender // nil: the network has none
 	wake chan struct{}
@@ -218,7 +219,11 @@ type received struct {
 
 // read passes on what arrives until the connection ends, and returns why.
 func (g *Group) read(c *conn) error {
-	frames := frameReader{conn: c, buf: make([]byte, frameLen), max: ring.MaxMessage, outside: g.heardOf}
+	frames := frameReader{
+		conn: c, buf: make([]byte, frameLen), max: ring.MaxMessage, outside: g.heardOf,
+		memory: &g.memory, stranger: func() bool { return !c.inView.Load() },
+	}
+	defer frames.release()
 	for {
 		data, err := frames.message(g.ctx)
 		if err != nil {
@@ -233,6 +238,7 @@ func (g *Group) read(c *conn) error {
 		}
 		select {
 		case g.inbox <- received{c, msg}:
+			frames.release()
 		case <-g.ctx.Done():
 			return context.Cause(g.ctx)
 		}

@@ -116,8 +116,8 @@ func (g *Group) accept(l transport.Listener) {
 
 // welcome finds out who has connected.
 func (g *Group) welcome(tc transport.Conn) {
+	defer g.unidentified.remove(tc) // once the owner has it
 	h, v, err := g.greet(g.ctx, tc, false)
-	g.unidentified.remove(tc)
 	switch {
 	case err != nil:
 		g.refusals.add(err, remote(tc))

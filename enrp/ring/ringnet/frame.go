@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"rserpool/asap/transport"
+	"rserpool/enrp/ring"
 )
 
 // ppid tells the ring's messages from ENRP's and ASAP's on SCTP.
@@ -100,6 +103,39 @@ type frameReader struct {
 	max  int    // longest message
 	// outside takes the body of a frameOutside; nil: none is expected.
 	outside func(body []byte) error
+	// memory is what long messages take from while stranger says so; nil: there is
+	// no bound. held is how much of it this reader has.
+	memory   *allowance
+	stranger func() bool
+	held     int64
+}
+
+// allowance is memory that many share.
+type allowance struct{ left atomic.Int64 }
+
+// strangersMemory is for the long messages of all members outside the view that are
+// on their way, and strangersTime for each to arrive.
+const (
+	strangersMemory = 4 * ring.MaxMessage
+	strangersTime   = 10 * time.Second
+)
+
+// hold takes memory for a long message.
+func (r *frameReader) hold(n int) error {
+	if r.memory.left.Add(-int64(n)) < 0 {
+		r.memory.left.Add(int64(n))
+		return &refusal{refusedMemory, "more and longer messages from outside the view than there is memory for"}
+	}
+	r.held += int64(n)
+	return nil
+}
+
+// release gives the memory of a long message back.
+func (r *frameReader) release() {
+	if r.held > 0 {
+		r.memory.left.Add(r.held)
+		r.held = 0
+	}
 }
 
 // parseFrame returns type and body of a frame.
@@ -167,6 +203,15 @@ func (r *frameReader) assemble(ctx context.Context, body []byte) ([]byte, error)
 	if length > r.max {
 		return nil, fmt.Errorf("message of %d octets, limit %d: %w", length, r.max, transport.ErrTooLong)
 	}
+	bounded := r.memory != nil && r.stranger()
+	if bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, strangersTime, &refusal{refusedSlow, fmt.Sprintf("a message took more than %s", strangersTime)})
+		defer cancel()
+		if err := r.hold(min(length, ahead)); err != nil {
+			return nil, err
+		}
+	}
 	const slack = 3 // the padding of the last frame
 	data := make([]byte, len(body), min(length, ahead)+slack)
 	copy(data, body)
@@ -174,6 +219,11 @@ func (r *frameReader) assemble(ctx context.Context, body []byte) ([]byte, error)
 		n := len(data)
 		want := min(length-n, frameLen-headerLen)
 		if cap(data) < n+want+slack {
+			if bounded {
+				if err := r.hold(min(length, 2*cap(data)) - cap(data)); err != nil {
+					return nil, err
+				}
+			}
 			grown := make([]byte, n, min(length, 2*cap(data))+slack)
 			copy(grown, data)
 			data = grown

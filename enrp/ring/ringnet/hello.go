@@ -130,12 +130,14 @@ func parseHello(b []byte) (hello, error) {
 const (
 	refusedGarbage = "garbage"  // no hello, or frames that make no sense
 	refusedSilent  = "silent"   // no hello in time
-	refusedFlood   = "flood"    // too many connections without a hello
+	refusedFlood   = "flood"    // too many connections without a hello, or of one member
 	refusedCluster = "cluster"  // another cluster
 	refusedVersion = "version"  // no version in common
 	refusedMany    = "too-many" // more members than there can be
 	refusedByPeer  = "by-peer"  // the other side refused, and said why
 	refusedMessage = "message"  // a message that can't be decoded
+	refusedMemory  = "memory"   // too many long messages from outside the view
+	refusedSlow    = "slow"     // a long message from outside the view that takes too long
 )
 
 // refusal is an error that is told to the other side, too, or came from there.

@@ -82,7 +82,7 @@ func (p *peers) meet(nodes []ring.Node, now time.Time) {
 		if m := p.members[n.Member]; m != nil && len(m.conns) > 0 {
 			continue
 		}
-		if m := p.peer(n, now); m != nil {
+		if m := p.peer(n, heard, now); m != nil {
 			p.dialMember(m, now)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -31,6 +32,7 @@ type peers struct {
 // peer is a member that is, or may be, reached over one or more connections.
 type peer struct {
 	node   ring.Node
+	proven bool    // it told its contact itself
 	conns  []*conn // the one to send on first
 	inView bool
 	used   time.Time // when there was a connection, or something to send
@@ -75,6 +77,11 @@ func (a *attempts) failed(err error, longest time.Duration, now time.Time) {
 func (a *attempts) ready(now time.Time) bool { return !a.running && !now.Before(a.next) }
 
 const (
+	// maxConns bounds the connections with one member: what both dialled at the
+	// same time, and what the other side has given up and we don't know yet.
+	maxConns = 4
+	// strangersShare is by how much less may wait for a member outside the view.
+	strangersShare = 16
 	// lookUpEvery is how often names are looked up, in probe intervals.
 	lookUpEvery = 10
 	// forgetAfter is for how many probe intervals a member is remembered that
@@ -97,29 +104,72 @@ func (p *peers) limit() int {
 	return 2 * (l.Members + l.Outside)
 }
 
-// peer returns the entry of a member, nil when there are too many.
-func (p *peers) peer(n ring.Node, now time.Time) *peer {
+// claim says why a member is to be in the table, in growing order.
+type claim int
+
+const (
+	heard    claim = iota // another one named it
+	connects              // it has a connection
+	belongs               // it is in the view
+)
+
+// peer returns the entry of a member, nil when there are too many with a better
+// claim. What others tell of a contact does not replace what the member told.
+func (p *peers) peer(n ring.Node, why claim, now time.Time) *peer {
 	m := p.members[n.Member]
 	if m == nil {
-		if len(p.members) >= p.limit() {
+		if len(p.members) >= p.limit() && !p.evict(why) {
 			return nil
 		}
 		m = &peer{node: n}
 		p.members[n.Member] = m
 	}
-	if n.Contact != "" {
+	if n.Contact != "" && (why == connects || !m.proven) {
 		m.node.Contact = n.Contact
 	}
+	m.proven = m.proven || why == connects
 	m.used = now
 	return m
+}
+
+// evict makes room in the table: the one goes that was needed least lately among
+// those with a lesser claim, and among idle ones with the same.
+func (p *peers) evict(why claim) bool {
+	var worst *peer
+	for _, m := range p.members {
+		has := heard
+		switch {
+		case m.inView:
+			has = belongs
+		case len(m.conns) > 0:
+			has = connects
+		}
+		idle := has == heard && !m.dial.running
+		if (has < why || idle) && (worst == nil || m.used.Before(worst.used)) {
+			worst = m
+		}
+	}
+	if worst == nil {
+		return false
+	}
+	delete(p.members, worst.node.Member)
+	for _, c := range worst.conns {
+		p.g.refusals.add(&refusal{refusedMany, "more members than there can be"}, c.node.Member.String())
+		c.end(false)
+	}
+	return true
 }
 
 // send queues a message on the member's connection, and opens one if need be.
 func (p *peers) send(e *ring.Envelope) {
 	now := time.Now()
-	m := p.peer(e.To, now)
+	m := p.peer(e.To, heard, now)
 	if m == nil {
 		return
+	}
+	bound := p.g.cfg.SendQueue
+	if !m.inView {
+		bound /= strangersShare
 	}
 	if e.Redial && now.Sub(m.redialed) >= p.g.cfg.Timers.HopRetry {
 		m.redialed = now
@@ -127,14 +177,14 @@ func (p *peers) send(e *ring.Envelope) {
 	}
 	if len(m.conns) > 0 {
 		c := m.conns[0]
-		queued, err := c.put(e.Message, p.g.cfg.SendQueue)
+		queued, err := c.put(e.Message, bound)
 		if queued {
 			p.g.loop.touched = append(p.g.loop.touched, c)
 		}
 		p.unsent(err)
 		return
 	}
-	if len(m.queued) > p.g.cfg.SendQueue || !m.dial.running && !p.dialMember(m, now) {
+	if len(m.queued) > bound || !m.dial.running && !p.dialMember(m, now) {
 		m.dropped++
 		return
 	}
@@ -227,7 +277,7 @@ func (p *peers) established(c *conn, now time.Time) {
 		c.end(false)
 		return
 	}
-	m := p.peer(c.node, now)
+	m := p.peer(c.node, connects, now)
 	if m == nil {
 		g.refusals.add(&refusal{refusedMany, "more members than there can be"}, c.node.Member.String())
 		c.end(false)
@@ -242,6 +292,7 @@ func (p *peers) established(c *conn, now time.Time) {
 		c.queued = appendFrame(c.queued, frameReady, nil)
 	}
 	before := len(m.conns)
+	c.inView.Store(m.inView)
 	m.conns = append(m.conns, c)
 	g.cfg.Log.WithFields(c.fields()).Debug("ring: connected")
 	// Both sides choose alike: the one that the lower member dialled, and of
@@ -259,6 +310,12 @@ func (p *peers) established(c *conn, now time.Time) {
 		if c.retired = (time.Time{}); i > 0 {
 			c.retired = now
 		}
+	}
+	for len(m.conns) > maxConns {
+		last := m.conns[len(m.conns)-1]
+		g.refusals.add(&refusal{refusedFlood, fmt.Sprintf("more than %d connections of one member", maxConns)}, last.node.Member.String())
+		m.forget(last)
+		last.end(true)
 	}
 	if len(m.queued) > 0 {
 		m.conns[0].putFrames(m.queued, m.messages)
@@ -309,15 +366,22 @@ func (p *peers) lost(m ring.Member, now time.Time) {
 // installed notes who is in the view, so that they are kept connected.
 func (p *peers) installed(v ring.View, now time.Time) {
 	for _, m := range p.members {
-		m.inView = false
+		m.setInView(false)
 	}
 	for _, n := range v.Members {
 		if n.Member == p.g.self.Member {
 			continue
 		}
-		if m := p.peer(n, now); m != nil {
-			m.inView = true
+		if m := p.peer(n, belongs, now); m != nil {
+			m.setInView(true)
 		}
+	}
+}
+
+func (m *peer) setInView(is bool) {
+	m.inView = is
+	for _, c := range m.conns {
+		c.inView.Store(is)
 	}
 }
 

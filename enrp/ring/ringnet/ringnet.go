@@ -51,6 +51,7 @@ type Group struct {
 	arrivals     chan arrival
 	unidentified crowd
 	refusals     refusals
+	memory       allowance
 	done         chan struct{} // closed when the owner goroutine has ended
 
 	mu      sync.Mutex
@@ -75,6 +76,7 @@ func New(cfg Config) (*Group, error) {
 		done:         make(chan struct{}),
 	}
 	g.proposals.init(cfg.Limits)
+	g.memory.left.Store(strangersMemory)
 	g.refusals.log = cfg.Log
 	return g, nil
 }
