@@ -26,6 +26,7 @@ import (
 // one clock of this process.
 type recording struct {
 	w       *world
+	seed    uint64
 	members []*recordedMember
 	began   time.Time
 	network transport.Network
@@ -158,6 +159,9 @@ func receive(ctx context.Context, conn transport.Conn, e *recordedElement, other
 func (c *recorder) ask(ctx context.Context, request asap.Message, want func(asap.Message) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, recorderPatience)
 	defer cancel()
+	for len(c.answers) > 0 { // what nobody asked for
+		<-c.answers
+	}
 	if err := sendASAP(ctx, c.conn, request); err != nil {
 		return err
 	}
@@ -266,8 +270,7 @@ func (c *recorder) write(ctx context.Context, e *recordedElement, register bool)
 			rejected, causes = m.Reject, m.Error
 		case *asap.DeregistrationResponse:
 			if register {
-				c.r.upset("%s tells element %d, which answers keep-alives, that it is out", c.at, m.ID)
-				return false
+				return false // told that it was removed, when it was not in its pool
 			}
 			rejected, causes = len(m.Error) > 0, m.Error
 		default:

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,27 +23,26 @@ import (
 
 // What elements and users see of a ring while its registrars are killed and frozen:
 // each registrar of the view in which a registration was acknowledged has it. The
-// histories are checked by internal/history. RING_SEED repeats the schedule of
-// faults, RING_HISTORY makes it as long as it says, and has faults overlap.
+// histories are checked by internal/history. RING_SEED repeats a schedule of faults.
 
 func TestRingKeepsWhatItAcknowledged(t *testing.T) {
-	d, atATime := 6*time.Second, 1
-	if text := os.Getenv("RING_HISTORY"); text != "" {
-		var err error
-		if d, err = time.ParseDuration(text); err != nil {
-			t.Fatal(err)
-		}
-		atATime = 2
+	record(t, historySeed(t), 6*time.Second, 1).check()
+}
+
+// In long recordings faults overlap, so that registrars find themselves alone. Each
+// has the seed after that of the one before.
+func TestRingHistoriesForLong(t *testing.T) {
+	const each = 15 * time.Second
+	seed := historySeed(t)
+	for i := range uint64(max(1, historyTime(t)/each)) {
+		t.Run(fmt.Sprint(seed+i), func(t *testing.T) { record(t, seed+i, each, 2).check() })
 	}
-	recordFaults(t, d, atATime).check()
 }
 
 // Registrars that acknowledge at once break the promise, and that is seen.
 func TestRecordersSeeABrokenPromise(t *testing.T) {
-	if os.Getenv("RING_HISTORY") == "" {
-		t.Skip("SKIPPED: depends on luck; runs when RING_HISTORY says for how long, as make chaos does")
-	}
-	r := recordFaults(t, 15*time.Second, 2, "--ack", "local")
+	historyTime(t)
+	r := record(t, historySeed(t), 15*time.Second, 2, "--ack", "local")
 	bad := history.Find(&r.history)
 	l := history.Linearize(&r.history, time.Minute)
 	t.Logf("%d violations, %d copies that no order explains", len(bad), len(l.Bad))
@@ -52,6 +52,32 @@ func TestRecordersSeeABrokenPromise(t *testing.T) {
 	for _, v := range bad[:min(3, len(bad))] {
 		t.Log(v)
 	}
+}
+
+// historyTime is how long long recordings take in all. It skips the test when nobody
+// asks for them.
+func historyTime(t *testing.T) time.Duration {
+	text := os.Getenv("RING_HISTORY")
+	if text == "" {
+		t.Skip("SKIPPED: runs when RING_HISTORY says for how long, as make chaos does")
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func historySeed(t *testing.T) uint64 {
+	text := os.Getenv("RING_SEED")
+	if text == "" {
+		return uint64(time.Now().Unix())
+	}
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seed
 }
 
 // fault is something that happens to one registrar.
@@ -103,18 +129,38 @@ func schedule(random *rand.Rand, members, atATime int, d time.Duration) []fault 
 	}
 }
 
+func TestScheduleOfFaultsIsThatOfItsSeed(t *testing.T) {
+	for seed := range uint64(50) {
+		for atATime := 1; atATime <= 2; atATime++ {
+			plan := func() []fault { return schedule(rand.New(rand.NewPCG(seed, 0)), 3, atATime, 10*time.Second) }
+			faults := plan()
+			if !slices.Equal(faults, plan()) || len(faults) < 3 {
+				t.Fatalf("seed %d: %v, then %v", seed, faults, plan())
+			}
+			for _, f := range faults {
+				ill := slices.DeleteFunc(plan(), func(g fault) bool { return g.at > f.at || g.at+g.lasts <= f.at })
+				if len(ill) > atATime {
+					t.Errorf("seed %d: %v at a time, want at most %d", seed, ill, atATime)
+				}
+			}
+		}
+	}
+}
+
 const recordedMembers = 3
 
-// recordFaults records what the clients of three registrars with these flags see
-// for some time, while faults happen.
-func recordFaults(t *testing.T, d time.Duration, atATime int, flags ...string) *recording {
+// record records what the clients of registrars with these flags see for some time,
+// while faults happen, so many at a time.
+func record(t *testing.T, seed uint64, d time.Duration, atATime int, flags ...string) *recording {
 	t.Helper()
 	w := newWorld(t)
 	stages <- struct{}{}
 	t.Cleanup(func() { <-stages })
-	random := seeded(t)
+	t.Logf("RING_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
 	faults := schedule(random, recordedMembers, atATime, d)
 	r := recordMembers(w, recordedMembers, flags...)
+	r.seed = seed
 	r.whole()
 
 	sampling, stopSampling := context.WithCancel(context.Background())
@@ -158,7 +204,7 @@ func recordFaults(t *testing.T, d time.Duration, atATime int, flags ...string) *
 	clients.Wait()
 	r.settled(pools)
 	time.Sleep(50 * time.Millisecond) // each view is asked for once more
-	t.Logf("%d faults in %v, the last ones: %v", len(faults), d, faults[max(0, len(faults)-5):])
+	t.Logf("faults in %v: %v", d, faults)
 	return r
 }
 
@@ -282,8 +328,8 @@ func (r *recording) check() {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Error(err)
 	}
-	keep("history.jsonl", h.Write)
+	keep(fmt.Sprintf("history-%d.jsonl", r.seed), h.Write)
 	for n, i := range l.Bad[:min(3, len(l.Bad))] {
-		keep(fmt.Sprintf("history-%d.html", n+1), i.Visualize)
+		keep(fmt.Sprintf("history-%d-%d.html", r.seed, n+1), i.Visualize)
 	}
 }
