@@ -1,7 +1,6 @@
 package handlespace
 
 import (
-	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -48,37 +47,50 @@ type Counts struct {
 	Forgotten  uint64
 }
 
+// filed is an element as the index knows it: all orders lead to it, so that most
+// changes of the element leave them alone.
+type filed struct{ record *Record }
+
 type homed struct {
-	home   param.RegistrarID
-	key    Key
-	record *Record
+	home param.RegistrarID
+	key  Key
+	*filed
 }
 
 func (a homed) less(b homed) bool {
-	return cmp.Or(cmp.Compare(a.home, b.home), a.key.Compare(b.key)) < 0
+	if a.home != b.home {
+		return a.home < b.home
+	}
+	return a.key.Compare(b.key) < 0
 }
 
 // deadline is when an element is due.
 type deadline struct {
-	home   param.RegistrarID
-	at     time.Duration // since the index's epoch
-	key    Key
-	record *Record
+	home param.RegistrarID
+	at   time.Duration // since the index's epoch
+	key  Key
+	*filed
 }
 
 func (a deadline) less(b deadline) bool {
-	return cmp.Or(cmp.Compare(a.home, b.home), cmp.Compare(a.at, b.at), a.key.Compare(b.key)) < 0
+	switch {
+	case a.home != b.home:
+		return a.home < b.home
+	case a.at != b.at:
+		return a.at < b.at
+	}
+	return a.key.Compare(b.key) < 0
 }
 
-// deadlineOf returns the deadline of a record, if it has one. It is a difference,
+// deadlineOf returns the deadline of an element, if it has one. It is a difference,
 // because that keeps the order by the monotonic clock when the machine's clock is
 // set while elements are registered.
-func (x *index) deadlineOf(r *Record) (deadline, bool) {
-	at, ok := r.due()
+func (x *index) deadlineOf(f *filed) (deadline, bool) {
+	at, ok := f.record.due()
 	if !ok {
 		return deadline{}, false
 	}
-	return deadline{r.Element.Home, at.Sub(x.epoch), r.Key(), r}, true
+	return deadline{f.record.Element.Home, at.Sub(x.epoch), f.record.Key(), f}, true
 }
 
 func newIndex() index {
@@ -132,24 +144,47 @@ func (x *index) heldBack(until time.Time) {
 	x.held = until
 }
 
-// replace takes one record out and puts another in; either may be nil.
-func (x *index) replace(old, new *Record) {
+// replace makes r the record of an element; nil takes the element out.
+func (x *index) replace(f *filed, r *Record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if old != nil {
-		x.remove(old)
+	if f.record != nil && r != nil && f.record.Home() == r.Home() {
+		x.renew(f, r)
+		return
 	}
-	if new != nil {
-		x.add(new)
+	if f.record != nil {
+		x.remove(f)
+	}
+	if f.record = r; r != nil {
+		x.add(f)
 	}
 }
 
-func (x *index) add(r *Record) {
+// renew replaces the record of an element that keeps its home.
+func (x *index) renew(f *filed, r *Record) {
+	before, had := x.deadlineOf(f)
+	x.digest.Entries[r.Key().Range()] += r.digest - f.record.digest
+	x.counts.Suspects += suspects(r) - suspects(f.record)
+	f.record = r
+	after, has := x.deadlineOf(f)
+	if had == has && before.at == after.at {
+		return
+	}
+	if had {
+		x.deadlines.Delete(before)
+	}
+	if has {
+		x.deadlines.ReplaceOrInsert(after)
+	}
+}
+
+func (x *index) add(f *filed) {
+	r := f.record
 	if x.epoch.IsZero() {
 		x.epoch = r.Refreshed
 	}
-	x.homes.ReplaceOrInsert(homed{r.Element.Home, r.Key(), r})
-	if d, ok := x.deadlineOf(r); ok {
+	x.homes.ReplaceOrInsert(homed{r.Element.Home, r.Key(), f})
+	if d, ok := x.deadlineOf(f); ok {
 		x.deadlines.ReplaceOrInsert(d)
 	}
 	h := x.owned[r.Element.Home]
@@ -162,14 +197,13 @@ func (x *index) add(r *Record) {
 	x.lives[r.Home()]++
 	x.digest.Entries[r.Key().Range()] += r.digest
 	x.counts.Elements++
-	if r.Suspect {
-		x.counts.Suspects++
-	}
+	x.counts.Suspects += suspects(r)
 }
 
-func (x *index) remove(r *Record) {
+func (x *index) remove(f *filed) {
+	r := f.record
 	x.homes.Delete(homed{home: r.Element.Home, key: r.Key()})
-	if d, ok := x.deadlineOf(r); ok {
+	if d, ok := x.deadlineOf(f); ok {
 		x.deadlines.Delete(d)
 	}
 	h := x.owned[r.Element.Home]
@@ -183,10 +217,11 @@ func (x *index) remove(r *Record) {
 	}
 	x.digest.Entries[r.Key().Range()] -= r.digest
 	x.counts.Elements--
-	if r.Suspect {
-		x.counts.Suspects--
-	}
+	x.counts.Suspects -= suspects(r)
 }
+
+// suspects counts a record among them.
+func suspects(r *Record) int { return order(r.Suspect, false) }
 
 // Counts returns the sums over all pools.
 func (s *Space) Counts() Counts {

@@ -42,7 +42,8 @@ type pool struct {
 type element struct {
 	item   selection.Item // Value is the element
 	record *Record
-	at     int // where it begins in the pool's circle
+	filed  filed // of the index
+	at     int   // where it begins in the pool's circle
 
 	reporters []string // writer only: who reported this generation
 }

@@ -2,6 +2,7 @@ package handlespace
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	"rserpool/asap/param"
@@ -71,7 +72,10 @@ func (r *Record) Key() Key { return Key{r.Handle, r.Element.ID} }
 
 // Compare orders keys by handle, octet by octet, then by identifier.
 func (k Key) Compare(l Key) int {
-	return cmp.Or(cmp.Compare(k.Handle, l.Handle), cmp.Compare(k.ID, l.ID))
+	if c := strings.Compare(string(k.Handle), string(l.Handle)); c != 0 {
+		return c
+	}
+	return cmp.Compare(k.ID, l.ID)
 }
 
 // Compare orders generations by stamp, then raiser, then its incarnation.

@@ -133,11 +133,11 @@ func (s *Space) put(p *pool, e *element, r *Record, reporters []string, owner st
 	}
 	if e == nil {
 		e = &element{}
+		s.tombstones.remove(s, r.Key()) // what is stored has none
 	} else {
 		previous = e.record
 		r.Registered = previous.Registered
 	}
-	s.tombstones.remove(s, r.Key())
 	s.replace(p, e, r, reporters)
 	if created {
 		s.index.pools(1)
@@ -152,11 +152,10 @@ func (s *Space) replace(p *pool, e *element, r *Record, reporters []string) {
 	r.Handle = p.handle
 	r.seal(reporters)
 	e.reporters = reporters
-	old := e.record
 	p.mu.Lock()
 	p.store(e, r)
 	p.mu.Unlock()
-	s.index.replace(old, r)
+	s.index.replace(&e.filed, r)
 	if p.founder == r.Element.ID && !equal(&p.user, &r.Element.User) {
 		s.restate(p, func() { p.user = r.Element.User })
 	}
@@ -355,7 +354,7 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) []Ev
 		s.index.pools(-1)
 		s.index.pool(p.handle, p.digest, 0)
 	}
-	s.index.replace(r, nil)
+	s.index.replace(&e.filed, nil)
 	s.tombstones.put(s, t)
 	return []Event{Removed{p.handle, r, cause, last, t.Generation}}
 }

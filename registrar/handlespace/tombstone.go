@@ -49,10 +49,12 @@ func (b *tombstones) get(k Key) *Tombstone {
 
 // put stores a tombstone. Beyond the bound the oldest is forgotten.
 func (b *tombstones) put(s *Space, t *Tombstone) {
-	b.remove(s, t.Key)
-	b.byKey.ReplaceOrInsert(t)
+	old, _ := b.byKey.ReplaceOrInsert(t)
+	if old != nil {
+		b.byAge.Delete(old)
+	}
 	b.byAge.ReplaceOrInsert(t)
-	s.index.tombstone(nil, t)
+	s.index.tombstone(old, t)
 	if b.byKey.Len() > s.cfg.MaxTombstones {
 		oldest, _ := b.byAge.Min()
 		s.forgetTombstone(oldest)
