@@ -145,6 +145,10 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	return m, nil
 }
 
+// keptEntries is how many entries there is always room for; a token of the default
+// size has half as many at most.
+const keptEntries = 1 << 17
+
 // begin starts each call from outside.
 func (m *Machine) begin(now time.Time) {
 	if m.handed {
@@ -154,6 +158,9 @@ func (m *Machine) begin(now time.Time) {
 		clear(m.entries)
 		m.out = Output{Events: m.out.Events[:0], Messages: m.out.Messages[:0]}
 		m.entries, m.reported = m.entries[:0], 0
+		if cap(m.entries) > keptEntries {
+			m.entries = nil
+		}
 	}
 	now = now.Add(m.skew)
 	if now.Before(m.now) {
