@@ -41,6 +41,7 @@ func (w *world) act(a Action, heal time.Duration) {
 	case Jump:
 		w.cov.Jumps++
 		n.offset += a.For
+		n.ahead += max(a.For, 0)
 		if l != nil {
 			w.call(l, (*ring.Machine).Tick)
 		}

@@ -59,6 +59,7 @@ type node struct {
 	pauses      int
 	lag         time.Duration
 	offset      time.Duration // of its clock
+	ahead       time.Duration // of the machine's clock, which never goes back
 }
 
 // life is one process.
@@ -291,6 +292,8 @@ func (w *world) afterEvent(l *life, e ring.Event) {
 		}
 	}
 	switch e := e.(type) {
+	case ring.Installed:
+		l.end = false // it was meant for the exchange before
 	case ring.Ended:
 		if s, ok := l.app.(*set); ok {
 			w.check.compareSet(l.record, s)
@@ -347,7 +350,7 @@ func (w *world) send(l *life, env ring.Envelope) {
 		return
 	}
 	to := int(env.To.ID) - 1
-	w.check.says(l.record, msg, w.now+l.node.offset)
+	w.check.says(l.record, msg, w.now+l.node.ahead)
 	if call, ok := msg.(*ring.Call); ok {
 		w.countCall(l, call)
 		w.checkNeighbours(l, call)
