@@ -428,21 +428,25 @@ func (p *peers) maintain(now time.Time) {
 type seen struct {
 	conn           *conn
 	sent, received uint64 // messages
+	unanswered     int    // looks at which there was something new sent, and nothing received
 }
 
 // hangs reports whether a connection to a member outside the view has gone through a
 // cut link: something was sent since the last look, nothing came, and the kernel
 // waits longer and longer before it tries again. Hops show that for members of the
-// view.
+// view. Where the network can't tell, two looks without an answer are taken for that.
 func (m *peer) hangs(since time.Duration) bool {
 	c := m.conns[0]
 	last := m.seen
-	m.seen = seen{c, c.counts.sentMessages.Load(), c.counts.receivedMessages.Load()}
+	m.seen = seen{conn: c, sent: c.counts.sentMessages.Load(), received: c.counts.receivedMessages.Load()}
 	if last.conn != c || m.seen.sent == last.sent || m.seen.received > last.received {
 		return false
 	}
-	s, ok := c.Conn.(stucker)
-	return ok && s.Stuck(since)
+	m.seen.unanswered = last.unanswered + 1
+	if s, ok := c.Conn.(stucker); ok {
+		return s.Stuck(since)
+	}
+	return m.seen.unanswered > 1
 }
 
 // idle reports whether all that is queued was sent.
