@@ -17,6 +17,7 @@ type duties struct {
 	sweeping bool
 	moving   map[handlespace.HomeID]bool // takeovers under way
 	lost     bool                        // members, and nobody said so yet
+	holding  bool                        // it is being said
 	left     []ring.Member               // only with fault.TakeoverOnce
 }
 
@@ -29,7 +30,7 @@ func (d *duties) installed(r *Replica, e *ring.Installed, now time.Time) {
 	for _, n := range e.Left {
 		d.left = append(d.left, n.Member)
 	}
-	d.lost = len(e.Left) > 0 && e.Cause != ring.CauseLeave
+	d.lost = d.lost || len(e.Left) > 0 && e.Cause != ring.CauseLeave
 	d.at = now
 }
 
@@ -52,14 +53,20 @@ func (d *duties) check(r *Replica, now time.Time) {
 		return
 	}
 	d.at = now.Add(dutyInterval)
-	if d.lost {
-		d.lost = false
-		r.propose(proposal{}, handlespace.HoldBack{Now: now}, ring.ViewID{})
-	}
+	d.holdBack(r, now)
 	d.takeOver(r, now)
 	if at, ok := r.cfg.Space.NextSweep(); ok && !d.sweeping && !at.After(now) && !now.Before(d.swept.Add(sweepInterval)) {
 		d.sweeping, d.swept = true, now
 		d.propose(r, handlespace.Sweep{Now: now}, ring.ViewID{})
+	}
+}
+
+// holdBack says that members were lost. After an exchange all do who know of that: it
+// may be that the coordinator does not.
+func (d *duties) holdBack(r *Replica, now time.Time) {
+	if d.lost && !d.holding {
+		d.holding = true
+		d.propose(r, handlespace.HoldBack{Now: now}, ring.ViewID{})
 	}
 }
 
@@ -111,6 +118,8 @@ func (d *duties) done(cmd handlespace.Command) bool {
 		return true
 	case handlespace.Sweep:
 		d.sweeping = false
+	case handlespace.HoldBack:
+		d.holding = false
 	}
 	return false
 }

@@ -260,6 +260,9 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 		}
 	}
 	m, err := decode(entry.Payload)
+	if _, ok := m.command.(handlespace.HoldBack); ok {
+		r.duties.lost = false
+	}
 	if err != nil {
 		r.stats.Dropped++
 		if p := r.own(own); p != nil {
@@ -384,6 +387,7 @@ func (r *Replica) ended(now time.Time) {
 	}
 	r.tell(true, true)
 	r.flush()
+	r.duties.holdBack(r, now)
 	r.duties.check(r, now)
 }
 

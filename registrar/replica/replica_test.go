@@ -306,6 +306,35 @@ func TestTakeoverIsNotLostWithItsProposer(t *testing.T) {
 	}
 }
 
+func TestLossBeforeTheEndHoldsRemovalsBack(t *testing.T) {
+	s, m := newScene(t, worldConfig{}, 3)
+	s.merge(m...)
+	s.register(m[2], 1)
+	s.run()
+	s.crash(m[2])
+	joiner := s.start(4, false)
+	s.install(ring.CauseNoAck, m[0], m[1], joiner)
+	s.install(ring.CauseNoAck, m[0], m[1], joiner) // before END, and it says nothing of the loss
+	s.run()
+	s.run() // what END brought about
+	for _, m := range []*member{m[0], m[1], joiner} {
+		if !m.space.HeldBack().After(s.now) {
+			t.Errorf("removals are not held back at %v", m.self)
+		}
+	}
+	// It is said once.
+	until := m[0].space.HeldBack()
+	s.pass(time.Second)
+	s.run()
+	s.crash(m[0])
+	s.install(ring.CauseLeave, m[1], joiner)
+	s.pass(time.Second)
+	s.run()
+	if got := m[1].space.HeldBack(); !got.Equal(until) {
+		t.Errorf("held back until %v, and then until %v", until, got)
+	}
+}
+
 func TestRestartedMemberIsNotTheHome(t *testing.T) {
 	s, m := newScene(t, worldConfig{}, 2)
 	s.merge(m...)
