@@ -30,8 +30,9 @@ type RingConfig struct {
 	Timers ring.Timers
 	// Limits bound the ring's queues and messages. Zero fields: its defaults.
 	// As many commands as QueueProposals also wait here for room in the ring's
-	// queue, or for the end of an exchange; beyond, registrations and
-	// deregistrations are refused for lack of resources.
+	// queue, or for the end of an exchange, and as many answers for the members
+	// that Ack wants; beyond, registrations and deregistrations are refused for
+	// lack of resources. Payload, if given, is at least 256 KiB.
 	Limits ring.Limits
 	// Size is the number of configured members, 1 to 32: locks are granted
 	// only among more than half of them. Needs StateDir, where fences are kept.
@@ -92,6 +93,10 @@ func (c RingConfig) withDefaults() RingConfig {
 	return c
 }
 
+// minPayload is more than the longest payload of a replica: a chunk of an exchange and
+// one element with its pool handle beyond it.
+const minPayload = 256 << 10
+
 // maxRing is the largest ring.
 const maxRing = 32
 
@@ -103,6 +108,7 @@ func (c RingConfig) validate(check func(ok bool, format string, args ...any)) {
 	check(c.Size == 0 || c.StateDir != "", "ring: a size needs a folder for the state, where fences are kept")
 	check(c.Ack.MinMembers >= 0 && c.Ack.MinMembers <= maxRing, "ring: acknowledgement by %d members is not between 0 and %d", c.Ack.MinMembers, maxRing)
 	check(!c.Ack.Local || c.Ack.MinMembers == 0, "ring: acknowledgement can't be local and by a number of members")
+	check(c.Limits.Payload == 0 || c.Limits.Payload >= minPayload, "ring: payloads of %d octets are less than the %d that the exchange of what members know may need", c.Limits.Payload, minPayload)
 	t := c.Timers
 	for _, d := range []struct {
 		name  string

@@ -262,7 +262,7 @@ func (o *owner) suggest(cmd handlespace.Command, now time.Time) {
 		o.r.metrics.drops.WithLabelValues("ring").Inc()
 		return
 	}
-	o.propose(cmd, proposal{}, now)
+	o.order.propose(0, cmd, now)
 }
 
 // deliver brings what the registrar tells and watches in line with what was
@@ -286,6 +286,9 @@ func (o *owner) happen(event replica.Event, now time.Time) {
 			p.events = e.Events
 			if p.applied != nil {
 				p.applied(e.Events, now)
+			}
+			if p.answer == nil {
+				delete(o.proposed, e.Token)
 			}
 		}
 		o.observeAll(e.Events, now)

@@ -291,10 +291,13 @@ func (r *Registrar) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// settlePause is the time between two looks.
+const settlePause = 5 * time.Millisecond
+
 // settle waits until the loop has done what was handed to it and the answers are
 // sent, or ctx ends.
 func (r *Registrar) settle(ctx context.Context) {
-	poll := time.NewTicker(5 * time.Millisecond)
+	poll := time.NewTicker(settlePause)
 	defer poll.Stop()
 	for {
 		idle := true

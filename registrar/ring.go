@@ -84,7 +84,7 @@ func (r *Registrar) joinRing(ctx context.Context) error {
 	r.shown.status = group.Status
 	end.replica = replica.New(replica.Config{
 		Space: r.space, Self: self, Ack: cfg.Ack, Alone: len(cfg.Peers) == 0, JoinWait: cfg.JoinWait,
-		Foreign: func(home handlespace.HomeID) bool { return !r.owner.peers.machine.Won(home.ID) },
+		Foreign: func(home handlespace.HomeID) bool { return r.owner.peers.lives(home.ID) },
 	}, r.started)
 	r.cfg.Log.Infof("ring %q: joining as %s", cfg.Cluster, self)
 	return nil
@@ -97,10 +97,39 @@ func (r *Registrar) leaveRing(ctx context.Context) error {
 	half, cancel := context.WithTimeout(ctx, r.timers().Stop/2)
 	defer cancel()
 	r.settle(half)
+	r.await(half, func() bool { return !r.owner.ring.exchanging() })
 	if err := r.ring.group.Stop(ctx); err != nil {
 		return fmt.Errorf("ring: %w", err)
 	}
 	return nil
+}
+
+// exchanging reports whether others wait for what this member has to tell them, which
+// it can't any more once it begins to leave the ring.
+func (e *ringEnd) exchanging() bool {
+	return !e.gone && len(e.members) > 1 && e.replica.Stats().Exchanging
+}
+
+// await waits until a condition holds in the owner loop, or ctx ends.
+func (r *Registrar) await(ctx context.Context, holds func() bool) {
+	poll := time.NewTicker(settlePause)
+	defer poll.Stop()
+	result := make(chan bool, 1)
+	for r.post(func(time.Time) { result <- holds() }) {
+		select {
+		case ok := <-result:
+			if ok {
+				return
+			}
+		case <-r.loopDone:
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
+	}
 }
 
 // leave leaves what is asked for from now on to other registrars.
@@ -255,7 +284,8 @@ func (e *ringEnd) full() bool {
 	if limit == 0 {
 		limit = ringBacklog
 	}
-	return len(e.backlog)+e.replica.Stats().Waiting >= limit
+	stats := e.replica.Stats()
+	return len(e.backlog)+stats.Waiting >= limit || stats.TooFew >= limit
 }
 
 func (e *ringEnd) tick(now time.Time) {

@@ -276,6 +276,78 @@ func TestAcknowledgementWaitsForEnoughMembers(t *testing.T) {
 	}, ringConfig(func(c *RingConfig) { c.Ack = replica.Ack{MinMembers: 2} }))
 }
 
+// Clients that give up and ask again must not fill the memory of a registrar that
+// lacks others.
+func TestAnswersThatWaitForMembersAreBounded(t *testing.T) {
+	inRing(t, 2, true, func(w *ringWorld) {
+		one := w.members[0]
+		one.start()
+		w.r = one.r
+		w.until("ready", time.Minute, func() bool { return one.r.ready.Load() })
+		p := one.element()
+		for i := range param.PEID(4) {
+			p.say(&asap.Registration{Handle: pool, Element: p.element(i + 1)})
+		}
+		p.silence()
+		p.say(&asap.Registration{Handle: pool, Element: p.element(5)})
+		w.wantCauses(errorOf(t, p), param.CauseLackOfResources)
+		if n := w.exceeded("ring_backlog"); n != 1 {
+			t.Errorf("counted %d", n)
+		}
+		proposed := make(chan int, 1)
+		one.r.post(func(time.Time) { proposed <- len(one.r.owner.proposed) })
+		if n := <-proposed; n != 4 {
+			t.Errorf("%d proposals are kept, want 4", n)
+		}
+		w.members[1].start()
+		w.meet(one, w.members[1])
+		w.until("answers", time.Minute, func() bool { return len(p.heard()) == 4 })
+		p.join(pool, p.element(5))
+	}, ringConfig(func(c *RingConfig) { c.Ack, c.Limits.QueueProposals = replica.Ack{MinMembers: 2}, 4 }))
+}
+
+func errorOf(t *testing.T, p *peer) param.OperationError {
+	t.Helper()
+	m := one[*asap.RegistrationResponse](p)
+	if !m.Reject {
+		t.Error("not rejected")
+	}
+	return m.Error
+}
+
+// Others wait for what a member has to tell them, until it is out of the view.
+func TestRegistrarDoesNotLeaveInTheMiddleOfAnExchange(t *testing.T) {
+	inRing(t, 2, true, func(w *ringWorld) {
+		one, two := w.members[0], w.members[1]
+		for _, m := range w.members {
+			m.start()
+		}
+		w.until("both serve alone", time.Minute, func() bool { return one.r.ready.Load() && two.r.ready.Load() })
+		w.meet(one, two)
+		w.fake.do(func() { w.fake.set(func() { w.fake.held = true }) }) // after the install
+		synctest.Wait()
+		group := two.r.ring.group.(*fakeGroup)
+		leaving := func() (is bool) {
+			w.fake.set(func() { is = group.leaving })
+			return is
+		}
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			two.stop()
+		}()
+		w.after(time.Second)
+		if leaving() {
+			t.Error("it begins to leave before END")
+		}
+		w.fake.set(func() { w.fake.held = false })
+		<-stopped
+		if one.r.unsure.Load() {
+			t.Error("the other still waits")
+		}
+	})
+}
+
 func TestJoiningRegistrarKeepsItsDoorsClosed(t *testing.T) {
 	inRing(t, 2, true, func(w *ringWorld) {
 		m := w.members[0]

@@ -95,6 +95,7 @@ type fakeGroup struct {
 	side    *side
 	synced  ring.ViewID
 	dead    bool
+	leaving bool   // Stop was called
 	last    uint64 // proposal
 	waiting int    // proposals not ordered yet
 	stable  uint64 // proposal that is to become stable
@@ -126,6 +127,7 @@ func (g *fakeGroup) Status(context.Context) (ringnet.Status, error) {
 
 // Stop leaves.
 func (g *fakeGroup) Stop(context.Context) error {
+	g.f.set(func() { g.leaving = true })
 	left := make(chan struct{})
 	g.f.do(func() {
 		if !g.dead {
