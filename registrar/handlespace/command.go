@@ -186,7 +186,8 @@ type Takeover struct {
 }
 
 // Confirm says that an element acknowledged a keep-alive with H=1 of its home: it
-// raises the generation in the home's name. Nothing happens when the element has
+// raises the generation in the home's name, and its registration life begins anew by
+// the home's clock. Nothing happens when the element has
 // another generation or home, or has confirmed before.
 type Confirm struct {
 	Handle     param.PoolHandle

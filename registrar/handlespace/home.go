@@ -101,6 +101,7 @@ func (s *Space) confirm(c *Confirm) []Event {
 	r.Generation = s.raised(r.Key(), e, c.Home, c.Now)
 	r.Confirmed = true
 	r.sound()
+	r.refresh(c.Now)
 	s.replace(p, e, &r, e.reporters)
 	return []Event{Confirmed{p.handle, &r, previous}}
 }

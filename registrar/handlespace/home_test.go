@@ -148,6 +148,26 @@ func TestConfirmRaisesTheGenerationOnce(t *testing.T) {
 	none(t, s, c)
 }
 
+// The clock of the new home may be minutes ahead of the former one's.
+func TestTakenOverElementsDoNotExpireByAnotherClock(t *testing.T) {
+	s := fresh()
+	s.Apply(register("echo", 1, at(0), life(60)))
+	silent := register("echo", 2, at(0), life(60))
+	silent.Element.ASAP = param.Transport{} // nobody can ask it
+	s.Apply(silent)
+	s.Apply(Takeover{From: live(here, 1), To: []HomeID{live(there, 7)}, Now: at(1)})
+	if due := s.Due(nil, there, at(600), 10); len(due) != 1 || due[0].(Remove).ID != 2 {
+		t.Errorf("due %+v", due)
+	}
+	e := one[Confirmed](t, s, Confirm{"echo", 1, s.Get("echo", 1).Generation, live(there, 7), at(600)})
+	if r := e.Record; !r.Refreshed.Equal(at(600)) || !r.Expires.Equal(at(660)) {
+		t.Errorf("confirmed it is refreshed at %v and expires at %v", r.Refreshed, r.Expires)
+	}
+	if due := s.Due(nil, there, at(661), 10); len(due) != 2 {
+		t.Errorf("due %+v", due)
+	}
+}
+
 // Removals by others than the element itself don't raise the generation: an entry
 // that the other side has still seen alive wins.
 func TestTombstonesRememberRemovals(t *testing.T) {

@@ -111,6 +111,10 @@ func (m *model) apply(cmd Command) string {
 		if r, ok := m.records[k]; ok && r.Generation == c.Generation && r.Home() == c.Home && !r.Confirmed {
 			r.Generation, r.Confirmed = m.raised(k, c.Home, c.Now), true
 			r.Suspect, r.Cause, r.Held = false, 0, time.Time{}
+			r.Refreshed, r.Expires = c.Now, time.Time{}
+			if r.Element.Life != param.InfiniteLife {
+				r.Expires = c.Now.Add(time.Duration(r.Element.Life) * time.Second)
+			}
 			m.records[k] = r
 			return "confirmed"
 		}
@@ -395,8 +399,11 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 			if r := m.records[k]; r.Element.Home == id {
 				owned = append(owned, k)
 				sum.Add(k.Handle, k.ID)
-				if r.Suspect {
-					r.Expires = r.Held // as far as deadlines go
+				switch { // as far as deadlines go
+				case r.Suspect:
+					r.Expires = r.Held
+				case !r.Confirmed && !r.Element.ASAP.IsZero():
+					r.Expires = time.Time{}
 				}
 				if !r.Expires.IsZero() {
 					due = append(due, r)

@@ -52,10 +52,15 @@ func (r *Record) refresh(now time.Time) {
 func (r *Record) sound() { r.Suspect, r.Cause, r.Held = false, 0, time.Time{} }
 
 // due returns when the element goes if nothing happens. Suspects stay, but for
-// those that are only held back.
+// those that are only held back. Whether an element that was taken over lives is
+// found out by a keep-alive: the clock of its new home may differ from the one by
+// which it was registered.
 func (r *Record) due() (time.Time, bool) {
-	if r.Suspect {
+	switch {
+	case r.Suspect:
 		return r.Held, !r.Held.IsZero()
+	case !r.Confirmed && !r.Element.ASAP.IsZero():
+		return time.Time{}, false
 	}
 	return r.Expires, !r.Expires.IsZero()
 }
