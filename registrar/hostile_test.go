@@ -222,8 +222,10 @@ func TestSlowUsers(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.net.Buffer = 128
 			pe := w.peer()
-			for id := range param.PEID(60) {
-				pe.join(pool, pe.element(id+1))
+			for id := range param.PEID(60) { // to be told that they have expired
+				e := pe.element(id + 1)
+				e.Life = 20
+				pe.join(pool, e)
 			}
 			w.net.Freeze("host1")
 			w.after(time.Minute)
