@@ -80,6 +80,8 @@ type conn struct {
 	elements      map[elementKey]struct{}
 	subscriptions map[param.PoolHandle]uint32 // and how many elements were asked for
 	silent        int                         // sweeps without a message
+	unsettled     int                         // changes that ENRP messages asked for and that are not applied
+	heldENRP      []heldMessage
 	gone          bool
 }
 

@@ -51,8 +51,7 @@ func (c *conn) toPeering(m enrp.Message) {
 		return
 	}
 	c.r.post(func(now time.Time) {
-		c.r.owner.peers.received(c, m, now)
-		<-slots
+		c.r.owner.peers.received(c, m, func() { <-slots }, now)
 	})
 }
 

@@ -26,7 +26,11 @@ type peering struct {
 	// recalled are own elements that a peer had removed, and that are asked
 	// whether they are alive (AMB-77).
 	recalled map[elementKey]recalled
-	next     time.Time
+	// speaker is whose message is being processed.
+	speaker *conn
+	// waiting are connections whose messages need not be held any more.
+	waiting []*conn
+	next    time.Time
 }
 
 // recalled is what an element was, and until when it may answer.
@@ -51,7 +55,7 @@ func newPeering(o *owner, now time.Time) *peering {
 	p.links = newPeerLinks(p)
 	cfg := o.r.cfg.Peering
 	p.machine = enrppeer.New(enrppeer.Config{
-		Self: o.r.server, Mentors: len(cfg.Mentors), Table: p.table,
+		Self: o.r.server, Mentors: len(cfg.Mentors), Wait: o.ring != nil, Table: p.table,
 		InCluster: p.view.has, Alive: p.view.alive,
 		Multicast:           len(cfg.Announce) > 0,
 		LowerIDWinsTakeover: o.r.mixedScope(),
@@ -64,13 +68,54 @@ func newPeering(o *owner, now time.Time) *peering {
 	return p
 }
 
-// received takes a message of another registrar, or of a tool that passes for one.
-func (p *peering) received(c *conn, m enrp.Message, now time.Time) {
+// received takes a message of another registrar, or of a tool that passes for one,
+// and calls done when it was processed. In a ring what a message changes is applied a
+// little later: until then what is not an update waits, because its answer, and what
+// it says of checksums, is about the handlespace with these changes.
+func (p *peering) received(c *conn, m enrp.Message, done func(), now time.Time) {
+	_, update := m.(*enrp.HandleUpdate)
+	if len(c.heldENRP) > 0 || c.unsettled > 0 && !update {
+		c.heldENRP = append(c.heldENRP, heldMessage{m, done})
+		return
+	}
+	p.process(c, m, now)
+	done()
+}
+
+// heldMessage is one that waits. The reader of the connection bounds how many.
+type heldMessage struct {
+	m    enrp.Message
+	done func()
+}
+
+func (p *peering) process(c *conn, m enrp.Message, now time.Time) {
 	if c.gone {
 		return
 	}
+	p.speaker = c
 	p.machine.Received(p.links.of(c), m, now)
 	p.act(now)
+	p.speaker = nil
+}
+
+// settled notes that a change that c asked for was applied, or never will be.
+func (p *peering) settled(c *conn) {
+	if c.unsettled--; c.unsettled == 0 && len(c.heldENRP) > 0 {
+		p.waiting = append(p.waiting, c)
+	}
+}
+
+// release processes what has waited for changes that are applied now.
+func (p *peering) release(now time.Time) {
+	for len(p.waiting) > 0 {
+		c := p.waiting[0]
+		p.waiting = p.waiting[1:]
+		held := c.heldENRP
+		c.heldENRP = nil
+		for _, h := range held {
+			p.received(c, h.m, h.done, now)
+		}
+	}
 }
 
 // act does what the machine wants to have done.
@@ -123,9 +168,17 @@ func (p *peering) propose(cmd handlespace.Command, home param.RegistrarID, now t
 		return // the next audit finds out
 	}
 	p.pending[home]++
+	c := p.speaker
+	if c != nil {
+		c.unsettled++
+	}
 	done := func() {
 		if p.pending[home]--; p.pending[home] == 0 {
 			delete(p.pending, home)
+			p.o.mayOpen()
+		}
+		if c != nil {
+			p.settled(c)
 		}
 	}
 	p.o.propose(cmd, proposal{
@@ -215,6 +268,13 @@ func (p *peering) announce(action enrp.UpdateAction, r *handlespace.Record) {
 	p.machine.Update(action, p.table.element(r))
 }
 
+// lives reports whether a registrar outside the ring may be home to elements: not
+// when it was taken over, nor when it turned out to be a member. Before members met
+// they may have taken each other for outsiders.
+func (p *peering) lives(id param.RegistrarID) bool {
+	return !p.machine.Won(id) && !p.view.has(id) && id != p.o.r.id
+}
+
 // rehomed tells peers that a takeover in the ring has begun: the target's elements
 // are the coordinator's to them, until the other members announce theirs.
 func (p *peering) rehomed(from handlespace.HomeID) {
@@ -269,16 +329,21 @@ func (p *peering) regroup(now time.Time) {
 	p.act(now)
 }
 
-// synced says that the ring has given the handlespace.
+// synced says that the ring's members know the same. When they know nothing, mentors
+// are asked.
 func (p *peering) synced(now time.Time) {
-	if len(p.view.members) > 1 {
+	p.regroup(now)
+	if len(p.view.members) > 1 && p.o.space.Counts().Elements > 0 {
 		p.machine.Serve(now)
-		p.act(now)
+	} else {
+		p.machine.Begin(now)
 	}
+	p.act(now)
 }
 
 // tick does what is due.
 func (p *peering) tick(now time.Time) {
+	p.release(now)
 	if !now.Before(p.next) {
 		p.machine.Tick(now)
 	}
@@ -301,7 +366,7 @@ func (p *peering) left(c *conn, now time.Time) {
 // mayOpen lets elements and users in, once the handlespace is here: from the ring
 // and from mentors, where there are such.
 func (o *owner) mayOpen() {
-	if o.opening || o.ring != nil && !o.synced || !o.peers.machine.Serving() {
+	if o.opening || o.ring != nil && !o.synced || !o.peers.machine.Serving() || len(o.peers.pending) > 0 {
 		return
 	}
 	o.opening = true

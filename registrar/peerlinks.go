@@ -88,7 +88,7 @@ func (l *peerLinks) dial(a enrppeer.Dial) {
 	if a.Mentor >= 0 {
 		to = r.cfg.Peering.Mentors[a.Mentor]
 	} else {
-		to = endpointOf(a.To)
+		to = r.endpointOf(a.To)
 	}
 	for c, link := range l.links {
 		if !c.gone && slices.ContainsFunc(literal(to), c.peer.hasPort) {
@@ -172,7 +172,7 @@ func (r *Registrar) dialPeerBy(ctx context.Context, networks *transport.Networks
 	opt := r.peerOptions()
 	var local []netip.AddrPort
 	if name != transport.TCP {
-		for _, a := range r.listenAddrs() {
+		for _, a := range r.addresses {
 			if a.Protocol == string(protoENRP) && a.Network == name {
 				local = a.Addrs
 				break
@@ -190,10 +190,12 @@ func (r *Registrar) peerOptions() transport.Options {
 
 // endpointOf is a described transport as an endpoint to dial. What SCTP reaches on
 // real networks is reached in memory in tests.
-func endpointOf(t param.Transport) transport.Endpoint {
+func (r *Registrar) endpointOf(t param.Transport) transport.Endpoint {
 	e := transport.Endpoint{Network: transport.SCTP, Port: t.Port}
 	if t.Type == param.TypeTCPTransport {
 		e.Network = transport.TCP
+	} else if _, err := r.cfg.Peering.Networks.Get(transport.Mem); err == nil {
+		e.Network = transport.Mem
 	}
 	for _, a := range t.Addrs {
 		e.Hosts = append(e.Hosts, a.String())
@@ -215,7 +217,7 @@ func literal(e transport.Endpoint) []netip.AddrPort {
 // enrpAddrs are the addresses that this registrar listens on for registrars.
 func (r *Registrar) enrpAddrs() []netip.AddrPort {
 	var out []netip.AddrPort
-	for _, a := range r.listenAddrs() {
+	for _, a := range r.addresses {
 		if a.Protocol == string(protoENRP) {
 			out = append(out, a.Addrs...)
 		}

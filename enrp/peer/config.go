@@ -124,6 +124,9 @@ type Config struct {
 	// Mentors is the number of configured registrars to get the handlespace
 	// from. The driver knows where they are.
 	Mentors int
+	// Wait: nothing is asked of mentors before Begin, because the cluster may
+	// give the handlespace, and who belongs to it is not known yet.
+	Wait bool
 	// Table is the handlespace. Required.
 	Table Table
 	// InCluster reports whether an identifier belongs to this registrar's

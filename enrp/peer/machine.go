@@ -75,7 +75,9 @@ func New(cfg Config, now time.Time) *Machine {
 	if cfg.Multicast {
 		m.do(Multicast{m.presence(0, false)})
 	}
-	m.begin(now)
+	if m.start.phase = waiting; !cfg.Wait {
+		m.begin(now)
+	}
 	return m
 }
 

@@ -24,6 +24,7 @@ type phase int
 
 const (
 	serving phase = iota
+	waiting       // for Begin or Serve
 	reaching
 	listing
 	loading
@@ -43,7 +44,7 @@ type start struct {
 
 // next returns when the start has something to do; zero: never.
 func (s *start) next(t Timers) time.Time {
-	if s.phase == serving {
+	if s.phase == serving || s.phase == waiting {
 		return time.Time{}
 	}
 	if end := s.began.Add(t.Patience); end.Before(s.deadline) {
@@ -59,6 +60,13 @@ func (m *Machine) Serving() bool { return m.start.phase == serving }
 func (m *Machine) begin(now time.Time) {
 	m.start = start{phase: pausing, began: now, mentor: -1}
 	m.nextMentor(now)
+}
+
+// Begin has the machine ask its mentors, where that was put off by Config.Wait.
+func (m *Machine) Begin(now time.Time) {
+	if m.start.phase == waiting {
+		m.begin(now)
+	}
 }
 
 // Serve says that the handlespace came another way: from the cluster.
@@ -216,7 +224,7 @@ func (m *Machine) seekMentors() {
 func (m *Machine) tickStart(now time.Time) {
 	s := &m.start
 	switch {
-	case m.Serving():
+	case m.Serving() || s.phase == waiting:
 	case !now.Before(s.began.Add(m.cfg.Timers.Patience)):
 		m.serve(true, now) // AMB-45
 	case now.Before(s.deadline):

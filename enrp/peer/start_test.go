@@ -310,6 +310,17 @@ func TestMentorsOfTheClusterAreOfNoUse(t *testing.T) {
 	r.wantServing(true)
 }
 
+func TestMentorsWaitForBegin(t *testing.T) {
+	r := start0(t, mentors(1), func(c *Config) { c.Wait = true })
+	r.after(time.Hour)
+	r.wantServing(false)
+	if got := actions[Dial](r.take()); len(got) > 0 {
+		t.Errorf("dials %+v", got)
+	}
+	r.m.Begin(r.now)
+	only[*enrp.ListRequest](r, r.up(toA))
+}
+
 func TestServeEndsTheStart(t *testing.T) {
 	r := loading0(t, 1)
 	r.m.Serve(r.now)

@@ -228,7 +228,9 @@ func (m *Machine) beat(now time.Time) {
 			delete(m.won, id)
 		}
 	}
-	m.seekMentors()
+	if m.Serving() {
+		m.seekMentors()
+	}
 }
 
 // Next returns when Tick has something to do.

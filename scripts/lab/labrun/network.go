@@ -23,6 +23,7 @@ var (
 	pr1 = host{"pr1", 1}
 	pr2 = host{"pr2", 2}
 	pr3 = host{"pr3", 3}
+	pr4 = host{"pr4", 4}
 	pe1 = host{"pe1", 11}
 	pe2 = host{"pe2", 12}
 	pe3 = host{"pe3", 13}
@@ -31,7 +32,7 @@ var (
 
 	odd = host{"odd", 31} // sends what no program does
 
-	hosts = []host{pr1, pr2, pr3, pe1, pe2, pe3, pu1, pu2, odd}
+	hosts = []host{pr1, pr2, pr3, pr4, pe1, pe2, pe3, pu1, pu2, odd}
 )
 
 // a and b return the host's IPv4 addresses on the two networks, a6 its IPv6

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -61,7 +62,7 @@ func (s *scope) resolvable(limit time.Duration, registrars []host, pools ...stri
 
 // serves waits until our registrar serves.
 func (s *scope) serves(h host, p *process) error {
-	return errors.Join(s.listens(h, 3863, 25*time.Second), p.running())
+	return errors.Join(p.says("msg=serving", 1, 25*time.Second), s.listens(h, 3863, 0))
 }
 
 // peers is our registrar with rsplib's in one scope, without a ring.
@@ -102,29 +103,42 @@ func peers(l *lab) {
 	l.check("the two that are left have the same elements and checksums", l.consistent(20*time.Second, 5, pr1, pr3))
 	time.Sleep(12 * time.Second) // two keep-alives
 	l.check("the elements stay", s.homed(0, pr1, pr1, "TheirsAtTheirs", "OursAtTheirs"))
-	l.check("taken over once", r1.exactly("taken over by this registrar", 1))
+	l.check("taken over once", r1.exactly(takenOver, 1))
 }
+
+// takenOver is what our registrar says when it has won a takeover.
+const takenOver = "taken over by this registrar"
 
 // homed waits until pools have one element each, whose home is our registrar on a
 // host, as the one asked says.
 func (s *scope) homed(limit time.Duration, asked, home host, pools ...string) error {
+	return s.homedIn(limit, []host{asked}, []host{home}, pools...)
+}
+
+// homedIn is homed for one of several homes, as all of those asked say.
+func (s *scope) homedIn(limit time.Duration, asked, homes []host, pools ...string) error {
 	return within(limit, func() error {
-		for _, name := range pools {
-			p, err := s.members(asked, name, 1, 0)
-			if err != nil {
-				return err
-			}
-			if want := fmt.Sprintf("0x%08x", home.num); p.Members[0].Home != want {
-				return fmt.Errorf("%s has home %s, not %s", name, p.Members[0].Home, want)
+		for _, h := range asked {
+			for _, name := range pools {
+				p, err := s.members(h, name, 1, 0)
+				if err != nil {
+					return err
+				}
+				if !slices.ContainsFunc(homes, func(home host) bool { return p.Members[0].Home == fmt.Sprintf("0x%08x", home.num) }) {
+					return fmt.Errorf("%s has home %s by %s's word", name, p.Members[0].Home, h.name)
+				}
 			}
 		}
 		return nil
 	})
 }
 
+// count returns how often a program has said something.
+func (p *process) count(text string) int { return strings.Count(p.text(), text) }
+
 // exactly checks how often a program has said something.
 func (p *process) exactly(text string, want int) error {
-	if got := strings.Count(p.text(), text); got != want {
+	if got := p.count(text); got != want {
 		return fmt.Errorf("%s said %q %d times, not %d", p.name, text, got, want)
 	}
 	return nil
