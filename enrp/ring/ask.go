@@ -142,6 +142,9 @@ func (m *Machine) onPong(p *Pong) {
 	case m.probe != nil && p.Nonce == m.probe.nonce:
 		m.onProbed(p)
 		return
+	case m.waiting() && p.Nonce == m.waits.nonce:
+		m.onInquired(p)
+		return
 	case m.ask == nil || p.Nonce != m.ask.nonce || !slices.ContainsFunc(m.ask.candidates, func(n Node) bool { return m.same(n.Member, p.From.Member) }):
 		m.drop("late answer")
 		return

@@ -30,6 +30,7 @@ type Machine struct {
 	promised ViewID
 	// answerTo is the call that was promised last, until the install.
 	answerTo *Call
+	waits    waits
 	blamed   ViewID // promised, and held against the one who called it
 	// bound are the members of the last call, made or promised, until the
 	// install.

@@ -1,6 +1,10 @@
 package ring
 
-import "rserpool/enrp/ring/internal/fault"
+import (
+	"time"
+
+	"rserpool/enrp/ring/internal/fault"
+)
 
 // onCall promises or refuses a call.
 func (m *Machine) onCall(c *Call) {
@@ -38,7 +42,35 @@ func (m *Machine) onCall(c *Call) {
 	}
 	m.leaveOldView(c.View.ID)
 	m.answerTo, m.bound, m.patience = c, c.View.Members, patience
+	m.nonce++
+	m.waits = waits{nonce: m.nonce, at: m.now.Add(2 * m.cfg.Timers.Promise(len(c.View.Members), 0))}
 	m.send(c.From, m.promise(c.View.ID))
+}
+
+// waits is when a member that promised asks the caller whether it goes on. Calls
+// that failed make it patient, but the one it waits for may be over long since.
+type waits struct {
+	nonce uint64
+	at    time.Time
+}
+
+// waiting reports whether this member promised and waits for the install.
+func (m *Machine) waiting() bool {
+	return m.answerTo != nil && m.away() && m.call == nil && m.ask == nil
+}
+
+// inquire asks the caller whether it goes on.
+func (m *Machine) inquire() {
+	m.waits.at = m.now.Add(m.cfg.Timers.Promise(len(m.bound), 0))
+	m.send(m.answerTo.From, &Ping{Nonce: m.waits.nonce})
+}
+
+// onInquired takes the caller's answer. If it has promised another view, that one has
+// as long as a first call for its install.
+func (m *Machine) onInquired(p *Pong) {
+	if p.From.Member == m.answerTo.From.Member && p.Promised != m.promised {
+		m.patience = earlier(m.patience, m.now.Add(m.jitter(m.cfg.Timers.Promise(len(m.bound), 0))))
+	}
 }
 
 // callMakesSense reports whether an honest member could have sent the call.

@@ -56,6 +56,9 @@ func (m *Machine) due() {
 		m.blame()
 		m.startAsk(CauseStarved, m.everybody(m.bound), nil)
 	}
+	if m.waiting() && passed(m.waits.at) {
+		m.inquire()
+	}
 	if m.probe != nil && passed(m.probe.until) {
 		m.probed()
 	}
@@ -157,6 +160,7 @@ func (m *Machine) Next() time.Time {
 		at(p.resendAt, true)
 		at(p.until, m.ask == nil || m.ask.cause == CauseMerge)
 	}
+	at(m.waits.at, m.waiting())
 	at(m.keepUntil, m.holding)
 	if a := m.ask; a != nil {
 		at(a.until, true)
