@@ -66,11 +66,12 @@ func (s *Space) merge(c *Merge) (events []Event) {
 		if item.Record != nil {
 			events = append(events, s.adopt(item))
 		} else if p, e := s.find(item.Tombstone.Key.Handle, item.Tombstone.Key.ID); e != nil {
-			if p.elements.Len() == 1 && !p.guessed { // the pool may come back
+			last := p.elements.Len() == 1 && !p.guessed
+			events = append(events, s.drop(p, e, Superseded, item.Tombstone)...)
+			if last { // the pool may come back
 				state := p.state()
 				s.note(&state)
 			}
-			events = append(events, s.drop(p, e, Superseded, item.Tombstone)...)
 		} else {
 			s.tombstones.put(s, item.Tombstone)
 		}
@@ -94,23 +95,28 @@ func (s *Space) merge(c *Merge) (events []Event) {
 	return events
 }
 
-// note remembers what a pool is: the best of what was said and, for a pool that was
-// there before, of what it was.
+// note remembers what a pool is if that is better than what was said, and than what a
+// pool is that was there before. One that a Merge made gets it at once.
 func (s *Space) note(state *PoolState) {
-	if s.stated == nil {
-		s.stated = make(map[param.PoolHandle]*PoolState)
-	}
 	best := s.stated[state.Handle]
 	if best == nil {
-		if found, ok := s.pools.Get(poolEntry{handle: state.Handle}); ok && !found.pool.guessed {
+		if found, ok := s.pools.Get(poolEntry{handle: state.Handle}); ok {
+			if found.pool.guessed {
+				found.pool.guessed = false
+				s.settle(found.pool, state)
+				return
+			}
 			mine := found.pool.state()
 			best = &mine
 		}
 	}
-	if best == nil || state.compare(best) > 0 {
-		best = state
+	if best != nil && state.compare(best) <= 0 {
+		return
 	}
-	s.stated[state.Handle] = best
+	if s.stated == nil {
+		s.stated = make(map[param.PoolHandle]*PoolState)
+	}
+	s.stated[state.Handle] = state
 }
 
 // adopt stores an element as another side knows it.
@@ -125,8 +131,13 @@ func (s *Space) adopt(item *Item) Event {
 	_, created := s.put(p, nil, &r, item.Reporters, "")
 	if created {
 		p, _ := s.find(r.Handle, r.Element.ID)
-		p.guessed = true
-		s.guesses = append(s.guesses, p)
+		if state := s.stated[r.Handle]; state != nil {
+			delete(s.stated, r.Handle)
+			s.settle(p, state)
+		} else {
+			p.guessed = true
+			s.guesses = append(s.guesses, p)
+		}
 	}
 	return Adopted{r.Handle, &r, nil, created}
 }

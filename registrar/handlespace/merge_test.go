@@ -215,6 +215,17 @@ func TestPoolsCanBeSettledBeforeTheEnd(t *testing.T) {
 		a.Apply(register(param.PoolHandle(fmt.Sprint(i)), 1, at(1), owner("y")))
 	}
 	b, c := fresh(), fresh()
+	for i := range 20 {
+		later := register(param.PoolHandle(fmt.Sprint(i)), 3, at(2))
+		for _, s := range []*Space{a, b, c} {
+			s.Apply(later)
+		}
+	}
+	d := fresh()
+	d.Apply(Merge{Items: known(a)})
+	if all(d) != all(a) || d.Unsettled() > 0 {
+		t.Errorf("%d pools of one who knew none are not settled at once", d.Unsettled())
+	}
 	b.Apply(Merge{Items: known(a), End: true})
 	c.Apply(Merge{Items: known(a)})
 	for left := 20; left > 0; left = max(0, left-7) {

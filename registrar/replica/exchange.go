@@ -17,7 +17,7 @@ type bounds struct {
 	merge  int // items merged, or pools settled, before it does
 }
 
-var standard = bounds{chunk: 64 << 10, window: 4, scan: 20_000, merge: 2_000}
+var standard = bounds{chunk: 32 << 10, window: 4, scan: 20_000, merge: 2_000}
 
 const (
 	maxTallies  = 1 << 16 // elements that are compared for the report
