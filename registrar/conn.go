@@ -49,8 +49,8 @@ func (e errEnded) Error() string { return "connection ended: " + e.reason }
 //
 // One goroutine (read) receives: it answers handle resolutions and what is
 // malformed by itself and passes everything else to the owner loop. What the
-// loop sends goes through the queue, emptied by a second goroutine (write) that
-// exists only while there is something. Both end with ctx.
+// loop sends goes through the queue, emptied by a second goroutine (write)
+// that is there only while there is something. Both end with ctx.
 type conn struct {
 	r      *Registrar
 	t      transport.Conn
@@ -159,7 +159,34 @@ func (c *conn) enqueue(m transport.Message) {
 		c.r.notices.cut.log(c.log.Warn, "peer does not read, connection cut: send queue full", time.Now())
 		c.end(reasonSlow)
 	case start:
-		c.r.group.Go(c.write)
+		c.r.write(c)
+	}
+}
+
+// spareWriters is how many goroutines wait for something to write: a new one for
+// each answer would have to grow its stack each time.
+const spareWriters = 64
+
+// write has somebody empty a connection's queue.
+func (r *Registrar) write(c *conn) {
+	select {
+	case r.writers <- c:
+	default:
+		r.group.Go(func() { r.writer(c) })
+	}
+}
+
+func (r *Registrar) writer(c *conn) {
+	for c != nil {
+		c.write()
+		c = nil
+		if r.spare.Add(1) <= spareWriters {
+			select {
+			case c = <-r.writers:
+			case <-r.ctx.Done():
+			}
+		}
+		r.spare.Add(-1)
 	}
 }
 

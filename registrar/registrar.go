@@ -71,6 +71,8 @@ type Registrar struct {
 	addresses []Address            // of all
 	admin     *admin.Server
 	group     sync.WaitGroup // acceptors, readers, writers, dials, announcers
+	writers   chan *conn     // takes what is to be written by a spare one
+	spare     atomic.Int32   // of them
 	loopDone  chan struct{}
 	failed    chan error              // takes why the registrar can't go on
 	server    param.ServerInformation // of this registrar; set before readers start
@@ -108,6 +110,7 @@ func New(cfg Config) (*Registrar, error) {
 		files:    openFiles(),
 		failed:   make(chan error, 1),
 		serving:  make(chan struct{}),
+		writers:  make(chan *conn),
 		newGroup: func(cfg ringnet.Config) (ringGroup, error) { return ringnet.New(cfg) },
 	}
 	r.shown.feed = r.feed
@@ -433,8 +436,14 @@ func (r *Registrar) leave(c *conn) {
 
 // post hands work to the owner loop; false when that has ended.
 func (r *Registrar) post(do func(time.Time)) bool {
+	t := task{time.Now(), do}
 	select {
-	case r.inbox <- task{time.Now(), do}:
+	case r.inbox <- t: // nearly always, and cheaper alone
+		return true
+	default:
+	}
+	select {
+	case r.inbox <- t:
 		return true
 	case <-r.ctx.Done():
 		return false
