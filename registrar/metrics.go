@@ -21,6 +21,7 @@ type metrics struct {
 	space    *handlespace.Space
 
 	registrations   *prometheus.CounterVec // result
+	accepted        prometheus.Counter     // of registrations
 	deregistrations *prometheus.CounterVec // result
 	resolutions     *prometheus.CounterVec // pool, policy, result
 	resolutionTime  prometheus.Histogram
@@ -54,6 +55,7 @@ func newMetrics(version string, poolLabelCap int) *metrics {
 		return c
 	}
 	m.registrations = counter("registrations_total", "Registrations answered, re-registrations included.", "result")
+	m.accepted = m.registrations.WithLabelValues(resultAccepted)
 	m.deregistrations = counter("deregistrations_total", "Deregistrations answered.", "result")
 	m.resolutions = counter("resolutions_total", "Handle resolutions answered.", "pool", "policy", "result")
 	m.removals = counter("element_removals_total", "Elements removed, or marked suspect instead.", "cause")

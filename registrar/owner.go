@@ -155,10 +155,11 @@ func (o *owner) work(t task) {
 func (o *owner) handle(events []ring.Event) {
 	now := time.Now()
 	o.ring.accept(events, now)
-	o.deliver(now)
 	o.ring.handled()
+	took := time.Since(now)
+	o.deliver(now)
 	o.peers.regroup(now)
-	if took := time.Since(now); took > o.r.cfg.Ring.Timers.HopRetry {
+	if took > o.r.cfg.Ring.Timers.HopRetry {
 		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{"took": took.String(), "events": len(events)}).Warn,
 			"ring: slow to apply what was ordered; the other members may leave this one out", now)
 	}

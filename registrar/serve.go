@@ -69,7 +69,7 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 				case handlespace.Rejected:
 					o.rejectRegistration(c, m, e.Causes)
 				case handlespace.Registered:
-					o.r.metrics.registrations.WithLabelValues(resultAccepted).Inc()
+					o.r.metrics.accepted.Inc()
 					c.send(&asap.RegistrationResponse{Handle: m.Handle, ID: m.Element.ID, Error: warnings})
 				}
 			}

@@ -126,7 +126,7 @@ func (w *Writer) PoolElement(e *PoolElement, withASAP bool) {
 // answers to pool users. In case of an error, which wraps ErrEncode, it returns
 // dst.
 func AppendPoolElement(dst []byte, e *PoolElement, withASAP bool) ([]byte, error) {
-	w := Writer{buf: dst, base: len(dst)}
+	w := Writer{buf: room(dst), base: len(dst)}
 	w.PoolElement(e, withASAP)
 	if w.err != nil {
 		return dst, w.err

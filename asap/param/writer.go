@@ -19,6 +19,14 @@ type Writer struct {
 	err  error
 }
 
+// room returns dst, or what a short message has room in if it is nil.
+func room(dst []byte) []byte {
+	if dst == nil {
+		return make([]byte, 0, 64)
+	}
+	return dst
+}
+
 // NewMessage returns a Writer that appends a message with this header to dst.
 func NewMessage(dst []byte, typ, flags uint8) (w Writer) {
 	w.Begin(dst, typ, flags)
@@ -27,7 +35,7 @@ func NewMessage(dst []byte, typ, flags uint8) (w Writer) {
 
 // Begin makes w a Writer as NewMessage returns it, in place.
 func (w *Writer) Begin(dst []byte, typ, flags uint8) {
-	w.buf, w.base, w.err = append(dst, typ, flags, 0, 0), len(dst), nil
+	w.buf, w.base, w.err = append(room(dst), typ, flags, 0, 0), len(dst), nil
 }
 
 // Len returns the length of the message so far, without padding at its end.

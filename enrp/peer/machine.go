@@ -280,6 +280,9 @@ func (m *Machine) LinkDown(l Link, now time.Time) {
 // removed, has changed (section 3.3).
 func (m *Machine) Update(action enrp.UpdateAction, e Element) {
 	m.touch(e.Key())
+	if len(m.peers) == 0 {
+		return
+	}
 	if action == enrp.AddPE {
 		e.Home = m.self
 	}

@@ -151,7 +151,8 @@ func (r *Replica) flush() {
 	for _, p := range r.outbox {
 		r.send(p)
 	}
-	r.outbox = nil
+	clear(r.outbox)
+	r.outbox = r.outbox[:0]
 	if len(r.tooFew) > 0 && r.enough() && !r.asking {
 		r.asking = true
 		r.propose(proposal{sign: true}, handlespace.Sweep{}, ring.ViewID{})
