@@ -33,8 +33,9 @@ func (m *Machine) installCalled(c *call) {
 }
 
 // head puts together, for each view that is installed at one of the promising
-// members, the entries of that view that one of them lacks: from the copies of that
-// view, and from heads in copies of later ones. Origins tell which are the same.
+// members, the entries of that view that one of them lacks, without gaps: from the
+// copies of that view, and from heads in copies of later ones. Origins tell which are
+// the same.
 func head(promises []*Promise) []Run {
 	lacking := map[ViewID]uint64{} // delivered by all who come from the view
 	for _, p := range promises {
@@ -48,23 +49,24 @@ func head(promises []*Promise) []Run {
 			continue
 		}
 		for _, r := range p.Copy.Runs {
-			if seq, ok := lacking[r.Origin]; ok && r.originLast() > seq {
-				runs = append(runs, r.after(seq))
+			if _, ok := lacking[r.Origin]; ok {
+				runs = append(runs, r)
 			}
 		}
 	}
 	slices.SortStableFunc(runs, func(a, b Run) int {
 		return cmp.Or(a.Origin.Compare(b.Origin), cmp.Compare(a.OriginSeq, b.OriginSeq))
 	})
+	// Later views may have let go of what their members did not lack. Beyond such a
+	// gap nothing can be delivered in order: the exchange brings it.
 	var out []Run
 	next := uint64(1)
 	for _, r := range runs {
-		if n := len(out); n > 0 && out[n-1].Origin == r.Origin {
-			r = r.after(out[n-1].originLast())
-		}
-		if r.Count == 0 {
+		r = r.after(lacking[r.Origin])
+		if r.Count == 0 || r.OriginSeq != lacking[r.Origin]+1 {
 			continue
 		}
+		lacking[r.Origin] = r.originLast()
 		r.Seq = next
 		next += r.Count
 		out = append(out, r)

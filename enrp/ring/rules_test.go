@@ -622,3 +622,32 @@ func TestPromiseToACallThatIsOver(t *testing.T) {
 	}
 	c.until(5*time.Second, "they meet again", c.together(1, 2, 3))
 }
+
+// The head of a view in between may lack what its own members had delivered. What
+// comes after such a gap is not for those who have not: they would deliver it out of
+// order.
+func TestHeadEndsAtAGap(t *testing.T) {
+	a, b, c := Member{1, 1}, Member{2, 1}, Member{3, 1}
+	old, between := ViewID{5, a}, ViewID{6, c}
+	run := func(seq, origin uint64, count uint64) Run {
+		var data []byte
+		for range count {
+			data = appendPayload(data, []byte("x"))
+		}
+		return Run{Seq: seq, Count: count, Origin: old, OriginSeq: origin, From: a, Proposal: origin, Data: data}
+	}
+	promises := []*Promise{
+		{Installed: old, Delivered: 4, Copy: &Copy{View: old, Seq: 4, Runs: []Run{run(3, 3, 2)}}},
+		{Header: Header{From: Node{Member: b}}, Installed: old, Delivered: 6, Copy: &Copy{View: old, Seq: 6, Runs: []Run{run(3, 3, 4)}}},
+		{Header: Header{From: Node{Member: c}}, Installed: between, Delivered: 2, Copy: &Copy{View: between, Seq: 2, Runs: []Run{run(1, 8, 2)}}},
+	}
+	got := head(promises)
+	if len(got) != 1 || got[0].OriginSeq != 5 || got[0].originLast() != 6 || got[0].Seq != 1 {
+		t.Errorf("head %+v, not 5 and 6", got)
+	}
+	promises[2].Copy.Runs = []Run{run(1, 7, 2)}
+	got = head(promises)
+	if len(got) != 2 || got[1].OriginSeq != 7 || got[1].originLast() != 8 || got[1].Seq != 3 {
+		t.Errorf("head %+v, not 5 to 8", got)
+	}
+}
