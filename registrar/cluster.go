@@ -29,7 +29,8 @@ type RingConfig struct {
 	// Timers are the ring's. Default for each zero field: ring.LAN().
 	Timers ring.Timers
 	// Limits bound the ring's queues and messages. Zero fields: its defaults.
-	// As many commands as QueueProposals also wait here for room in the ring's
+	// As many commands, and octets of them, as QueueProposals and QueueOctets (65,536
+	// and 64 MiB by default) also wait here for room in the ring's
 	// queue, or for the end of an exchange, and as many answers for the members
 	// that Ack wants; beyond, registrations and deregistrations are refused for
 	// lack of resources. Payload, if given, is at least 256 KiB.

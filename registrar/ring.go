@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,12 @@ type ringGroup interface {
 	Err() error
 }
 
-// ringBacklog is how many commands wait for the ring when its configuration does
-// not say.
-const ringBacklog = 1 << 16
+// ringBacklog is how many commands, and ringBacklogOctets how many octets of them, wait
+// for the ring when its configuration does not say.
+const (
+	ringBacklog       = 1 << 16
+	ringBacklogOctets = 64 << 20
+)
 
 // ringEnd is the owner loop's end of the ring: the order of commands that the ring
 // gives, by way of the replica. Its methods are for the owner loop, but for Handle.
@@ -52,6 +56,7 @@ type ringEnd struct {
 	view            ring.ViewID // installed
 	members         []ring.Node // of it
 	backlog         [][]byte
+	octets          int  // of the backlog
 	end             bool // of the view, to be ordered behind the backlog
 	happened, taken []replica.Event
 }
@@ -239,6 +244,9 @@ func (e *ringEnd) collect() {
 		}
 		e.happened = append(e.happened, out.Events...)
 		e.backlog = append(e.backlog, out.Proposals...)
+		for _, p := range out.Proposals {
+			e.octets += len(p)
+		}
 		e.end = e.end || out.End
 	}
 }
@@ -252,6 +260,7 @@ func (e *ringEnd) flush() {
 			break
 		}
 		sent++
+		e.octets -= len(payload)
 		if err != nil && !errors.Is(err, ring.ErrLeft) {
 			e.r.cfg.Log.WithError(err).Error("the ring does not take a command")
 		}
@@ -280,12 +289,10 @@ func (e *ringEnd) take(time.Time) []replica.Event {
 }
 
 func (e *ringEnd) full() bool {
-	limit := e.r.cfg.Ring.Limits.QueueProposals
-	if limit == 0 {
-		limit = ringBacklog
-	}
+	limits := e.r.cfg.Ring.Limits
+	count, octets := cmp.Or(limits.QueueProposals, ringBacklog), cmp.Or(limits.QueueOctets, ringBacklogOctets)
 	stats := e.replica.Stats()
-	return len(e.backlog)+stats.Waiting >= limit || stats.TooFew >= limit
+	return len(e.backlog)+stats.Waiting >= count || stats.TooFew >= count || e.octets+stats.WaitingOctets >= octets
 }
 
 func (e *ringEnd) tick(now time.Time) {

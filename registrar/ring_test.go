@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -461,6 +462,28 @@ func TestRegistrationsAreRefusedWhenTooManyWaitForTheRing(t *testing.T) {
 		}
 		p.join(pool, p.element(8))
 	}, ringConfig(func(c *RingConfig) { c.Limits.QueueProposals = 4 }))
+}
+
+func TestOctetsThatWaitForTheRingAreBounded(t *testing.T) {
+	inRing(t, 1, true, func(w *ringWorld) {
+		w.startAll()
+		w.r = w.members[0].r
+		w.fake.set(func() { w.fake.room, w.fake.held = 1, true })
+		p := w.members[0].element()
+		long := param.PoolHandle(strings.Repeat("x", 8000))
+		for i := range param.PEID(4) { // one is in the ring
+			p.say(&asap.Registration{Handle: long, Element: p.element(i + 1)})
+		}
+		p.silence()
+		p.say(&asap.Registration{Handle: long, Element: p.element(5)})
+		w.wantCauses(errorOf(t, p), param.CauseLackOfResources)
+		w.fake.set(func() { w.fake.held = false })
+		synctest.Wait()
+		if got := len(p.heard()); got != 4 {
+			t.Errorf("%d answers, want 4", got)
+		}
+		p.join(long, p.element(5))
+	}, ringConfig(func(c *RingConfig) { c.Limits.QueueOctets = 20000 }))
 }
 
 func TestRingThatEndsTakesTheRegistrarWithIt(t *testing.T) {

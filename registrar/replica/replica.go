@@ -112,6 +112,7 @@ type Stats struct {
 	// not got for that reason, Unstable own ones that not everybody is known to
 	// have, TooFew answers that wait for Ack.MinMembers.
 	Queued, Waiting, Unstable, TooFew int
+	WaitingOctets                     int
 	// From the start on: ended exchanges, octets of their messages, and payloads
 	// that made no sense.
 	Exchanges, Octets, Dropped uint64
@@ -139,6 +140,7 @@ func (r *Replica) propose(p proposal, cmd handlespace.Command, only ring.ViewID)
 	}
 	p.payload = payload
 	r.outbox = append(r.outbox, p)
+	r.stats.WaitingOctets += len(payload)
 	r.flush()
 }
 
@@ -152,7 +154,7 @@ func (r *Replica) flush() {
 		r.send(p)
 	}
 	clear(r.outbox)
-	r.outbox = r.outbox[:0]
+	r.outbox, r.stats.WaitingOctets = r.outbox[:0], 0
 	if len(r.tooFew) > 0 && r.enough() && !r.asking {
 		r.asking = true
 		r.propose(proposal{sign: true}, handlespace.Sweep{}, ring.ViewID{})
