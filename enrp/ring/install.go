@@ -14,7 +14,7 @@ func (m *Machine) installCalled(c *call) {
 	for i, n := range c.view.Members {
 		promises[i] = c.promises[n.Member]
 	}
-	first := &Copy{View: c.view.ID, Rush: 2 * uint64(len(promises)), Runs: head(promises)}
+	first := &Copy{View: c.view.ID, Rush: 2 * uint64(len(promises)), Runs: head(promises, m.faults.Has(fault.HeadWithGaps))}
 	if n := len(first.Runs); n > 0 {
 		first.Seq = first.Runs[n-1].last()
 	}
@@ -35,8 +35,8 @@ func (m *Machine) installCalled(c *call) {
 // head puts together, for each view that is installed at one of the promising
 // members, the entries of that view that one of them lacks, without gaps: from the
 // copies of that view, and from heads in copies of later ones. Origins tell which are
-// the same.
-func head(promises []*Promise) []Run {
+// the same. With gaps is a deliberate fault.
+func head(promises []*Promise, gaps bool) []Run {
 	lacking := map[ViewID]uint64{} // delivered by all who come from the view
 	for _, p := range promises {
 		if seq, ok := lacking[p.Installed]; !ok || p.Delivered < seq {
@@ -63,7 +63,7 @@ func head(promises []*Promise) []Run {
 	next := uint64(1)
 	for _, r := range runs {
 		r = r.after(lacking[r.Origin])
-		if r.Count == 0 || r.OriginSeq != lacking[r.Origin]+1 {
+		if r.Count == 0 || r.OriginSeq != lacking[r.Origin]+1 && !gaps {
 			continue
 		}
 		lacking[r.Origin] = r.originLast()

@@ -641,12 +641,12 @@ func TestHeadEndsAtAGap(t *testing.T) {
 		{Header: Header{From: Node{Member: b}}, Installed: old, Delivered: 6, Copy: &Copy{View: old, Seq: 6, Runs: []Run{run(3, 3, 4)}}},
 		{Header: Header{From: Node{Member: c}}, Installed: between, Delivered: 2, Copy: &Copy{View: between, Seq: 2, Runs: []Run{run(1, 8, 2)}}},
 	}
-	got := head(promises)
+	got := head(promises, false)
 	if len(got) != 1 || got[0].OriginSeq != 5 || got[0].originLast() != 6 || got[0].Seq != 1 {
 		t.Errorf("head %+v, not 5 and 6", got)
 	}
 	promises[2].Copy.Runs = []Run{run(1, 7, 2)}
-	got = head(promises)
+	got = head(promises, false)
 	if len(got) != 2 || got[1].OriginSeq != 7 || got[1].originLast() != 8 || got[1].Seq != 3 {
 		t.Errorf("head %+v, not 5 to 8", got)
 	}

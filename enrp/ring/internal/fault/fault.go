@@ -19,6 +19,8 @@ const (
 	HeadDroppedBeforeRound
 	// RemainderDropped: the head does not reach the first token.
 	RemainderDropped
+	// HeadWithGaps: the head goes on behind entries that nobody could give.
+	HeadWithGaps
 	// ForeignRemainderDelivered: a member delivers the rest of all views.
 	ForeignRemainderDelivered
 	// RestartedMemberIsItself: incarnations are not looked at.
@@ -96,6 +98,7 @@ var names = map[Set]string{
 	StableOnOldCopy:                 "StableOnOldCopy",
 	HeadDroppedBeforeRound:          "HeadDroppedBeforeRound",
 	RemainderDropped:                "RemainderDropped",
+	HeadWithGaps:                    "HeadWithGaps",
 	ForeignRemainderDelivered:       "ForeignRemainderDelivered",
 	RestartedMemberIsItself:         "RestartedMemberIsItself",
 	PromiseToDeafCaller:             "PromiseToDeafCaller",
