@@ -114,6 +114,17 @@ func (b backend) Registrars() []admin.RegistrarInfo {
 			other(m.ID).Role = admin.RoleMember
 		}
 	}
+	for _, p := range b.r.known() {
+		info := other(p.ID.String())
+		info.Role, info.LastHeard = admin.RolePeer, &p.LastHeard
+		if t := p.Transport; !t.IsZero() {
+			e := admin.Endpoint{Protocol: string(protoENRP), Network: endpointOf(t).Network}
+			for _, a := range t.AddrPorts() {
+				e.Addrs = append(e.Addrs, a.String())
+			}
+			info.Endpoints = append(info.Endpoints, e)
+		}
+	}
 	for _, home := range b.r.space.Homes() {
 		info := other(home.ID.String())
 		info.Elements, info.Checksum = home.Elements, checksumText(home)

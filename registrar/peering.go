@@ -43,9 +43,6 @@ type recalled struct {
 // them. Others come back when they register again.
 const maxRecalled = 4096
 
-// mixedScope reports whether takeovers are arbitrated as rsplib does.
-func (r *Registrar) mixedScope() bool { return r.rsplib() }
-
 func newPeering(o *owner, now time.Time) *peering {
 	p := &peering{
 		o: o, pending: make(map[param.RegistrarID]int), recalled: make(map[elementKey]recalled),
@@ -58,7 +55,7 @@ func newPeering(o *owner, now time.Time) *peering {
 		Self: o.r.server, Mentors: len(cfg.Mentors), Wait: o.ring != nil, Table: p.table,
 		InCluster: p.view.has, Alive: p.view.alive,
 		Multicast:           len(cfg.Announce) > 0,
-		LowerIDWinsTakeover: o.r.mixedScope(),
+		LowerIDWinsTakeover: o.r.rsplib(),
 		Timers:              cfg.Timers,
 		Limits:              enrppeer.Limits{Peers: maxRegistrars, Page: o.r.limits().TablePage},
 	}, now)
@@ -352,6 +349,20 @@ func (p *peering) tick(now time.Time) {
 		if now.After(r.until) {
 			delete(p.recalled, key)
 		}
+	}
+}
+
+// known describes the peers.
+func (r *Registrar) known() []enrppeer.Info {
+	result := make(chan []enrppeer.Info, 1)
+	if !r.post(func(time.Time) { result <- r.owner.peers.machine.Peers() }) {
+		return nil
+	}
+	select {
+	case peers := <-result:
+		return peers
+	case <-r.ctx.Done():
+		return nil
 	}
 }
 

@@ -88,7 +88,7 @@ func (l *peerLinks) dial(a enrppeer.Dial) {
 	if a.Mentor >= 0 {
 		to = r.cfg.Peering.Mentors[a.Mentor]
 	} else {
-		to = r.endpointOf(a.To)
+		to = endpointOf(a.To)
 	}
 	for c, link := range l.links {
 		if !c.gone && slices.ContainsFunc(literal(to), c.peer.hasPort) {
@@ -154,6 +154,11 @@ func (r *Registrar) dialPeer(ctx context.Context, to transport.Endpoint, own []n
 
 func (r *Registrar) dialPeerBy(ctx context.Context, networks *transport.Networks, name string, to transport.Endpoint, own []netip.AddrPort, others bool) (transport.Conn, error) {
 	network, err := networks.Get(name)
+	if name == transport.SCTP && err != nil { // what SCTP reaches is reached in memory in tests
+		if mem, none := networks.Get(transport.Mem); none == nil {
+			network, name, err = mem, transport.Mem, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -188,14 +193,11 @@ func (r *Registrar) peerOptions() transport.Options {
 	return transport.Options{DefaultPPID: transport.PPIDENRP, ReusePort: true}
 }
 
-// endpointOf is a described transport as an endpoint to dial. What SCTP reaches on
-// real networks is reached in memory in tests.
-func (r *Registrar) endpointOf(t param.Transport) transport.Endpoint {
+// endpointOf is a described transport as an endpoint to dial.
+func endpointOf(t param.Transport) transport.Endpoint {
 	e := transport.Endpoint{Network: transport.SCTP, Port: t.Port}
 	if t.Type == param.TypeTCPTransport {
 		e.Network = transport.TCP
-	} else if _, err := r.cfg.Peering.Networks.Get(transport.Mem); err == nil {
-		e.Network = transport.Mem
 	}
 	for _, a := range t.Addrs {
 		e.Hosts = append(e.Hosts, a.String())

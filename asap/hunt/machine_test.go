@@ -77,7 +77,7 @@ func TestASAP_3_6_12_HomeEndsTheHunt(t *testing.T) {
 	b.run(100 * time.Second)
 	b.wantTimes("round", 0)
 	t.Run("ASAP_3_6_19_FirstUpBecomesHome", func(t *testing.T) { b.wantTimes("home "+a2, 0) })
-	t.Run("OVW_3_2_01_FirstUpBecomesHome", func(t *testing.T) { b.wantTimes("home", 0) })
+	t.Run("OVW_3_2_01_ENRP_1_1_02_FirstUpBecomesHome", func(t *testing.T) { b.wantTimes("home", 0) })
 	t.Run("TheRestIsDropped", func(t *testing.T) {
 		if len(b.running) != 0 || b.count("close") != 2 {
 			t.Errorf("attempts left %d, closed %d", len(b.running), b.count("close"))

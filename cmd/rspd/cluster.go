@@ -24,6 +24,7 @@ import (
 	"rserpool/cmd/internal/cli"
 	"rserpool/cmd/internal/registrars"
 	"rserpool/enrp"
+	"rserpool/enrp/peer"
 	"rserpool/enrp/ring"
 	"rserpool/internal/authority"
 	"rserpool/registrar"
@@ -49,6 +50,7 @@ type clusterSettings struct {
 	Insecure          bool
 	ENRPPeers         []string
 	ENRPAnnounce      string
+	ENRPTimers        string
 }
 
 func (c *clusterSettings) declare(fs *pflag.FlagSet) {
@@ -83,6 +85,7 @@ func (c *clusterSettings) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Key, "tls-key", "", "file with its private key")
 	fs.BoolVar(&c.Insecure, "insecure", false, "let everybody who reaches them use the ring and ENRP ports, without certificates; with certificates the ENRP port only, for registrars that know no TLS")
 	fs.StringArrayVar(&c.ENRPPeers, "enrp-peer", nil, "registrar outside the ring to download the handlespace from and to peer with by RFC 5353, likewise (port 9901); repeatable")
+	fs.StringVar(&c.ENRPTimers, "enrp-timers", "auto", "when registrars outside the ring are dead: auto (as --compat says), rfc (silent for 66 s), rsplib (10 s), fast (4 s); all of a scope should have the same")
 	fs.StringVar(&c.ENRPAnnounce, "enrp-announce", off, "announce presence to registrars outside the ring by multicast: off, auto, or GROUP[:PORT],...; only with --compat rsplib")
 }
 
@@ -224,6 +227,7 @@ func (c *clusterSettings) configure(cfg *registrar.Config, l *links, s *settings
 			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
 		}
 	}
+	var err error
 	read := func(flag string, texts []string, port uint16, secured bool) []transport.Endpoint {
 		found, err := endpoints(texts, port)
 		if err == nil {
@@ -235,6 +239,8 @@ func (c *clusterSettings) configure(cfg *registrar.Config, l *links, s *settings
 	overTLS := c.secure() && !c.Insecure
 	cfg.ENRP = read("enrp-listen", s.ENRPListen, enrp.Port, overTLS)
 	cfg.Peering = registrar.PeeringConfig{Mentors: read("enrp-peer", c.ENRPPeers, enrp.Port, overTLS), Networks: l.enrp}
+	cfg.Peering.Timers, err = registrars.Preset(c.ENRPTimers, s.Compat, peer.RFC, peer.Rsplib, peer.Fast)
+	fail("enrp-timers", err)
 	cfg.Refusals = l.refusals
 	if l.credentials != nil {
 		cfg.CertificateExpiry = l.credentials.Expires
@@ -245,7 +251,8 @@ func (c *clusterSettings) configure(cfg *registrar.Config, l *links, s *settings
 		Listen: read("ring-listen", c.RingListen, ringPort, c.secure()),
 		Peers:  read("peer", c.Peers, ringPort, c.secure()),
 	}
-	advertise, err := endpoints(c.RingAdvertise, ringPort)
+	var advertise []transport.Endpoint
+	advertise, err = endpoints(c.RingAdvertise, ringPort)
 	fail("ring-advertise", err)
 	cfg.Ring.Advertise = advertise
 	if c.RingSize > 0 {

@@ -45,6 +45,15 @@ func Rsplib() Timers {
 	}
 }
 
+// Fast returns times by which a dead peer is found after 4 s, for networks that don't
+// lose anything for longer than a second.
+func Fast() Timers {
+	return Timers{
+		Heartbeat: time.Second, LastHeard: 3 * time.Second, NoResponse: time.Second,
+		Pause: 500 * time.Millisecond, Patience: 10 * time.Second,
+	}
+}
+
 // WithDefaults returns t with those of RFC in place of zeros.
 func (t Timers) WithDefaults() Timers {
 	d := RFC()

@@ -9,7 +9,7 @@ import (
 	"rserpool/enrp"
 )
 
-func TestENRP_3_4_1_01_ENRP_3_4_1_02_SM_PEER_01_AnyMessageOfAStrangerAddsAPeer(t *testing.T) {
+func TestENRP_3_4_1_01_ENRP_3_4_1_02_SM_PEER_01_AMB_73_AnyMessageOfAStrangerAddsAPeer(t *testing.T) {
 	e := element("p", 1, a)
 	for _, m := range []enrp.Message{
 		&enrp.Presence{Servers: from(a)},
@@ -28,7 +28,7 @@ func TestENRP_3_4_1_01_ENRP_3_4_1_02_SM_PEER_01_AnyMessageOfAStrangerAddsAPeer(t
 		r.wantState(a, Active)
 		asked := 0
 		for _, p := range of[*enrp.Presence](r.messages(toA)) {
-			if p.ReplyRequired {
+			if p.ReplyRequired && p.Receiver == 0 {
 				asked++
 			}
 		}
