@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -89,15 +90,34 @@ func (o *owner) observeAll(events []handlespace.Event, now time.Time) {
 				mine++
 			}
 			if moved == len(events) {
-				from := e.Previous.Home()
-				o.r.notices.rehomed.log(o.r.cfg.Log.WithFields(logrus.Fields{
-					"from": from.ID.String(), "incarnation": from.Incarnation, "elements": moved, "here": mine,
-				}).Info, "elements taken over from a registrar that is gone", now)
+				o.tookOver(e.Previous.Home(), moved, mine, now)
 			}
 		}
 		o.observe(event, now)
 	}
 	o.peers.act(now)
+}
+
+// takeover counts the elements that commands have moved from one home.
+type takeover struct {
+	from        handlespace.HomeID
+	moved, mine int
+}
+
+// tookOver logs a takeover when nothing is left to move: each command moves only some.
+func (o *owner) tookOver(from handlespace.HomeID, moved, mine int, now time.Time) {
+	if o.takeover.from != from {
+		o.takeover = takeover{from: from}
+	}
+	o.takeover.moved += moved
+	o.takeover.mine += mine
+	if slices.Contains(o.space.HomeIDs(), from) {
+		return
+	}
+	o.r.notices.rehomed.log(o.r.cfg.Log.WithFields(logrus.Fields{
+		"from": from.ID.String(), "incarnation": from.Incarnation, "elements": o.takeover.moved, "here": o.takeover.mine,
+	}).Info, "elements taken over from a registrar that is gone", now)
+	o.takeover = takeover{}
 }
 
 // attend watches an element of this registrar, and forgets one of another.

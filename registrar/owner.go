@@ -41,6 +41,7 @@ type owner struct {
 	serving   bool // ASAP is answered
 	leaving   bool // what elements ask for is left to other registrars
 	withheld  withheld
+	takeover  takeover // under way
 
 	keepAlive     *keepAlive
 	clients       *ledger
