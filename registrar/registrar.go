@@ -454,7 +454,7 @@ func (r *Registrar) post(do func(time.Time)) bool {
 // all know it.
 func (r *Registrar) Submit(ctx context.Context, cmd handlespace.Command) ([]handlespace.Event, error) {
 	if !r.ready.Load() {
-		return nil, fmt.Errorf("submit: %w", ErrState)
+		return nil, fmt.Errorf("elements and users are not served: %w", ErrState)
 	}
 	type outcome struct {
 		events []handlespace.Event
