@@ -9,7 +9,7 @@ func (r *Reader) PoolHandle() (PoolHandle, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.d.Handles.Handle(p.value), nil
+	return r.d.Handles.Handle(p.value()), nil
 }
 
 // PoolHandle appends a pool handle parameter.
@@ -30,10 +30,10 @@ func (r *Reader) PEIdentifier() (PEID, error) {
 
 // PEIdentifier decodes a PE Identifier parameter.
 func (p Param) PEIdentifier() (PEID, error) {
-	if len(p.value) != 4 {
+	if len(p.value()) != 4 {
 		return 0, Invalid(p.raw, "%s of %d octets", p.Type, len(p.raw))
 	}
-	return PEID(binary.BigEndian.Uint32(p.value)), nil
+	return PEID(binary.BigEndian.Uint32(p.value())), nil
 }
 
 // PEIdentifier appends a PE Identifier parameter.
@@ -62,16 +62,16 @@ func (r *Reader) PoolElement() (PoolElement, bool, error) {
 		return PoolElement{}, false, err
 	}
 	var e PoolElement
-	if len(p.value) < 4 {
+	if len(p.value()) < 4 {
 		return e, false, Invalid(p.raw, "%s of %d octets", p.Type, len(p.raw))
 	}
-	e.ID = PEID(binary.BigEndian.Uint32(p.value))
-	if len(p.value) < elementFixed {
+	e.ID = PEID(binary.BigEndian.Uint32(p.value()))
+	if len(p.value()) < elementFixed {
 		return e, true, Invalid(p.raw, "%s of %d octets", p.Type, len(p.raw))
 	}
-	e.Home = RegistrarID(binary.BigEndian.Uint32(p.value[4:]))
-	e.Life = Life(binary.BigEndian.Uint32(p.value[8:]))
-	in := r.nested(p, p.value[elementFixed:])
+	e.Home = RegistrarID(binary.BigEndian.Uint32(p.value()[4:]))
+	e.Life = Life(binary.BigEndian.Uint32(p.value()[8:]))
+	in := r.nested(p, p.value()[elementFixed:])
 	if e.User, err = in.transport(userTransport); err != nil {
 		return e, true, err
 	}
@@ -145,11 +145,11 @@ func (r *Reader) ServerInformation() (ServerInformation, error) {
 	if err := r.d.element(); err != nil {
 		return ServerInformation{}, err
 	}
-	if len(p.value) < 4 {
+	if len(p.value()) < 4 {
 		return ServerInformation{}, Invalid(p.raw, "%s of %d octets", p.Type, len(p.raw))
 	}
-	s := ServerInformation{ID: RegistrarID(binary.BigEndian.Uint32(p.value))}
-	in := r.nested(p, p.value[4:])
+	s := ServerInformation{ID: RegistrarID(binary.BigEndian.Uint32(p.value()))}
+	in := r.nested(p, p.value()[4:])
 	if s.Transport, err = in.transport(controlTransport); err != nil {
 		return s, err
 	}
@@ -170,7 +170,7 @@ func (r *Reader) Cookie() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append([]byte(nil), p.value...), nil
+	return append([]byte(nil), p.value()...), nil
 }
 
 // Cookie appends a cookie parameter.
@@ -182,10 +182,10 @@ func (w *Writer) Cookie(cookie []byte) {
 
 // PEChecksum decodes a PE Checksum parameter (RFC 5354, section 3.15).
 func (p Param) PEChecksum() (uint16, error) {
-	if len(p.value) != 2 {
+	if len(p.value()) != 2 {
 		return 0, Invalid(p.raw, "%s of %d octets", p.Type, len(p.raw))
 	}
-	return binary.BigEndian.Uint16(p.value), nil
+	return binary.BigEndian.Uint16(p.value()), nil
 }
 
 // PEChecksum appends a PE Checksum parameter.
@@ -198,10 +198,10 @@ func (w *Writer) PEChecksum(sum uint16) {
 // HandleResolutionOption decodes rsplib's private parameter. A value of another
 // size than expected counts as no wish.
 func (p Param) HandleResolutionOption() uint32 {
-	if len(p.value) != 4 {
+	if len(p.value()) != 4 {
 		return 0
 	}
-	return binary.BigEndian.Uint32(p.value)
+	return binary.BigEndian.Uint32(p.value())
 }
 
 // HandleResolutionOption appends rsplib's private parameter.

@@ -5,7 +5,7 @@ package param
 // looked into. The result is a copy.
 func (d *Decoding) OperationError(p Param) (OperationError, error) {
 	var out OperationError
-	for rest := p.value; ; {
+	for rest := p.value(); ; {
 		// A cause has the form of a parameter.
 		c, next, err := split(rest)
 		if err != nil {
@@ -17,7 +17,7 @@ func (d *Decoding) OperationError(p Param) (OperationError, error) {
 		if len(out) == d.Limits.Causes {
 			return nil, TooMany("causes in an error", d.Limits.Causes)
 		}
-		out = append(out, Cause{Code: CauseCode(c.Type), Data: append([]byte(nil), c.value...)})
+		out = append(out, Cause{Code: CauseCode(c.Type), Data: append([]byte(nil), c.value()...)})
 		rest = next
 	}
 	if out == nil {

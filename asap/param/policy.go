@@ -38,11 +38,11 @@ func (r *Reader) Policy() (Policy, error) {
 
 // Policy decodes a Pool Member Selection Policy parameter.
 func (p Param) Policy() (Policy, error) {
-	if len(p.value) < 4 {
+	if len(p.value()) < 4 {
 		return Policy{}, Invalid(p.raw, "policy of %d octets", len(p.raw))
 	}
-	pol := Policy{Type: PolicyType(binary.BigEndian.Uint32(p.value))}
-	data := p.value[4:]
+	pol := Policy{Type: PolicyType(binary.BigEndian.Uint32(p.value()))}
+	data := p.value()[4:]
 	if !pol.Type.Valid() {
 		return Policy{}, Invalid(p.raw, "policy type 0x%08x", uint32(pol.Type))
 	}

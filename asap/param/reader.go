@@ -125,12 +125,14 @@ func (d *Decoding) element() error {
 	return nil
 }
 
-// Param is one parameter as it stands in a message.
+// Param is one parameter as it stands in a message. It is small enough for split to
+// return it in registers.
 type Param struct {
-	Type  Type
-	value []byte
-	raw   []byte // header and value, without padding
+	Type Type
+	raw  []byte // header and value, without padding
 }
+
+func (p *Param) value() []byte { return p.raw[min(headerLen, len(p.raw)):] }
 
 // split takes the first parameter off b. At the end of b it returns a Param with
 // Type 0 and raw nil; up to three zero octets there are padding that the
@@ -151,7 +153,7 @@ func split(b []byte) (p Param, rest []byte, err error) {
 	if n > len(b) {
 		return Param{}, nil, Invalid(b, "%s of length %d in %d octets", t, n, len(b))
 	}
-	return Param{Type: t, value: b[headerLen:n], raw: b[:n]}, b[min(pad4(n), len(b)):], nil
+	return Param{Type: t, raw: b[:n]}, b[min(pad4(n), len(b)):], nil
 }
 
 // Reader is a cursor over the parameters of a message or of a container. It

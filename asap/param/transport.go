@@ -55,31 +55,31 @@ func (r *Reader) transport(ro role) (Transport, error) {
 func (r *Reader) parseTransport(p Param, ro role) (Transport, error) {
 	t := Transport{Type: p.Type}
 	if p.Type == TypeOpaqueTransport {
-		t.Opaque = append([]byte(nil), p.value...)
+		t.Opaque = append([]byte(nil), p.value()...)
 		return t, nil
 	}
 	fixed := 4
 	if p.Type == TypeDCCPTransport {
 		fixed = 8
 	}
-	if len(p.value) < fixed {
+	if len(p.value()) < fixed {
 		return t, Invalid(p.raw, "%s of %d octets", p.Type, len(p.raw))
 	}
-	t.Port = binary.BigEndian.Uint16(p.value)
+	t.Port = binary.BigEndian.Uint16(p.value())
 	if t.Port == 0 {
 		return t, Invalid(p.raw, "%s with port 0", p.Type)
 	}
 	switch {
 	case p.Type == TypeDCCPTransport:
-		t.ServiceCode = binary.BigEndian.Uint32(p.value[4:])
+		t.ServiceCode = binary.BigEndian.Uint32(p.value()[4:])
 	case p.Type == TypeSCTPTransport && ro == userTransport:
-		t.Use = TransportUse(binary.BigEndian.Uint16(p.value[2:]))
+		t.Use = TransportUse(binary.BigEndian.Uint16(p.value()[2:]))
 		if t.Use > DataAndControl {
 			return t, Invalid(p.raw, "transport use 0x%04x", uint16(t.Use))
 		}
 	}
 	var err error
-	t.Addrs, err = r.addresses(p, p.value[fixed:])
+	t.Addrs, err = r.addresses(p, p.value()[fixed:])
 	return t, err
 }
 
@@ -116,7 +116,7 @@ func (r *Reader) addresses(p Param, b []byte) ([]netip.Addr, error) {
 		q := in.Next()
 		switch t {
 		case TypeIPv4Address, TypeIPv6Address:
-			a, ok := netip.AddrFromSlice(q.value)
+			a, ok := netip.AddrFromSlice(q.value())
 			if !ok || a.Is4() != (t == TypeIPv4Address) {
 				return nil, Invalid(p.raw, "%s of %d octets", t, len(q.raw))
 			}
