@@ -52,15 +52,24 @@ func (m *Machine) onCall(c *Call) {
 type waits struct {
 	nonce uint64
 	at    time.Time
+	asked int // without an answer
 }
+
+// maxAsked is how many questions a caller may leave without an answer.
+const maxAsked = 2
 
 // waiting reports whether this member promised and waits for the install.
 func (m *Machine) waiting() bool {
 	return m.answerTo != nil && m.away() && m.call == nil && m.ask == nil
 }
 
-// inquire asks the caller whether it goes on.
+// inquire asks the caller whether it goes on, or gives it up if it does not answer.
 func (m *Machine) inquire() {
+	if m.waits.asked == maxAsked {
+		m.patience = m.now
+		return
+	}
+	m.waits.asked++
 	m.waits.at = m.now.Add(m.cfg.Timers.Promise(len(m.bound), 0))
 	m.send(m.answerTo.From, &Ping{Nonce: m.waits.nonce})
 }
@@ -68,7 +77,11 @@ func (m *Machine) inquire() {
 // onInquired takes the caller's answer. If it has promised another view, that one has
 // as long as a first call for its install.
 func (m *Machine) onInquired(p *Pong) {
-	if p.From.Member == m.answerTo.From.Member && p.Promised != m.promised {
+	if p.From.Member != m.answerTo.From.Member {
+		return
+	}
+	m.waits.asked = 0
+	if p.Promised != m.promised {
 		m.patience = earlier(m.patience, m.now.Add(m.jitter(m.cfg.Timers.Promise(len(m.bound), 0))))
 	}
 }

@@ -597,30 +597,36 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 // A member that has seen many calls fail is patient with the next. It is not when
-// its caller has gone on to another view.
+// its caller has gone on to another view, or is gone.
 func TestPromiseToACallThatIsOver(t *testing.T) {
-	c := newCluster(t, 1, 2, 3)
-	c.join(1, 2, 3)
-	n := c.nodes[3]
-	n.failed = 5
-	caller := c.nodes[1]
-	h := Header{From: caller.self, To: n.self.Member}
-	list := []Node{caller.self, n.self}
-	pong, ok := reply[*Pong](c.tell(n, &Ping{Header: h, Nonce: 7, Candidates: list}))
-	if !ok {
-		t.Fatal("no answer")
+	for _, dies := range []bool{false, true} {
+		c := newCluster(t, 1, 2, 3)
+		c.join(1, 2, 3)
+		n := c.nodes[3]
+		n.failed = 5
+		caller := c.nodes[1]
+		h := Header{From: caller.self, To: n.self.Member}
+		list := []Node{caller.self, n.self}
+		pong, ok := reply[*Pong](c.tell(n, &Ping{Header: h, Nonce: 7, Candidates: list}))
+		if !ok {
+			t.Fatal("no answer")
+		}
+		call := &Call{Header: h, View: View{ViewID{n.promised.Counter + 1, caller.self.Member}, list}, Cause: CauseNoAck, Proof: pong.Answer}
+		if _, ok := reply[*Promise](c.tell(n, call)); !ok {
+			t.Fatal("not promised")
+		}
+		rest := []NodeID{1, 2}
+		if caller.dead = dies; dies {
+			rest = rest[1:]
+		}
+		c.cut = func(from, to NodeID, _ Message) bool { return from == 3 || to == 3 }
+		c.until(3*time.Second, "the others go on", c.together(rest...))
+		c.cut = nil
+		if n.currentState() != Promised {
+			t.Fatalf("it is %v", n.currentState())
+		}
+		c.until(5*time.Second, "they meet again", c.together(append(rest, 3)...))
 	}
-	call := &Call{Header: h, View: View{ViewID{n.promised.Counter + 1, caller.self.Member}, list}, Cause: CauseNoAck, Proof: pong.Answer}
-	if _, ok := reply[*Promise](c.tell(n, call)); !ok {
-		t.Fatal("not promised")
-	}
-	c.cut = func(from, to NodeID, _ Message) bool { return from == 3 || to == 3 }
-	c.until(3*time.Second, "the others go on", c.together(1, 2))
-	c.cut = nil
-	if n.currentState() != Promised {
-		t.Fatalf("it is %v", n.currentState())
-	}
-	c.until(5*time.Second, "they meet again", c.together(1, 2, 3))
 }
 
 // The head of a view in between may lack what its own members had delivered. What

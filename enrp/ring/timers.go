@@ -51,13 +51,13 @@ func (m *Machine) due() {
 			m.callAgain()
 		}
 	}
+	if m.waiting() && passed(m.waits.at) {
+		m.inquire()
+	}
 	if m.canStarve() && passed(m.patience) {
 		m.counters.TokenLost[m.currentState()]++
 		m.blame()
 		m.startAsk(CauseStarved, m.everybody(m.bound), nil)
-	}
-	if m.waiting() && passed(m.waits.at) {
-		m.inquire()
 	}
 	if m.probe != nil && passed(m.probe.until) {
 		m.probed()

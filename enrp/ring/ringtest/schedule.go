@@ -211,6 +211,7 @@ var profiles = []struct {
 	{"oneway", 2, (*maker).oneway},
 	{"standing", 1, (*maker).standing},
 	{"torn", 4, (*maker).torn},
+	{"chain", 4, (*maker).chain},
 	{"rival", 3, (*maker).rival},
 	{"pause", 2, (*maker).pause},
 	{"primary", 2, (*maker).primary},
@@ -449,6 +450,35 @@ func (m *maker) torn() {
 			m.add(Action{At: at + m.span(-5, 40), Kind: Propose, A: m.member(), N: 1 + m.r.IntN(3), Size: 8})
 		}
 	})
+}
+
+// chain tears one install after the other, after a token with entries was lost on
+// its way, while some members are away: they come back from views that are several
+// behind, with different parts of what was ordered there.
+func (m *maker) chain() {
+	m.atLeast(6)
+	for at := m.span(100, 150); at < 1000*m.u; at += m.span(120, 250) {
+		for range 6 + m.r.IntN(6) {
+			m.add(Action{At: at + m.span(0, 3), Kind: Propose, A: m.member(), N: 1, Size: 8})
+		}
+		for range 1 + m.r.IntN(3) {
+			a, b := m.pair()
+			m.add(Action{
+				At: at + m.span(1, 4), Kind: []ActionKind{Pause, Mute, Deaf, Cut}[m.r.IntN(4)],
+				A: a, B: b, For: m.span(20, 120), Silent: true,
+			})
+		}
+		m.add(Action{
+			At: at + m.span(0, 3), Kind: Trap, N: onEntries, A: m.r.IntN(victims),
+			B: []int{doLose, doCrashTo, doPause, doMute}[m.r.IntN(4)], For: m.span(10, 60), Silent: true,
+		})
+		for range 2 + m.r.IntN(3) {
+			m.add(Action{
+				At: at + m.span(3, 40), Kind: Trap, N: onFirstToken, Size: 1 + m.r.IntN(m.Members-1), A: m.r.IntN(victims),
+				B: []int{doLose, doPause, doMute, doCrashTo}[m.r.IntN(4)], For: m.span(10, 60), Silent: true,
+			})
+		}
+	}
 }
 
 func (m *maker) rival() {
