@@ -76,15 +76,16 @@ func (c Coverage) Missing() []string {
 		count uint64
 		min   float64
 	}{
-		{"view changes", c.ViewChanges, 10000}, {"recoveries with a remainder", c.Remainders, 200},
-		{"torn installs", c.Torn, 100}, {"competing calls", c.Competing, 100},
-		{"merges with conflicts", c.Merges, 300}, {"interrupted exchanges", c.Interrupted, 100},
-		{"restarts under the old identifier", c.Restarts, 300},
-		{"deaf members", c.Deaf, 200}, {"mute members", c.Mute, 200}, {"one-way links", c.OneWay, 300},
-		{"pauses", c.Pauses, 300}, {"clock jumps", c.Jumps, 100}, {"splits", c.Splits, 300}, {"leaves", c.Leaves, 100},
-		{"refused proposals", c.Refused, 100}, {"grants", c.Grants, 1000},
-		{"tokens lost while hungry", c.TokenLost[ring.Hungry], 100},
-		{"tokens lost while eating", c.TokenLost[ring.Eating], 100},
+		{"view changes", c.ViewChanges, 20000}, {"recoveries with a remainder", c.Remainders, 1000},
+		{"torn installs", c.Torn, 400}, {"competing calls", c.Competing, 150},
+		{"merges with conflicts", c.Merges, 3000}, {"interrupted exchanges", c.Interrupted, 1000},
+		{"restarts under the old identifier", c.Restarts, 400},
+		{"deaf members", c.Deaf, 250}, {"mute members", c.Mute, 400}, {"one-way links", c.OneWay, 300},
+		{"pauses", c.Pauses, 500}, {"clock jumps", c.Jumps, 80}, {"splits", c.Splits, 250}, {"leaves", c.Leaves, 70},
+		{"refused proposals", c.Refused, 1000}, {"grants", c.Grants, 700},
+		{"tokens lost while hungry", c.TokenLost[ring.Hungry], 2000},
+		{"tokens lost while eating", c.TokenLost[ring.Eating], 2000},
+		{"tokens lost while promised", c.TokenLost[ring.Promised], 300},
 	} {
 		if want := floor.min * float64(c.Schedules) / 1000; float64(floor.count) < want {
 			missing = append(missing, fmt.Sprintf("%s: %d, not %.0f", floor.name, floor.count, want))

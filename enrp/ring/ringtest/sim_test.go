@@ -77,10 +77,12 @@ func formatKeep(keep []int) string {
 	return strings.Join(parts, ",")
 }
 
-// minSteps and minFaults are the least that each schedule must have.
+// minSteps and minFaults are the least that each schedule must have. Fewer schedules
+// than minSeeds say nothing of what is rare.
 const (
 	minSteps  = 300
 	minFaults = 3
+	minSeeds  = 500
 )
 
 // TestSimulation runs schedules. In the environment: SEEDS, how many; FROM, the
@@ -130,7 +132,7 @@ func TestSimulation(t *testing.T) {
 		sum.Schedules, took.Round(time.Millisecond), float64(sum.Schedules)/took.Seconds(), workers(),
 		took.Seconds()*1000*float64(workers())/float64(max(sum.Schedules, 1)), slowest.Round(time.Millisecond), settle, sum)
 	report(t, failed, opt)
-	if len(failed) == 0 && opt.Profile == "" && seeds >= 100 {
+	if len(failed) == 0 && opt.Profile == "" && seeds >= minSeeds {
 		for _, missing := range sum.Missing() {
 			t.Errorf("too rare: %s", missing)
 		}
