@@ -1,0 +1,115 @@
+package ringtest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"rserpool/enrp/ring"
+)
+
+// TestRemovalTimes kills a member of a ring with the timers of a LAN at many moments
+// of its rotation, and measures how long the others need for a view without it.
+func TestRemovalTimes(t *testing.T) {
+	for _, how := range []struct {
+		name   string
+		report bool // by the transport
+		use    bool // there is traffic
+		atMost time.Duration
+	}{
+		{"reported", true, false, 300 * time.Millisecond},
+		{"traffic", false, true, 300 * time.Millisecond},
+		{"silent", false, false, time.Second},
+	} {
+		t.Run(how.name, func(t *testing.T) {
+			var longest time.Duration
+			for members := 2; members <= storyNodes; members++ {
+				for moment := range 24 {
+					took := removal(t, members, time.Duration(moment)*ring.LAN().IdleRotation/24, how.report, how.use)
+					longest = max(longest, took)
+					if took > how.atMost {
+						t.Fatalf("%d members, moment %d: %v", members, moment, took)
+					}
+				}
+			}
+			t.Logf("%v at most", longest)
+		})
+	}
+}
+
+// removal returns how long a ring needs to go on without the second of its members.
+func removal(t *testing.T, members int, after time.Duration, report, use bool) time.Duration {
+	t.Helper()
+	s := ringOf(t, members)
+	s.run(s.now + after)
+	dead := s.nodes[1].life
+	s.crash(dead, true)
+	killed := s.now
+	for _, n := range s.nodes {
+		if n.life == nil {
+			continue
+		}
+		if report {
+			s.call(n.life, func(m *ring.Machine, now time.Time) { m.Lost(dead.self.Member, now) })
+		}
+		if use {
+			s.actPropose(n.life, Action{Kind: Propose, N: 1, Size: 20})
+		}
+	}
+	without := func() bool {
+		for _, n := range s.nodes {
+			if n.life != nil && len(n.life.record.view.event.View.Members) != members-1 {
+				return false
+			}
+		}
+		return true
+	}
+	for !without() {
+		if s.now > killed+5*time.Second || s.err != nil {
+			t.Fatalf("not within 5 s: %v", s.err)
+		}
+		s.run(s.now + time.Millisecond)
+	}
+	return s.now - killed
+}
+
+// ringOf returns a ring at work.
+func ringOf(t *testing.T, members int) *story {
+	t.Helper()
+	s := newStory()
+	var names []string
+	for i := range members {
+		names = append(names, letter(i))
+	}
+	if err := s.commandRing(names); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A member that is stopped for less than HopTimeout stays, also when the token is on
+// its way to it.
+func TestMemberThatIsSlowForAWhileStays(t *testing.T) {
+	for members := 2; members <= storyNodes; members++ {
+		t.Run(fmt.Sprint(members), func(t *testing.T) {
+			s := ringOf(t, members)
+			view := s.nodes[0].life.record.view
+			stop := s.timers.HopTimeout - 10*time.Millisecond
+			for range 40 {
+				s.pause(s.nodes[1])
+				s.actPropose(s.nodes[0].life, Action{Kind: Propose, N: 1, Size: 20})
+				s.run(s.now + stop)
+				s.resume(s.nodes[1])
+				s.run(s.now + 77*time.Millisecond)
+			}
+			for _, n := range s.nodes[:members] {
+				if n.life.record.view != view {
+					t.Errorf("%s is in %s", letter(n.index), describeView(n.life.record.view.event.View))
+				}
+			}
+			if s.err != nil {
+				t.Error(s.err)
+			}
+		})
+	}
+}
