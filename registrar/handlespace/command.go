@@ -13,6 +13,10 @@ import (
 // element or move it name the generation they mean, and do nothing to another one.
 // When sides meet the larger generation wins.
 type Generation struct {
+	// Content is the Stamp of the element's latest registration, re-registration
+	// or deregistration. It goes first when generations are compared: a home
+	// that confirmed an old copy does not win against a later registration.
+	Content uint64
 	// Stamp is max(previous + 1, the home registrar's clock in ms). Previous is
 	// that of the element, of its tombstone, or of forgotten tombstones.
 	Stamp uint64

@@ -84,7 +84,7 @@ func (h hash) transport(t *param.Transport) hash {
 }
 
 func (h hash) generation(g Generation) hash {
-	return h.word(g.Stamp).word(uint64(g.Raiser)).word(g.Incarnation)
+	return h.word(g.Content).word(g.Stamp).word(uint64(g.Raiser)).word(g.Incarnation)
 }
 
 // end spreads the last words over all bits.

@@ -99,6 +99,7 @@ func (s *Space) confirm(c *Confirm) []Event {
 	}
 	previous, r := e.record, *e.record
 	r.Generation = s.raised(r.Key(), e, c.Home, c.Now)
+	r.Generation.Content = previous.Generation.Content
 	r.Confirmed = true
 	r.sound()
 	r.refresh(c.Now)

@@ -20,7 +20,7 @@ func TestENRP_3_3_1_04_ImportCreatesThePool(t *testing.T) {
 	if p, ok := s.Pool("echo"); !ok || p.Policy != param.WeightedRandom || !e.PoolCreated || !e.Imported {
 		t.Errorf("%+v, %+v", p, e)
 	}
-	want := Generation{uint64(at(0).UnixMilli()), elsewhere, 0}
+	want := Generation{uint64(at(0).UnixMilli()), uint64(at(0).UnixMilli()), elsewhere, 0}
 	if r := e.Record; r.Generation != want || r.Home() != live(elsewhere, 0) || !r.Confirmed {
 		t.Errorf("%+v", r)
 	}
@@ -141,7 +141,7 @@ func TestConfirmRaisesTheGenerationOnce(t *testing.T) {
 	other.Generation.Stamp++
 	none(t, s, other)
 	e := one[Confirmed](t, s, c)
-	if g := e.Record.Generation; !e.Record.Confirmed || g != (Generation{uint64(at(2).UnixMilli()), there, 7}) || e.Previous != r {
+	if g := e.Record.Generation; !e.Record.Confirmed || g != (Generation{r.Generation.Content, uint64(at(2).UnixMilli()), there, 7}) || e.Previous != r {
 		t.Errorf("%+v", e.Record)
 	}
 	c.Generation = e.Record.Generation

@@ -71,7 +71,7 @@ func (i *Item) Generation() Generation {
 }
 
 // Beats reports whether i wins against j, which has the same key, when sides meet:
-// the larger generation; at equal ones an entry against a tombstone, a confirmed
+// the larger generation (what was registered later, then what was confirmed later); at equal ones an entry against a tombstone, a confirmed
 // home against an unconfirmed one, the larger home. What differs then are marks of
 // less weight: who is not suspect, was refreshed later, or has more reports; and at
 // last the larger digest, so that every registrar decides alike. Of pools the older

@@ -191,13 +191,13 @@ func TestSuspects(t *testing.T) {
 func TestGenerations(t *testing.T) {
 	s := fresh()
 	first := registered(s.Apply(register("echo", 1, at(0)))).Generation
-	if want := (Generation{uint64(start.UnixMilli()), here, 1}); first != want {
+	if want := (Generation{uint64(start.UnixMilli()), uint64(start.UnixMilli()), here, 1}); first != want {
 		t.Errorf("%+v, want %+v", first, want)
 	}
 	t.Run("grow when the clock does not", func(t *testing.T) {
 		c := register("echo", 1, at(-5))
 		c.Raiser, c.Incarnation = there, 7
-		if got, want := registered(s.Apply(c)).Generation, (Generation{first.Stamp + 1, there, 7}); got != want {
+		if got, want := registered(s.Apply(c)).Generation, (Generation{first.Stamp + 1, first.Stamp + 1, there, 7}); got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	})

@@ -120,6 +120,8 @@ func TestWhoWinsWhenSidesMeet(t *testing.T) {
 		wins, loses Item
 	}{
 		{"the larger generation", item(t, func(r *Record) { r.Generation.Stamp = 11; r.Confirmed = false; r.Element.Home = 1 }), item(t, base)},
+		{"the later registration against an older copy that a new home confirmed since", item(t, func(r *Record) { r.Generation.Content = 9 }),
+			item(t, func(r *Record) { r.Generation.Content, r.Generation.Stamp = 8, 20 })},
 		{"the larger raiser at equal stamps", item(t, func(r *Record) { r.Generation.Raiser = there }), item(t, base)},
 		{"its later incarnation at equal raisers", item(t, func(r *Record) { r.Generation.Incarnation = 1 }), item(t, base)},
 		{"an entry against a tombstone at equal generations", item(t, base), grave(10)},

@@ -109,7 +109,9 @@ func (m *model) apply(cmd Command) string {
 	case Confirm:
 		k := Key{c.Handle, c.ID}
 		if r, ok := m.records[k]; ok && r.Generation == c.Generation && r.Home() == c.Home && !r.Confirmed {
+			content := r.Generation.Content
 			r.Generation, r.Confirmed = m.raised(k, c.Home, c.Now), true
+			r.Generation.Content = content
 			r.Suspect, r.Cause, r.Held = false, 0, time.Time{}
 			r.Refreshed, r.Expires = c.Now, time.Time{}
 			if r.Element.Life != param.InfiniteLife {
@@ -191,7 +193,8 @@ func (m *model) raised(k Key, raiser HomeID, now time.Time) Generation {
 	} else if t, ok := m.graves[k]; ok {
 		before = max(before, t.Generation.Stamp)
 	}
-	return Generation{max(before+1, uint64(now.UnixMilli())), raiser.ID, raiser.Incarnation}
+	stamp := max(before+1, uint64(now.UnixMilli()))
+	return Generation{stamp, stamp, raiser.ID, raiser.Incarnation}
 }
 
 func (m *model) takeOut(k Key, cause RemovalCause, now time.Time) string {

@@ -83,9 +83,9 @@ func (k Key) Compare(l Key) int {
 	return cmp.Compare(k.ID, l.ID)
 }
 
-// Compare orders generations by stamp, then raiser, then its incarnation.
+// Compare orders generations by content, then stamp, raiser and its incarnation.
 func (g Generation) Compare(h Generation) int {
-	return cmp.Or(cmp.Compare(g.Stamp, h.Stamp), cmp.Compare(g.Raiser, h.Raiser), cmp.Compare(g.Incarnation, h.Incarnation))
+	return cmp.Or(cmp.Compare(g.Content, h.Content), cmp.Compare(g.Stamp, h.Stamp), cmp.Compare(g.Raiser, h.Raiser), cmp.Compare(g.Incarnation, h.Incarnation))
 }
 
 // Compare orders homes by identifier, then incarnation.

@@ -119,7 +119,8 @@ func (s *Space) raised(k Key, e *element, raiser HomeID, now time.Time) Generati
 	} else if t := s.tombstones.get(k); t != nil {
 		before = max(before, t.Generation.Stamp)
 	}
-	return Generation{nextStamp(before, now), raiser.ID, raiser.Incarnation}
+	stamp := nextStamp(before, now)
+	return Generation{Content: stamp, Stamp: stamp, Raiser: raiser.ID, Incarnation: raiser.Incarnation}
 }
 
 // put makes r the record of its key: of e in p, or of a new element, in a new pool

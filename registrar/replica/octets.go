@@ -57,6 +57,7 @@ func (w *writer) key(h param.PoolHandle, id param.PEID) {
 }
 
 func (w *writer) generation(g handlespace.Generation) {
+	w.u64(g.Content)
 	w.u64(g.Stamp)
 	w.home(handlespace.HomeID{ID: g.Raiser, Incarnation: g.Incarnation})
 }
@@ -168,7 +169,7 @@ func (r *reader) home() handlespace.HomeID {
 }
 
 func (r *reader) generation() handlespace.Generation {
-	g := handlespace.Generation{Stamp: r.u64()}
+	g := handlespace.Generation{Content: r.u64(), Stamp: r.u64()}
 	raiser := r.home()
 	g.Raiser, g.Incarnation = raiser.ID, raiser.Incarnation
 	return g
