@@ -41,12 +41,12 @@ func (s steadiness) dropped(id NodeID, now time.Time, t Timers) {
 	s[id] = d
 }
 
-// anybody stands for all callers of merges. maxPromisedInVain is how many merges
-// called and not installed in a row are nothing special.
-const (
-	anybody           NodeID = 0
-	maxPromisedInVain        = 3
-)
+// anybody stands for all callers of merges.
+const anybody NodeID = 0
+
+// maxPromisedInVain is how many merges called and not installed in a row are nothing
+// special.
+const maxPromisedInVain = 3
 
 // blame notes that a merge which this member promised was not installed. Who calls
 // merges again and again, and lets all wait, is held off; and if they are many, or one

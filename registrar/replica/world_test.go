@@ -99,7 +99,6 @@ type call struct {
 	serial  uint32
 	applied bool
 	promise *promise
-	answer  bool
 }
 
 func (w *world) newNode(self ring.Member, alone bool, now time.Time) *node {
