@@ -83,9 +83,10 @@ byte known[N];     /* delivered ever, or brought by an exchange */
 bool endstable[N]; /* END is stable, or there is none */
 byte crashes;
 
-/* Calls, by caller: the view, who promised, their installed views, the entries of
- * their copies, and whether one of them has its installed view synced. */
-byte call[N], got[N], from[9], copies[N];
+/* Calls, by caller: the view, who promised, their installed views and what they have
+ * delivered of these, the entries of their copies, and whether one of them has its
+ * installed view synced. */
+byte call[N], got[N], from[9], have[9], copies[N];
 bool one[N];
 
 /* What a promised member will have delivered of its view once it accepts the first
@@ -99,7 +100,7 @@ byte accepted[N];
 #define COPY(m) token[m]
 #endif
 
-SCRATCH byte view, turn, carried, fresh, sure, who, added, head, same, size;
+SCRATCH byte view, turn, carried, fresh, sure, who, added, head, gap, same, size;
 SCRATCH byte after[N];
 
 /* The other two. */
@@ -245,13 +246,15 @@ inline promise(x, y) {
 	got[y] = got[y] | BIT(x);
 	printf("%d promises view %d, gives %d of view %d\n", x, call[y], COPY(x), inst[x]);
 	from[y * 3 + x] = inst[x];
+	have[y * 3 + x] = delivered[x];
 	copies[y] = copies[y] | COPY(x);
 	one[y] = one[y] || synced[x] == inst[x]
 }
 
 inline forget(k) {
 	got[k] = 0; copies[k] = 0; one[k] = 0;
-	from[k * 3] = 0; from[k * 3 + 1] = 0; from[k * 3 + 2] = 0
+	from[k * 3] = 0; from[k * 3 + 1] = 0; from[k * 3 + 2] = 0;
+	have[k * 3] = 0; have[k * 3 + 1] = 0; have[k * 3 + 2] = 0
 }
 
 inline callview(m, l) {
@@ -270,6 +273,28 @@ inline callview(m, l) {
 /* Can it ever enter this view? */
 #define ENTERS(m) (up[m] && (list[view] & BIT(m)) && prom[m] == view)
 
+/* What all have delivered that promised to m and come from view v. */
+#define HAS(m, v, x) (from[m * 3 + x] == (v) -> have[m * 3 + x] : 255)
+#define ALL_HAVE(m, v) (HAS(m, v, 0) & HAS(m, v, 1) & HAS(m, v, 2))
+
+/* headof adds to the head, of the entries of view v, what one of those who come from it
+ * lacks, up to the first that no copy has: views in between have let go of what their
+ * own members did not lack. */
+inline headof(m, v) {
+	fresh = om[v] & ~ALL_HAVE(m, v);
+	gap = fresh & ~copies[m];
+	if
+	:: gap ->
+		gap = (gap & -gap) - 1;
+		REACHED(7, fresh & ~gap & copies[m]);
+#ifndef BUG_GAP
+		fresh = fresh & gap
+#endif
+	:: else
+	fi;
+	head = head | (fresh & copies[m])
+}
+
 /* install makes the first token of the view that m called. */
 inline install(m, what) {
 	view = call[m];
@@ -277,8 +302,10 @@ inline install(m, what) {
 	call[m] = 0;
 #endif
 	size = COUNT(view);
-	/* The entries of the views that somebody comes from. */
-	head = copies[m] & (om[from[m * 3]] | om[from[m * 3 + 1]] | om[from[m * 3 + 2]]);
+	head = 0;
+	headof(m, from[m * 3]);
+	headof(m, from[m * 3 + 1]);
+	headof(m, from[m * 3 + 2]);
 	same = 1;
 	for (who : 0 .. 2) {
 		if

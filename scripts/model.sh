@@ -89,6 +89,7 @@ refuted 'stable on the strength of an old copy' -DBUG_OLD $small
 refuted 'the head dropped before it has gone round' -DBUG_HEAD $small
 refuted 'an old token accepted after the promise' -DBUG_ACCEPT $small
 refuted 'a hop accepted twice' -DBUG_HOP $small
+refuted 'a head that goes on behind a gap' -DBUG_GAP $small
 refuted 'the rest of a foreign view delivered' -DBUG_FOREIGN $small
 refuted 'stable before END is' -DBUG_EARLY $small
 refuted 'a lower number promised after a higher' -DBUG_LOWER $small
@@ -101,6 +102,7 @@ refuted 'a rest delivered on the way into an exchange' -DREACH=1 $small
 refuted 'END stable' -DREACH=2 $small
 refuted 'an entry of the view before stable in the next' -DREACH=3 $small
 refuted 'a torn install: the coordinator died while it installed' -DREACH=4 $small
+refuted 'a head that ends at a gap' -DREACH=7 $small
 refuted 'an exchange cut short by another view' -DREACH=5 -DAPART -DVIEWS=4 -DMSGS=2 -DHOPS=6
 refuted 'a token that reaches a member left out of a newer view' -DREACH=6 $small
 
