@@ -38,6 +38,14 @@ type backend struct{ r *Registrar }
 
 func (b backend) Space() *handlespace.Space { return b.r.space }
 
+func (b backend) Ready() bool { return b.r.ready.Load() }
+
+func (b backend) Certain() bool { return b.r.ready.Load() && !b.r.unsure.Load() }
+
+// unavailable says that it is for the registrar's state that something can't be
+// done now.
+func unavailable(err error) error { return fmt.Errorf("%w: %w", admin.ErrUnavailable, err) }
+
 // statusPatience bounds how long a status waits for the ring.
 const statusPatience = time.Second
 
@@ -152,13 +160,22 @@ func (b backend) heard() map[param.RegistrarID]time.Time {
 
 func (b backend) Register(ctx context.Context, handle param.PoolHandle, e param.PoolElement) ([]handlespace.Event, error) {
 	e.Home = b.r.id
-	return b.r.Submit(ctx, handlespace.Register{
+	return b.submit(ctx, handlespace.Register{
 		Handle: handle, Element: e, Raiser: b.r.id, Incarnation: b.r.incarnation, Now: time.Now(),
 	})
 }
 
+// submit can fail for no other reason than the registrar's state.
+func (b backend) submit(ctx context.Context, cmd handlespace.Command) ([]handlespace.Event, error) {
+	events, err := b.r.Submit(ctx, cmd)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return events, nil
+}
+
 func (b backend) Remove(ctx context.Context, handle param.PoolHandle, id param.PEID) ([]handlespace.Event, error) {
-	return b.r.Submit(ctx, handlespace.Remove{Handle: handle, ID: id, Cause: handlespace.Administrative, Now: time.Now()})
+	return b.submit(ctx, handlespace.Remove{Handle: handle, ID: id, Cause: handlespace.Administrative, Now: time.Now()})
 }
 
 func (b backend) Reload() error {

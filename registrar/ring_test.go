@@ -2,6 +2,7 @@ package registrar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/mem"
 	"rserpool/enrp/ring"
+	"rserpool/registrar/admin"
 	"rserpool/registrar/replica"
 )
 
@@ -368,6 +370,7 @@ func TestJoiningRegistrarKeepsItsDoorsClosed(t *testing.T) {
 		if _, err := m.r.Submit(user.ctx, nil); err == nil {
 			t.Error("it takes commands")
 		}
+		turnedAway(t, m.r)
 		w.until("serve alone", time.Minute, func() bool { return m.r.ready.Load() })
 		if refused() {
 			t.Error("a registrar that serves refuses connections")
@@ -500,6 +503,7 @@ func TestRingThatEndsTakesTheRegistrarWithIt(t *testing.T) {
 		if r.ready.Load() {
 			t.Error("still ready")
 		}
+		turnedAway(t, r)
 		select {
 		case err := <-r.failed:
 			if err == nil {
@@ -509,6 +513,21 @@ func TestRingThatEndsTakesTheRegistrarWithIt(t *testing.T) {
 			t.Error("Run is not told")
 		}
 	})
+}
+
+// turnedAway checks what administrators hear of a registrar that serves nobody.
+func turnedAway(t *testing.T, r *Registrar) {
+	t.Helper()
+	b := backend{r}
+	if b.Ready() || b.Certain() {
+		t.Errorf("ready %v, certain %v", b.Ready(), b.Certain())
+	}
+	if _, err := b.Register(t.Context(), pool, param.PoolElement{ID: 1}); !errors.Is(err, admin.ErrUnavailable) {
+		t.Errorf("registration: %v", err)
+	}
+	if _, err := b.Remove(t.Context(), pool, 1); !errors.Is(err, admin.ErrUnavailable) {
+		t.Errorf("removal: %v", err)
+	}
 }
 
 type endedGroup struct{ ringGroup }

@@ -83,7 +83,7 @@ func (b backend) Ring(ctx context.Context) (admin.Ring, error) {
 	}
 	st, err := s.status(ctx)
 	if err != nil {
-		return admin.Ring{}, fmt.Errorf("ring: %w", err)
+		return admin.Ring{}, unavailable(fmt.Errorf("ring: %w", err))
 	}
 	out := showRing(st)
 	s.mu.Lock()

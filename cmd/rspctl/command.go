@@ -35,7 +35,7 @@ type config struct {
 
 func declare(fs *pflag.FlagSet, c *config) {
 	fs.StringArrayVarP(&c.servers, "server", "s", []string{"http://" + admin.DefaultAddress},
-		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353;\nrepeatable: the first that can be reached is asked, by status all")
+		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353;\nrepeatable: the first that can be reached and can answer now is asked, by status all")
 	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time; watch: for each look")
 	cli.CompatVar(fs, &c.compat, "make of the registrar, of no effect on the admin API")
 	cli.FormatVar(fs, &c.format)
@@ -89,7 +89,7 @@ Exit codes:
       0  done
       1  failed
       2  wrong command line or configuration
-      3  the registrar can't be reached
+      3  no registrar can be reached that can answer now
       4  no such pool or element
       5  status: works, but not as it should
       6  timed out
@@ -190,7 +190,7 @@ func (p *program) ask(cmd *cobra.Command, c config, f func(server string, s sour
 		}
 		err = f(server, s, &cli.Printer{Out: cmd.OutOrStdout(), Format: c.format, NoHeaders: c.noHeaders})
 		s.Close()
-		if !errors.Is(err, client.ErrUnreachable) && !errors.Is(err, errUnreachable) {
+		if !elsewhere(err) {
 			break
 		}
 	}
@@ -200,7 +200,7 @@ func (p *program) ask(cmd *cobra.Command, c config, f func(server string, s sour
 		return err
 	case cmd.Context().Err() != nil:
 		return context.Cause(cmd.Context())
-	case errors.Is(err, client.ErrUnreachable), errors.Is(err, errUnreachable):
+	case elsewhere(err):
 		return cli.Exit(cli.Unreachable, err)
 	case errors.Is(err, client.ErrNotFound), errors.Is(err, errNotFound):
 		return cli.Exit(cli.NotFound, err)
@@ -208,6 +208,11 @@ func (p *program) ask(cmd *cobra.Command, c config, f func(server string, s sour
 		return cli.Exit(cli.TimedOut, err)
 	}
 	return err
+}
+
+// elsewhere reports whether another registrar may answer where this one did not.
+func elsewhere(err error) bool {
+	return errors.Is(err, client.ErrUnreachable) || errors.Is(err, errUnreachable) || errors.Is(err, client.ErrUnavailable)
 }
 
 // completePools offers the registrar's pool handles for the first argument.

@@ -119,7 +119,8 @@ func TestStatusComparesRegistrars(t *testing.T) {
 	})
 }
 
-// Other commands ask the next registrar when one can't be reached, and no other.
+// Other commands ask the next registrar when one can't be reached, or can't answer
+// now, and no other.
 func TestNextServerWhenOneIsAway(t *testing.T) {
 	s, gone := fakeAdmin(t), httptest.NewServer(nil)
 	gone.Close()
@@ -127,6 +128,17 @@ func TestNextServerWhenOneIsAway(t *testing.T) {
 		t.Errorf("exit %v, %s %s", code, stdout, stderr)
 	}
 	if code, _, stderr := rspctl(t.Context(), nil, "pool", "show", "nowhere", "-s", s.URL, "-s", gone.URL); code != cli.NotFound {
+		t.Errorf("exit %v, %s", code, stderr)
+	}
+	joining := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(admin.Problem{Status: http.StatusServiceUnavailable, Detail: "not serving yet"})
+	}))
+	defer joining.Close()
+	if code, stdout, stderr := rspctl(t.Context(), nil, "pools", "-s", joining.URL, "-s", s.URL); code != cli.OK || !strings.Contains(stdout, "echo") {
+		t.Errorf("exit %v, %s %s", code, stdout, stderr)
+	}
+	if code, _, stderr := rspctl(t.Context(), nil, "pools", "-s", joining.URL); code != cli.Unreachable || !strings.Contains(stderr, "not serving yet") {
 		t.Errorf("exit %v, %s", code, stderr)
 	}
 	if code, _, stderr := rspctl(t.Context(), nil, "pools", "-s", gone.URL, "-s", gone.URL); code != cli.Unreachable {

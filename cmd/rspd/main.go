@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 
@@ -16,6 +17,7 @@ import (
 	"rserpool/asap/transport"
 	"rserpool/cmd/internal/cli"
 	"rserpool/registrar"
+	"rserpool/registrar/admin"
 )
 
 func main() { cli.Main(command()) }
@@ -76,13 +78,15 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	}
 	c.cluster.announceSafety(l, log)
 	wishes := make(chan chan error)
+	serves, quit := context.WithCancel(context.WithoutCancel(ctx))
+	defer quit()
 	reload := func() error {
 		result := make(chan error, 1)
 		select {
 		case wishes <- result:
 			return <-result
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		case <-serves.Done():
+			return fmt.Errorf("%w: leaving", admin.ErrUnavailable)
 		}
 	}
 	c.reload = reload
@@ -98,6 +102,11 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 		return err
 	}
 	serving := r.Serving()
+	leave := func() error {
+		quit()
+		notify(log, daemon.SdNotifyStopping)
+		return r.Stop(context.WithoutCancel(ctx))
+	}
 
 	again := func() error {
 		notify(log, daemon.SdNotifyReloading)
@@ -132,12 +141,10 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 		case result := <-wishes:
 			result <- again()
 		case trouble := <-r.Failed():
-			notify(log, daemon.SdNotifyStopping)
-			return errors.Join(trouble, r.Stop(context.WithoutCancel(ctx)))
+			return errors.Join(trouble, leave())
 		case <-ctx.Done():
 			log.Info("leaving")
-			notify(log, daemon.SdNotifyStopping)
-			return r.Stop(context.WithoutCancel(ctx))
+			return leave()
 		}
 	}
 }

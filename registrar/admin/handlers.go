@@ -28,14 +28,17 @@ func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
-	if !s.cfg.Backend.Status().Ready {
-		return &problem{http.StatusServiceUnavailable, "not serving yet", nil}
+	if !s.cfg.Backend.Ready() {
+		return fmt.Errorf("%w: elements and users are not served", ErrUnavailable)
 	}
 	return s.reply(w, http.StatusOK, map[string]bool{"ready": true})
 }
 
 func (s *Server) reload(w http.ResponseWriter, _ *http.Request) error {
-	if err := s.cfg.Backend.Reload(); err != nil {
+	switch err := s.cfg.Backend.Reload(); {
+	case errors.Is(err, ErrUnavailable):
+		return err
+	case err != nil:
 		return &problem{http.StatusConflict, err.Error(), nil}
 	}
 	return s.reply(w, http.StatusOK, map[string]bool{"reloaded": true})
@@ -87,7 +90,7 @@ func (s *Server) pool(w http.ResponseWriter, r *http.Request) error {
 	space := s.cfg.Backend.Space()
 	info, ok := space.Pool(handle)
 	if !ok {
-		return notFound("no pool %s", EscapeHandle(handle))
+		return s.absent("no pool %s", EscapeHandle(handle))
 	}
 	pool := ShowPool(info)
 	var after param.PEID
@@ -123,7 +126,7 @@ func (s *Server) element(w http.ResponseWriter, r *http.Request) error {
 	}
 	record := s.cfg.Backend.Space().Get(handle, id)
 	if record == nil {
-		return notFound("no element %s in pool %s", id, EscapeHandle(handle))
+		return s.absent("no element %s in pool %s", id, EscapeHandle(handle))
 	}
 	return s.reply(w, http.StatusOK, ShowElement(record))
 }
@@ -207,7 +210,7 @@ func (s *Server) resolve(w http.ResponseWriter, r *http.Request) error {
 	}
 	records, policy, ok := s.cfg.Backend.Space().Resolve(nil, handle, handlespace.Query{Items: items, Room: param.MaxLength})
 	if !ok {
-		return notFound("no pool %s", EscapeHandle(handle))
+		return s.absent("no pool %s", EscapeHandle(handle))
 	}
 	out := Resolution{Handle: EscapeHandle(handle), Policy: PolicyName(policy.Type), Elements: []Element{}}
 	for _, record := range records {
@@ -228,7 +231,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	feed := s.cfg.Feed
 	if !feed.Join() {
-		return &problem{http.StatusServiceUnavailable, "too many event streams", nil}
+		return fmt.Errorf("%w: too many event streams", ErrUnavailable)
 	}
 	defer feed.Leave()
 	w.Header().Set("Content-Type", "text/event-stream")

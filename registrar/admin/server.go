@@ -29,10 +29,19 @@ import (
 	"rserpool/registrar/handlespace"
 )
 
+// ErrUnavailable is what a Backend says that can't do now what it is asked for: it
+// is not serving yet, has lost its ring, is leaving, or has too much to do. The
+// answer is 503: asked again later, or at another registrar, it may work.
+var ErrUnavailable = errors.New("not available now")
+
 // Backend is the registrar behind the API. Its methods may be called
 // concurrently.
 type Backend interface {
 	Status() Status
+	// Ready reports whether elements and users are served, Certain also whether
+	// what is not in Space is nowhere: not while others may know more.
+	Ready() bool
+	Certain() bool
 	Registrars() []RegistrarInfo
 	// Space is the handlespace, to be read.
 	Space() *handlespace.Space
@@ -229,6 +238,14 @@ func notFound(format string, args ...any) error {
 	return &problem{http.StatusNotFound, fmt.Sprintf(format, args...), nil}
 }
 
+// absent is the answer about what is not in the handlespace.
+func (s *Server) absent(format string, args ...any) error {
+	if !s.cfg.Backend.Certain() {
+		return fmt.Errorf("%w: "+format+" here, but other registrars may know more", append([]any{ErrUnavailable}, args...)...)
+	}
+	return notFound(format, args...)
+}
+
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := &problem{http.StatusInternalServerError, err.Error(), nil}
 	var tooLarge *http.MaxBytesError
@@ -236,12 +253,15 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &p):
 	case errors.As(err, &tooLarge):
 		p.status = http.StatusRequestEntityTooLarge
-	case r.Context().Err() != nil:
+	case errors.Is(err, ErrUnavailable), r.Context().Err() != nil:
 		p.status = http.StatusServiceUnavailable
 	default:
 		s.cfg.Log.WithError(err).WithField("path", r.URL.Path).Warn("admin request failed")
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
+	if p.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
 	w.WriteHeader(p.status)
 	s.encode(w, Problem{
 		Type: "about:blank", Title: http.StatusText(p.status), Status: p.status,

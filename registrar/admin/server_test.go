@@ -29,18 +29,25 @@ type registrar struct {
 	space  *handlespace.Space
 	feed   *Feed
 	ready  bool
+	unsure bool
 	reload error
+	busy   error // of what is asked for
 	ring   *Ring
 	merges []RingMerge
 }
 
 func (r *registrar) Status() Status { return Status{Registrar: "0x0a0a0a0a", Ready: r.ready} }
+func (r *registrar) Ready() bool    { return r.ready }
+func (r *registrar) Certain() bool  { return r.ready && !r.unsure }
 func (r *registrar) Registrars() []RegistrarInfo {
 	return []RegistrarInfo{{ID: "0x0a0a0a0a", Self: true}}
 }
 func (r *registrar) Space() *handlespace.Space { return r.space }
 func (r *registrar) Reload() error             { return r.reload }
 func (r *registrar) Ring(context.Context) (Ring, error) {
+	if r.busy != nil {
+		return Ring{}, r.busy
+	}
 	if r.ring == nil {
 		return Ring{}, ErrNoRing
 	}
@@ -57,11 +64,17 @@ func (r *registrar) apply(cmd handlespace.Command) []handlespace.Event {
 }
 
 func (r *registrar) Register(_ context.Context, h param.PoolHandle, e param.PoolElement) ([]handlespace.Event, error) {
+	if r.busy != nil {
+		return nil, r.busy
+	}
 	e.Home = 0x0a0a0a0a
 	return r.apply(handlespace.Register{Handle: h, Element: e, Now: time.Now()}), nil
 }
 
 func (r *registrar) Remove(_ context.Context, h param.PoolHandle, id param.PEID) ([]handlespace.Event, error) {
+	if r.busy != nil {
+		return nil, r.busy
+	}
 	return r.apply(handlespace.Remove{Handle: h, ID: id, Cause: handlespace.Administrative, Now: time.Now()}), nil
 }
 
@@ -254,6 +267,74 @@ func TestSupervision(t *testing.T) {
 	if code := call(t, s, "POST", PathReload, "", &p); code != http.StatusConflict || p.Detail != "bad file" {
 		t.Errorf("bad reload: %d %+v", code, p)
 	}
+}
+
+// What the registrar's state prevents is answered by 503, as supervisors, load
+// balancers and clients know what to do then, and not by 500, which means a mistake
+// in the program, nor by 404, which would be a lie.
+func TestWhatTheStatePreventsIsNotAvailable(t *testing.T) {
+	element := ElementPath("p", 1)
+	requests := []struct{ method, path, body string }{
+		{"PUT", element, service}, {"POST", PoolPath("p"), service}, {"DELETE", element, ""},
+		{"GET", PathRing, ""}, {"POST", PathReload, ""},
+	}
+	negative := []struct{ method, path, body string }{
+		{"GET", PoolPath("p"), ""}, {"GET", element, ""}, {"GET", PathResolve + "?pool=p", ""},
+	}
+	check := func(t *testing.T, s *Server, method, path, body string, want int) {
+		t.Helper()
+		var p Problem
+		req := httptest.NewRequest(method, path, strings.NewReader(body))
+		req.Host = "127.0.0.1:3865"
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, req)
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != want || p.Status != want || p.Detail == "" {
+			t.Errorf("%s %s: %d %+v, %v, want %d", method, path, w.Code, p, err, want)
+		}
+		if retry := w.Header().Get("Retry-After"); (retry != "") != (want == http.StatusServiceUnavailable) {
+			t.Errorf("%s %s: %d with Retry-After %q", method, path, w.Code, retry)
+		}
+	}
+	for name, err := range map[string]error{
+		"not serving": fmt.Errorf("%w: elements and users are not served", ErrUnavailable),
+		"wrapped":     fmt.Errorf("ring: %w", fmt.Errorf("%w: not running", ErrUnavailable)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, s := server(t)
+			r.busy, r.reload = err, err
+			for _, q := range requests {
+				check(t, s, q.method, q.path, q.body, http.StatusServiceUnavailable)
+			}
+		})
+	}
+	t.Run("a mistake stays one", func(t *testing.T) {
+		r, s := server(t)
+		r.busy = errors.New("mistake")
+		for _, q := range requests[:4] {
+			check(t, s, q.method, q.path, q.body, http.StatusInternalServerError)
+		}
+	})
+	t.Run("others may know more", func(t *testing.T) {
+		r, s := server(t)
+		for _, state := range []struct {
+			ready, unsure bool
+			want          int
+		}{{true, false, http.StatusNotFound}, {true, true, http.StatusServiceUnavailable}, {false, false, http.StatusServiceUnavailable}} {
+			r.ready, r.unsure = state.ready, state.unsure
+			for _, q := range negative {
+				check(t, s, q.method, q.path, q.body, state.want)
+			}
+		}
+		r.ready, r.unsure = true, true
+		if code := call(t, s, "PUT", element, service, nil); code != http.StatusCreated {
+			t.Fatalf("registered: %d", code)
+		}
+		for _, q := range negative {
+			if code := call(t, s, q.method, q.path, q.body, nil); code != http.StatusOK {
+				t.Errorf("%s of what is known: %d", q.path, code)
+			}
+		}
+	})
 }
 
 func TestOnlyLoopbackUnlessAllowed(t *testing.T) {

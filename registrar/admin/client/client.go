@@ -25,6 +25,8 @@ var (
 	ErrUnreachable = errors.New("admin API not reachable")
 	// ErrNotFound: there is no such pool or element.
 	ErrNotFound = errors.New("not found")
+	// ErrUnavailable: the registrar can't do it now; later, or another one, may.
+	ErrUnavailable = admin.ErrUnavailable
 )
 
 // Error is an answer that is not a success.
@@ -47,9 +49,10 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Is says that a 404 is ErrNotFound.
+// Is says that a 404 is ErrNotFound, and a 503 ErrUnavailable.
 func (e *Error) Is(target error) bool {
-	return target == ErrNotFound && e.Status == http.StatusNotFound
+	return target == ErrNotFound && e.Status == http.StatusNotFound ||
+		target == ErrUnavailable && e.Status == http.StatusServiceUnavailable
 }
 
 const (
