@@ -307,8 +307,15 @@ func (l *logLines) logger() logrus.FieldLogger {
 	return log
 }
 
-func (l *logLines) has(text string) bool {
+func (l *logLines) has(text string) bool { return l.count(text) > 0 }
+
+func (l *logLines) count(text string) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.lines, func(line string) bool { return strings.Contains(line, text) })
+	for _, line := range l.lines {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
 }

@@ -52,6 +52,9 @@ type Config struct {
 	// it, before messages are dropped. One message is always taken. Default
 	// 4 MiB.
 	SendQueue int
+	// MaxSkew is by how much the clocks of two members may differ before the log
+	// warns. Default 500 ms.
+	MaxSkew time.Duration
 	// Handler takes the ring's events. Required.
 	Handler Handler
 	// Log gets the group's log lines. Default: none.
@@ -67,6 +70,7 @@ const (
 	defaultMaxUnidentified = 64
 	defaultHelloTimeout    = 2 * time.Second
 	defaultSendQueue       = 4 << 20
+	defaultMaxSkew         = 500 * time.Millisecond
 )
 
 // Validate names everything that is wrong with the configuration.
@@ -95,6 +99,7 @@ func (cfg Config) Validate() error {
 	refuse(cfg.MaxUnidentified < 0, "MaxUnidentified is %d, must not be negative", cfg.MaxUnidentified)
 	refuse(cfg.HelloTimeout < 0, "HelloTimeout is %s, must not be negative", cfg.HelloTimeout)
 	refuse(cfg.SendQueue < 0, "SendQueue is %d, must not be negative", cfg.SendQueue)
+	refuse(cfg.MaxSkew < 0, "MaxSkew is %s, must not be negative", cfg.MaxSkew)
 	refuse(cfg.Handler == nil, "no handler")
 	// Identifier and incarnation are checked above, or not known yet.
 	machine := cfg.machine(ring.Node{Member: ring.Member{ID: 1, Incarnation: 1}})
@@ -121,6 +126,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.SendQueue == 0 {
 		cfg.SendQueue = defaultSendQueue
+	}
+	if cfg.MaxSkew == 0 {
+		cfg.MaxSkew = defaultMaxSkew
 	}
 	if cfg.Log == nil {
 		silent := logrus.New()

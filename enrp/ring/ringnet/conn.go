@@ -53,6 +53,8 @@ type conn struct {
 	// oversized is how many times in a row the buffers were too large.
 	oversized int
 
+	clock question // of this side; mu guards it
+
 	msgs []transport.Message // scratch of the one who sends
 
 	counts traffic
@@ -220,7 +222,16 @@ type received struct {
 // read passes on what arrives until the connection ends, and returns why.
 func (g *Group) read(c *conn) error {
 	frames := frameReader{
-		conn: c, buf: make([]byte, frameLen), max: ring.MaxMessage, outside: g.heardOf,
+		conn: c, buf: make([]byte, frameLen), max: ring.MaxMessage,
+		aside: func(kind byte, body []byte) (bool, error) {
+			switch kind {
+			case frameOutside:
+				return true, g.heardOf(body)
+			case frameClock:
+				return true, g.heardClock(c, body)
+			}
+			return false, nil
+		},
 		memory: &g.memory, stranger: func() bool { return !c.inView.Load() },
 	}
 	defer frames.release()

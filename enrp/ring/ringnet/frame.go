@@ -26,6 +26,7 @@ const (
 	frameBegin    = 0xf4 // length of a message (32 bits), and its beginning
 	frameContinue = 0xf5 // more of it
 	frameOutside  = 0xf6 // members outside the view that the sender is connected to
+	frameClock    = 0xf7 // what time is it, from version 2 on
 
 	headerLen = 4
 	beginLen  = headerLen + 4
@@ -101,8 +102,9 @@ type frameReader struct {
 	conn transport.Conn
 	buf  []byte // for one frame; its length is the limit
 	max  int    // longest message
-	// outside takes the body of a frameOutside; nil: none is expected.
-	outside func(body []byte) error
+	// aside takes frames that come between messages, and returns false for those
+	// that it does not expect; nil: none are.
+	aside func(kind byte, body []byte) (bool, error)
 	// memory is what long messages take from while stranger says so; nil: there is
 	// no bound. held is how much of it this reader has.
 	memory   *allowance
@@ -163,11 +165,11 @@ func (r *frameReader) frame(ctx context.Context) (kind byte, body []byte, err er
 }
 
 // message returns the next message, in memory of its own. What comes between the
-// messages goes to outside, if there is one.
+// messages goes to aside, if there is one.
 func (r *frameReader) message(ctx context.Context) ([]byte, error) {
 	kind, body, err := r.frame(ctx)
-	for err == nil && kind == frameOutside && r.outside != nil {
-		if err = r.outside(body); err == nil {
+	for taken := r.aside != nil; err == nil && taken && kind != frameWhole; {
+		if taken, err = r.aside(kind, body); err == nil && taken {
 			kind, body, err = r.frame(ctx)
 		}
 	}

@@ -192,16 +192,19 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 		r := frameReader{conn: &script{frames: frames}, buf: make([]byte, frameLen), max: 1 << 21}
-		r.outside = func(body []byte) error {
+		r.aside = func(kind byte, body []byte) (bool, error) {
+			if kind != frameOutside {
+				return false, nil
+			}
 			nodes, err := parseOutside(body)
 			if err != nil {
-				return err
+				return true, err
 			}
 			again, err := parseOutside(appendOutside(nil, nodes))
 			if err != nil || !slices.Equal(again, nodes) {
 				t.Fatalf("members %+v come back as %+v, %v", nodes, again, err)
 			}
-			return nil
+			return true, nil
 		}
 		for {
 			m, err := r.message(t.Context())

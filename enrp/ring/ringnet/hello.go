@@ -21,8 +21,8 @@ type version uint16
 // both can; one that comes with version n+1 shall speak n as well.
 type versionRange struct{ min, max version }
 
-// spoken is what this program speaks.
-var spoken = versionRange{1, 1}
+// spoken is what this program speaks. Version 2 brought clock frames.
+var spoken = versionRange{1, 2}
 
 // common returns the highest version in both ranges.
 func (r versionRange) common(s versionRange) (version, bool) {

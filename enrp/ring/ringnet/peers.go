@@ -44,6 +44,7 @@ type peer struct {
 	messages uint64 // in there
 	dropped  uint64
 	past     PeerStatus // counts of former connections
+	skewed   time.Time  // when the log said that the clock differs; zero: it does not
 }
 
 // target is a configured address.
@@ -421,6 +422,7 @@ func (p *peers) maintain(now time.Time) {
 			delete(p.members, member)
 		}
 	}
+	p.clocks(now)
 	p.dialTargets(now)
 }
 

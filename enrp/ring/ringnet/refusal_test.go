@@ -3,6 +3,7 @@ package ringnet
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,10 +27,10 @@ func TestOtherClusterAndVersionAreRefused(t *testing.T) {
 			},
 		},
 		{
-			name: "version", reason: refusedVersion, text: "speaks versions 2 to 3",
+			name: "version", reason: refusedVersion, text: fmt.Sprintf("speaks versions %d to %d", spoken.max+1, spoken.max+2),
 			adjust: func(id int, g *Group) {
 				if id == 2 {
-					g.versions = versionRange{2, 3}
+					g.versions = versionRange{spoken.max + 1, spoken.max + 2}
 				}
 			},
 		},
@@ -61,21 +62,26 @@ func TestOtherClusterAndVersionAreRefused(t *testing.T) {
 	}
 }
 
-// TestAdjacentVersionsWorkTogether: a member of the next version speaks this one
-// with those that have no other.
+// TestAdjacentVersionsWorkTogether: members of the version before, of this one and of
+// the next are one ring; each two speak the highest version that both know.
 func TestAdjacentVersionsWorkTogether(t *testing.T) {
-	inCluster(t, 3, func(t *testing.T, c *cluster) {
-		c.adjust = func(id int, g *Group) {
-			if id == 2 {
-				g.versions = versionRange{spoken.min, spoken.max + 1}
-			}
-		}
-		c.start(1, 2, 3)
-		c.waitWhole(5*time.Second, 1, 2, 3)
+	inCluster(t, 4, func(t *testing.T, c *cluster) {
+		highest := map[int]version{1: spoken.max - 1, 2: spoken.max, 3: spoken.max + 1, 4: spoken.max}
+		c.adjust = func(id int, g *Group) { g.versions = versionRange{spoken.min, highest[id]} }
+		c.start(1, 2, 3, 4)
+		c.waitWhole(5*time.Second, 1, 2, 3, 4)
+		c.works(c.status(1).View.ID, 1, 2, 3, 4)
+		time.Sleep(time.Second) // they look at each other's clocks now and then
 		for id := range c.members {
 			for _, p := range c.status(id).Peers {
-				if p.Version != int(spoken.max) {
-					t.Errorf("member %d speaks version %d with %s", id, p.Version, p.Member)
+				if want := min(highest[id], highest[int(p.Member.ID)]); p.Version != int(want) {
+					t.Errorf("member %d speaks version %d with %s, want %d", id, p.Version, p.Member, want)
+				}
+				if got, want := !p.Skew.At.IsZero(), p.Version >= int(clockVersion); got != want {
+					t.Errorf("member %d knows the clock of %s: %v, speaking version %d", id, p.Member, got, p.Version)
+				}
+				if len(c.status(id).Refused) > 0 {
+					t.Errorf("member %d refused %v", id, c.status(id).Refused)
 				}
 			}
 		}

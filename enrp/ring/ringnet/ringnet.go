@@ -35,6 +35,7 @@ type Group struct {
 	cfg      Config
 	self     ring.Node // complete after Start
 	versions versionRange
+	wall     func() time.Time // the clock that others are compared with
 
 	ctx       context.Context // ends the goroutines
 	cancel    context.CancelFunc
@@ -69,6 +70,7 @@ func New(cfg Config) (*Group, error) {
 		cfg:          cfg,
 		self:         ring.Node{Member: ring.Member{ID: cfg.ID}},
 		versions:     spoken,
+		wall:         time.Now,
 		inbox:        make(chan received, inboxLen),
 		ops:          make(chan func(time.Time), inboxLen),
 		arrivals:     make(chan arrival),

@@ -35,7 +35,7 @@ func TestJoinOrderAndLeave(t *testing.T) {
 				t.Errorf("member %d lists %+v", id, s.Peers)
 			}
 			for _, p := range s.Peers {
-				if !p.Connected || p.Version != 1 || p.SentMessages == 0 || p.ReceivedOctets == 0 || p.Since.IsZero() {
+				if !p.Connected || p.Version != int(spoken.max) || p.SentMessages == 0 || p.ReceivedOctets == 0 || p.Since.IsZero() {
 					t.Errorf("member %d: %+v", id, p)
 				}
 			}

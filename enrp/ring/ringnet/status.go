@@ -36,6 +36,7 @@ type PeerStatus struct {
 	SentMessages, ReceivedMessages uint64
 	Dropped     uint64 // messages not sent because the queue was full, or there was no connection
 	Connections uint64 // so far
+	Skew        Skew   // of the member's clock
 }
 
 func (s *PeerStatus) add(c *conn) {
@@ -61,7 +62,7 @@ func (g *Group) status() Status {
 			p.add(c)
 			if i == 0 {
 				p.Connected, p.Dialled, p.Version, p.Since = true, c.dialled, int(c.version), c.since
-				p.Addr = c.remote()
+				p.Addr, p.Skew = c.remote(), c.skew()
 			}
 		}
 		if m.dial.err != nil && !p.Connected {
