@@ -107,7 +107,8 @@ type Register struct {
 	Now time.Time
 }
 
-// Deregister removes an element by its own word.
+// Deregister removes an element by its own word. If there is none, it still leaves a
+// tombstone: what was registered before on another side goes when the sides meet.
 type Deregister struct {
 	Handle param.PoolHandle
 	ID     param.PEID
@@ -295,8 +296,9 @@ type Removed struct {
 // Absent says that a deregistration found nothing to remove. It is granted all the same
 // (ASAP-3.2-12), and peers are not told (ASAP-3.2-17).
 type Absent struct {
-	Handle param.PoolHandle
-	ID     param.PEID
+	Handle     param.PoolHandle
+	ID         param.PEID
+	Generation Generation // of the tombstone; zero: there was no room for one
 }
 
 // Suspected says that the element would have been removed, but the pool lost too large a

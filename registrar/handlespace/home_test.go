@@ -226,6 +226,70 @@ func TestTombstonesRememberRemovals(t *testing.T) {
 	})
 }
 
+// A deregistration that finds nothing counts all the same against what was registered
+// before it on another side.
+func TestDeregistrationOfWhatIsAbsentIsRemembered(t *testing.T) {
+	deregister := Deregister{Handle: "echo", ID: 1, Raiser: there, Incarnation: 7, Now: at(20)}
+	apart := fresh()
+	apart.Apply(register("echo", 1, at(10)))
+	meets := func(t *testing.T, s *Space, gone bool) {
+		t.Helper()
+		s.Apply(Merge{Items: known(apart), Marks: apart.Marks(), End: true})
+		if _, ok := s.Find(Key{"echo", 1}); !ok || (s.Get("echo", 1) == nil) != gone {
+			t.Errorf("gone %v, want %v", !gone, gone)
+		}
+	}
+	for name, before := range map[string][]Command{
+		"of what was never known":    nil,
+		"of what has left before":    {register("echo", 1, at(0)), Deregister{Handle: "echo", ID: 1, Now: at(1)}},
+		"of what was removed before": {register("echo", 1, at(0)), Remove{Handle: "echo", ID: 1, Cause: Administrative, Now: at(1)}},
+		"twice":                      {deregister},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			for _, c := range before {
+				s.Apply(c)
+			}
+			e := one[Absent](t, s, deregister)
+			i, _ := s.Find(Key{"echo", 1})
+			if i.Tombstone == nil || i.Generation() != e.Generation || e.Generation.Raiser != there || e.Generation.Incarnation != 7 ||
+				!i.Tombstone.Until.Equal(at(20).Add(24*time.Hour+10*time.Minute)) {
+				t.Errorf("%+v leaves %+v", e, i.Tombstone)
+			}
+			meets(t, s, true)
+		})
+	}
+	t.Run("against nothing later", func(t *testing.T) {
+		s := fresh()
+		s.Apply(deregister)
+		apart.Apply(register("echo", 1, at(30)))
+		meets(t, s, false)
+	})
+	t.Run("if it means something", func(t *testing.T) {
+		s := fresh()
+		for _, c := range []Deregister{{ID: 1, Now: at(0)}, {Handle: "echo", Now: at(0)}} {
+			if e := one[Absent](t, s, c); !e.Generation.IsZero() || s.Counts().Tombstones != 0 {
+				t.Errorf("%+v", e)
+			}
+		}
+	})
+	t.Run("up to half of the table", func(t *testing.T) {
+		s := space(Config{MaxTombstones: 6})
+		s.Apply(register("echo", 1, at(0)))
+		one[Removed](t, s, Deregister{Handle: "echo", ID: 1, Now: at(1)})
+		for id := range param.PEID(9) {
+			s.Apply(Deregister{Handle: "other", ID: 1 + id, Now: at(2)})
+		}
+		if c := s.Counts(); c.Tombstones != 3 || c.Forgotten != 0 {
+			t.Errorf("%+v", c)
+		}
+		one[Absent](t, s, deregister)
+		if i, _ := s.Find(Key{"echo", 1}); i.Generation().Raiser != there {
+			t.Error("what is remembered is not raised")
+		}
+	})
+}
+
 func TestHoldBackAfterTheLossOfRegistrars(t *testing.T) {
 	s := space(Config{HoldBack: 10 * time.Second, HoldBackShare: 0.5, RemovalFloor: 100})
 	var r [5]*Record

@@ -8,12 +8,14 @@ import (
 )
 
 // Tombstone remembers a removed element, so that it stays removed when a side that
-// has missed the removal comes back. A registration takes it away.
+// has missed the removal comes back. A registration takes it away, a deregistration of
+// what is not there raises it, or leaves one.
 type Tombstone struct {
 	Key        Key
 	Generation Generation
 	// Until is when it may be forgotten: the registration life (at most a day)
-	// and Config.Tombstone after the removal.
+	// and Config.Tombstone after the removal. For a deregistration of what is not
+	// there, a day counts as the registration life.
 	Until time.Time
 }
 

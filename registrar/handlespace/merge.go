@@ -69,8 +69,7 @@ func (s *Space) merge(c *Merge) (events []Event) {
 			last := p.elements.Len() == 1 && !p.guessed
 			events = append(events, s.drop(p, e, Superseded, item.Tombstone)...)
 			if last { // the pool may come back
-				state := p.state()
-				s.note(&state)
+				s.keep(p)
 			}
 		} else {
 			s.tombstones.put(s, item.Tombstone)
@@ -110,9 +109,21 @@ func (s *Space) note(state *PoolState) {
 			best = &mine
 		}
 	}
-	if best != nil && state.compare(best) <= 0 {
-		return
+	if best == nil || state.compare(best) > 0 {
+		s.state(state)
 	}
+}
+
+// keep remembers what a pool is unless something better was said: it is about to change,
+// perhaps not for good.
+func (s *Space) keep(p *pool) {
+	if s.stated[p.handle] == nil {
+		state := p.state()
+		s.state(&state)
+	}
+}
+
+func (s *Space) state(state *PoolState) {
 	if s.stated == nil {
 		s.stated = make(map[param.PoolHandle]*PoolState)
 	}
@@ -123,6 +134,9 @@ func (s *Space) note(state *PoolState) {
 func (s *Space) adopt(item *Item) Event {
 	r := *item.Record
 	p, e := s.find(r.Handle, r.Element.ID)
+	if p != nil && !p.guessed && p.founder == r.Element.ID && !equal(&p.user, &r.Element.User) {
+		s.keep(p) // a tombstone may be better still, and then the pool's transport is what it was
+	}
 	if e != nil {
 		previous := e.record
 		s.replace(p, e, &r, item.Reporters)

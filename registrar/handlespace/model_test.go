@@ -61,7 +61,7 @@ func (m *model) apply(cmd Command) string {
 		k := Key{c.Handle, c.ID}
 		r, ok := m.records[k]
 		if !ok {
-			return "absent"
+			return m.absent(c)
 		}
 		if len(c.From) > 0 && !slices.Contains(r.Element.ASAP.Addrs, c.From[0]) {
 			return "rejected [10]"
@@ -130,6 +130,15 @@ func (m *model) apply(cmd Command) string {
 		}
 	}
 	return ""
+}
+
+func (m *model) absent(c Deregister) string {
+	k := Key{c.Handle, c.ID}
+	if _, known := m.graves[k]; !known && len(m.graves) >= m.cfg.MaxTombstones/2 {
+		return "absent"
+	}
+	m.graves[k] = Tombstone{k, m.raised(k, HomeID{c.Raiser, c.Incarnation}, c.Now), c.Now.Add(24*time.Hour + m.cfg.Tombstone)}
+	return "absent, remembered"
 }
 
 func (m *model) register(c Register) string {
@@ -322,6 +331,9 @@ func words(events []Event) string {
 	case Removed:
 		return fmt.Sprintf("removed %d, pool removed %v", e.Cause, e.PoolRemoved)
 	case Absent:
+		if !e.Generation.IsZero() {
+			return "absent, remembered"
+		}
 		return "absent"
 	case Suspected:
 		if !e.Record.Held.IsZero() {

@@ -255,7 +255,7 @@ func (s *Space) own(owner string, change int) {
 func (s *Space) deregister(c *Deregister) []Event {
 	p, e := s.find(c.Handle, c.ID)
 	if e == nil {
-		return []Event{Absent{c.Handle, c.ID}}
+		return []Event{s.absent(c)}
 	}
 	if len(c.From) > 0 && !overlap(c.From, e.record.Element.ASAP.Addrs) {
 		return []Event{Rejected{c.Handle, c.ID, param.OperationError{param.NewCause(param.CauseSecurity)}}}

@@ -174,7 +174,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 	}
 	// A story in which some event never happens tests less than it seems.
-	for _, event := range []string{"", "absent", "recovered", "rejected [4]", "rejected [5]", "rejected [6]", "rejected [10]",
+	for _, event := range []string{"", "absent", "absent, remembered", "recovered", "rejected [4]", "rejected [5]", "rejected [6]", "rejected [10]",
 		"rejected [5 7 8]", "counted 3", "suspected 3", "suspected 4", "suspected 5",
 		"imported, unchanged", "imported, known true, pool created false", "imported, known false, pool created true",
 		"too many tombstones", "removed 6, pool removed false", "rehomed true", "rehomed false", "confirmed", "held back 3", "held back 4",

@@ -40,6 +40,22 @@ func (s *Space) buried(r *Record, g Generation, now time.Time) *Tombstone {
 	return &Tombstone{r.Key(), g, now.Add(max(life, 0) + s.cfg.Tombstone)}
 }
 
+// absent leaves the mark of a deregistration that finds nothing here: another side may
+// have the element, or have it again. Who sent it is not asked: a registration and its
+// deregistration would leave the same, and anybody may register what is not there.
+// Elements that were not remembered get a mark only up to half of the table.
+func (s *Space) absent(c *Deregister) Absent {
+	k := Key{c.Handle, c.ID}
+	if old := s.tombstones.get(k); old != nil {
+		k = old.Key
+	} else if c.Handle == "" || c.ID == 0 || s.tombstones.byKey.Len() >= s.cfg.MaxTombstones/2 {
+		return Absent{Handle: c.Handle, ID: c.ID}
+	}
+	raised := s.raised(k, nil, HomeID{c.Raiser, c.Incarnation}, c.Now)
+	s.tombstones.put(s, &Tombstone{k, raised, c.Now.Add(maxRemembered + s.cfg.Tombstone)})
+	return Absent{c.Handle, c.ID, raised}
+}
+
 // get returns the tombstone of a key, nil if there is none.
 func (b *tombstones) get(k Key) *Tombstone {
 	b.probe.Key = k

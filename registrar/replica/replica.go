@@ -320,10 +320,22 @@ func (r *Replica) apply(token uint64, cmd handlespace.Command) {
 	if r.cfg.Faults.Has(fault.RemovalWithoutGeneration) {
 		cmd = r.blind(cmd)
 	}
-	events := r.cfg.Space.Apply(cmd)
+	events, forgets := r.forgets(cmd)
+	if !forgets {
+		events = r.cfg.Space.Apply(cmd)
+	}
 	if token != 0 || len(events) > 0 {
 		r.out.Events = append(r.out.Events, Applied{token, events})
 	}
+}
+
+// forgets is a fault.
+func (r *Replica) forgets(cmd handlespace.Command) ([]handlespace.Event, bool) {
+	c, ok := cmd.(handlespace.Deregister)
+	if !ok || !r.cfg.Faults.Has(fault.AbsentForgotten) || r.cfg.Space.Get(c.Handle, c.ID) != nil {
+		return nil, false
+	}
+	return []handlespace.Event{handlespace.Absent{Handle: c.Handle, ID: c.ID}}, true
 }
 
 // blind is a fault.

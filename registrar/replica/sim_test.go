@@ -137,7 +137,7 @@ var allFaults = map[string]fault.Set{
 	"apply before END": fault.ApplyBeforeEnd, "home without incarnation": fault.HomeWithoutIncarnation,
 	"negative before END": fault.NegativeBeforeEnd, "takeover once": fault.TakeoverOnce,
 	"without tombstones": fault.WithoutTombstones, "min-members ignored": fault.MinMembersIgnored,
-	"homes only": fault.HomesOnly,
+	"homes only": fault.HomesOnly, "absent forgotten": fault.AbsentForgotten,
 }
 
 // TestFaultsAreFound breaks a rule at a time. The simulated ring, or the freer order

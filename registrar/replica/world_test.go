@@ -44,6 +44,7 @@ type promise struct {
 	key        handlespace.Key
 	generation handlespace.Generation
 	gone       bool // a deregistration
+	nowhere    bool // of which nobody knows
 	members    []ring.Node
 }
 
@@ -97,6 +98,7 @@ type node struct {
 type call struct {
 	key     handlespace.Key
 	serial  uint32
+	stamp   uint64 // the clock when it was proposed
 	applied bool
 	promise *promise
 }
@@ -280,6 +282,16 @@ func (n *node) applied(e *Applied) {
 				c.promise = &promise{key: event.Record.Key(), generation: event.Generation, gone: true}
 			}
 			continue
+		case handlespace.Absent:
+			// What was registered before is gone, whether that is remembered here or not.
+			if c == nil {
+				continue
+			}
+			c.promise = &promise{key: c.key, generation: event.Generation, gone: true}
+			if event.Generation.IsZero() {
+				c.promise.generation, c.promise.nowhere = handlespace.Generation{Content: c.stamp, Stamp: c.stamp}, true
+			}
+			continue
 		default:
 			continue
 		}
@@ -326,6 +338,7 @@ func (w *world) keeps(n *node, p *promise) {
 	item, ok := n.space.Find(p.key)
 	known := item.Generation()
 	switch c := known.Compare(p.generation); {
+	case !ok && p.nowhere:
 	case !ok || c < 0:
 		w.fail("%v of %v does not know the acknowledged %+v, but %+v", n.self, n.view.ID, *p, known)
 	case c == 0 && p.gone && item.Record != nil:
@@ -349,7 +362,7 @@ func (n *node) Act(r *rand.Rand, now time.Time) {
 
 func (n *node) propose(cmd handlespace.Command, key handlespace.Key, serial uint32) {
 	n.token++
-	n.calls[n.token] = &call{key: key, serial: serial}
+	n.calls[n.token] = &call{key: key, serial: serial, stamp: uint64(n.now.UnixMilli())}
 	n.replica.Propose(n.token, cmd, n.now)
 }
 

@@ -35,6 +35,8 @@ const (
 	TakeoverOnce
 	// WithoutTombstones exchanges entries only.
 	WithoutTombstones
+	// AbsentForgotten grants deregistrations of what is absent and keeps no mark.
+	AbsentForgotten
 	// MinMembersIgnored answers in views that are too small.
 	MinMembersIgnored
 	// HomesOnly exchanges nothing that has its home outside the view.
