@@ -11,7 +11,7 @@
  *   CRASHES     crashes, of any member at any moment; crashed members stay so
  *
  * scripts/model.sh -l has searched one view, 3 calls, 2 entries, 5 hops, 1 crash as well:
- * 45 million states, 8 GiB.
+ * 50 million states, 8.4 GiB.
  *
  * Losses have no bound: a token, a call or a promise may arrive late or never. A
  * member's newest token of its view and of the view before are on their way until

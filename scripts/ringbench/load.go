@@ -20,8 +20,9 @@ const slots = 1 << 18
 // is called by the group's goroutine, the rest by that of the caller.
 type load struct {
 	*job
-	group *ringnet.Group
-	whole chan struct{} // closed when the group has all members and knows the same
+	group  *ringnet.Group
+	bodies *bodies       // nil: bodies go with the token
+	whole  chan struct{} // closed when the group has all members and knows the same
 
 	// Times since base, of own messages by number; 0: not measured.
 	base  time.Time
@@ -32,13 +33,15 @@ type load struct {
 	onTheirWay atomic.Int64
 	sent, full atomic.Int64
 
+	ordered atomic.Int64
+
 	// For Handle.
 	isWhole  bool
 	count    int // members of the view
-	ordered  atomic.Int64
 	stable   uint64
-	agreedTo *hdrhistogram.Histogram
 	stableTo *hdrhistogram.Histogram
+	// For Handle, or whoever holds the bodies.
+	agreedTo *hdrhistogram.Histogram
 }
 
 func newLoad(j *job) *load {
@@ -68,13 +71,17 @@ func (l *load) Handle(events []ring.Event) {
 		case ring.EndStable:
 			l.isWholeIf(l.count >= l.members)
 		case ring.Delivered:
-			l.deliver(e.Entries, now, measured)
+			if l.bodies != nil {
+				l.bodies.handle(e.Entries)
+			} else {
+				l.deliver(e.Entries)
+			}
 		case ring.Stable:
-			for l.stable < e.Proposal {
+			for l.bodies == nil && l.stable < e.Proposal {
 				l.stable++
 				slot := &l.times[l.stable%slots]
 				if at := slot.Load(); at != 0 && measured && at >= l.begin.Load() {
-					_ = l.stableTo.RecordValue(now - at) // more than a minute counts as none
+					_ = l.stableTo.RecordValue(now - at)
 				}
 			}
 		}
@@ -88,29 +95,35 @@ func (l *load) isWholeIf(whole bool) {
 	}
 }
 
-func (l *load) deliver(entries []ring.Entry, now int64, measured bool) {
+func (l *load) deliver(entries []ring.Entry) {
 	self := l.group.Self().Member
-	own := int64(0)
-	for i := range entries {
-		e := &entries[i]
-		if e.From != self {
-			continue
+	for len(entries) > 0 {
+		first, n := entries[0], 1
+		for n < len(entries) && entries[n].From == first.From && entries[n].Proposal == first.Proposal+uint64(n) {
+			n++
 		}
-		own++
-		if at := l.times[e.Proposal%slots].Load(); at != 0 && measured && at >= l.begin.Load() {
-			_ = l.agreedTo.RecordValue(now - at)
-		}
+		l.took(first.From == self, first.Proposal, uint64(n))
+		entries = entries[n:]
 	}
+}
+
+// took counts messages of one sender, delivered in order.
+func (l *load) took(own bool, first, n uint64) {
+	now := l.now()
+	measured := now >= l.begin.Load() && now < l.end.Load()
 	if measured {
-		l.ordered.Add(int64(len(entries)))
+		l.ordered.Add(int64(n))
 	}
-	if own > 0 {
-		l.onTheirWay.Add(-own)
-		select {
-		case l.delivered <- struct{}{}:
-		default:
+	if !own {
+		return
+	}
+	for number := first; measured && number < first+n; number++ {
+		if at := l.times[number%slots].Load(); at != 0 && at >= l.begin.Load() {
+			_ = l.agreedTo.RecordValue(now - at) // more than a minute counts as none
 		}
 	}
+	l.onTheirWay.Add(-int64(n))
+	poke(l.delivered)
 }
 
 // measure sends and counts.
@@ -166,7 +179,12 @@ func (l *load) sendUntil(ctx context.Context) error {
 func (l *load) propose(number uint64, at int64) error {
 	l.times[number%slots].Store(at)
 	l.onTheirWay.Add(1)
-	_, err := l.group.Propose(make([]byte, l.payload))
+	var err error
+	if l.bodies != nil {
+		err = l.bodies.put(make([]byte, l.payload))
+	} else {
+		_, err = l.group.Propose(make([]byte, l.payload))
+	}
 	if err != nil {
 		l.onTheirWay.Add(-1)
 		return err
@@ -194,8 +212,12 @@ func (l *load) sendMax(ctx context.Context) error {
 			number++
 		case errors.Is(err, ring.ErrFull):
 			l.full.Add(1)
+			room := l.group.Room()
+			if l.bodies != nil {
+				room = l.bodies.room
+			}
 			select {
-			case <-l.group.Room():
+			case <-room:
 			case <-ctx.Done():
 			}
 		default:

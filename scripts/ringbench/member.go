@@ -44,6 +44,8 @@ type job struct {
 	outstanding int
 	warmup      time.Duration
 	duration    time.Duration
+	ahead       bool
+	delay       time.Duration
 }
 
 func (j *job) flags(fs *flag.FlagSet) {
@@ -56,6 +58,8 @@ func (j *job) flags(fs *flag.FlagSet) {
 	fs.Float64Var(&j.rate, "rate", 1000, "messages per second, for --send rate")
 	fs.IntVar(&j.outstanding, "outstanding", 0, "bound of own messages on their way with --send max; 0: what the queue takes")
 	fs.DurationVar(&j.warmup, "warmup", 500*time.Millisecond, "time before the measurement")
+	fs.BoolVar(&j.ahead, "ahead", false, "experiment: send bodies to all at once, and only their numbers with the token")
+	fs.DurationVar(&j.delay, "delay", 0, "keep each message on TCP so long before it goes, as a longer way would")
 	fs.Func("seconds", "length of the measurement", func(v string) (err error) {
 		j.duration, err = time.ParseDuration(v + "s")
 		return err
@@ -64,11 +68,15 @@ func (j *job) flags(fs *flag.FlagSet) {
 
 // args writes the flags that make this job.
 func (j *job) args() []string {
-	return []string{
+	args := []string{
 		"--id", fmt.Sprint(j.id), "--listen", j.listen, "--peers", j.peers, "--members", fmt.Sprint(j.members),
 		"--payload", fmt.Sprint(j.payload), "--send", j.send, "--rate", fmt.Sprint(j.rate),
 		"--outstanding", fmt.Sprint(j.outstanding), "--warmup", j.warmup.String(), "--seconds", fmt.Sprint(j.duration.Seconds()),
 	}
+	if j.delay > 0 {
+		args = append(args, "--delay", j.delay.String()) // which rivals need not know
+	}
+	return args
 }
 
 func (j *job) check() error {
@@ -90,6 +98,7 @@ func member(ctx context.Context, args []string) error {
 	alone := fs.Bool("alone", false, "begin by itself and leave when done, without standard input")
 	preset := fs.String("timers", "lan", "timers of the ring: lan, wan or test")
 	visit := fs.Int("visit", 0, "octets of payloads added at one visit of the token; 0: the default")
+	token := fs.Int("token", 0, "octets of payloads in the token; 0: the default")
 	cpuProfile := fs.String("cpuprofile", "", "write a CPU profile of the measurement to this `file`")
 	verbose := fs.Bool("verbose", false, "log what the ring does")
 	if err := fs.Parse(args); err != nil {
@@ -108,9 +117,13 @@ func member(ctx context.Context, args []string) error {
 		return fmt.Errorf("unknown --timers %q", *preset)
 	}
 	load := newLoad(j)
+	var overTCP transport.Network = tcp.New()
+	if j.delay > 0 {
+		overTCP = delayed{overTCP, j.delay}
+	}
 	cfg := ringnet.Config{
-		Cluster: "ringbench", ID: ring.NodeID(j.id), Networks: transport.NewNetworks(sctp.New(), tcp.New()),
-		Timers: timers, Limits: ring.Limits{Visit: *visit}, Handler: load, Log: log,
+		Cluster: "ringbench", ID: ring.NodeID(j.id), Networks: transport.NewNetworks(sctp.New(), overTCP),
+		Timers: timers, Limits: ring.Limits{Visit: *visit, Token: *token}, Handler: load, Log: log,
 	}
 	var err error
 	if cfg.Listen, err = endpoints(j.listen); err != nil {
@@ -124,6 +137,14 @@ func member(ctx context.Context, args []string) error {
 		return err
 	}
 	load.group = group
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if j.ahead {
+		load.bodies = newBodies(j.payload, func(p []byte) error {
+			_, err := group.Propose(p)
+			return err
+		}, load.took)
+	}
 	if err := group.Start(ctx); err != nil {
 		return err
 	}
@@ -133,6 +154,11 @@ func member(ctx context.Context, args []string) error {
 		defer cancel()
 		_ = group.Stop(ctx)
 	}()
+	if j.ahead {
+		if err := load.bodies.connect(ctx, group.Self().Member, j); err != nil {
+			return err
+		}
+	}
 	select {
 	case <-load.whole:
 	case <-ctx.Done():

@@ -35,37 +35,36 @@ type namespaces struct {
 	bridge string
 }
 
-// newNamespaces makes n namespaces; root only.
-func newNamespaces(ctx context.Context, n int) (*namespaces, error) {
+// newNamespaces makes n namespaces; root only. Each has a link of the rate, as tc(8)
+// writes it, both ways; none if that is empty.
+func newNamespaces(ctx context.Context, n int, rate string) (*namespaces, error) {
 	ns := &namespaces{bridge: fmt.Sprintf("rb%d-bridge", os.Getpid())}
-	ip := func(args string) error {
-		out, err := exec.CommandContext(ctx, "ip", strings.Fields(args)...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("ip %s: %w: %s", args, err, out)
-		}
-		return nil
-	}
 	steps := []string{
-		"netns add " + ns.bridge,
-		"-n " + ns.bridge + " link add br0 type bridge",
-		"-n " + ns.bridge + " link set br0 up",
+		"ip netns add " + ns.bridge,
+		"ip -n " + ns.bridge + " link add br0 type bridge",
+		"ip -n " + ns.bridge + " link set br0 up",
 	}
 	for i := range n {
 		name := fmt.Sprintf("rb%d-%d", os.Getpid(), i+1)
 		ns.names = append(ns.names, name)
 		steps = append(steps,
-			"netns add "+name,
-			fmt.Sprintf("-n %s link add eth0 type veth peer name m%d netns %s", name, i+1, ns.bridge),
-			fmt.Sprintf("-n %s link set m%d master br0 up", ns.bridge, i+1),
-			fmt.Sprintf("-n %s address add 10.231.77.%d/24 dev eth0", name, i+1),
-			"-n "+name+" link set lo up",
-			"-n "+name+" link set eth0 up",
+			"ip netns add "+name,
+			fmt.Sprintf("ip -n %s link add eth0 type veth peer name m%d netns %s", name, i+1, ns.bridge),
+			fmt.Sprintf("ip -n %s link set m%d master br0 up", ns.bridge, i+1),
+			fmt.Sprintf("ip -n %s address add 10.231.77.%d/24 dev eth0", name, i+1),
+			"ip -n "+name+" link set lo up",
+			"ip -n "+name+" link set eth0 up",
 		)
+		if rate != "" {
+			bucket := " root tbf rate " + rate + " burst 16kb latency 20ms"
+			steps = append(steps, "tc -n "+name+" qdisc add dev eth0"+bucket, fmt.Sprintf("tc -n %s qdisc add dev m%d", ns.bridge, i+1)+bucket)
+		}
 	}
 	for _, step := range steps {
-		if err := ip(step); err != nil {
+		args := strings.Fields(step)
+		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
 			ns.close()
-			return nil, err
+			return nil, fmt.Errorf("%s: %w: %s", step, err, out)
 		}
 	}
 	return ns, nil

@@ -32,6 +32,7 @@ func TestFlagsOfMember(t *testing.T) {
 	j := job{
 		id: 3, listen: "tcp://h:1", peers: "tcp://a:1,tcp://b:2", members: 3, payload: 8000, send: sendRate, rate: 1234.5,
 		outstanding: 7, warmup: 100 * time.Millisecond, duration: 2500 * time.Millisecond,
+		delay: time.Millisecond,
 	}
 	var got job
 	fs := flag.NewFlagSet("", flag.ContinueOnError)

@@ -42,6 +42,8 @@ type plan struct {
 	warmup      time.Duration
 	duration    time.Duration
 	loopback    bool
+	linkRate    string
+	delay       time.Duration
 	asJSON      bool
 	port        int
 }
@@ -61,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 	var where places = loopback{port: p.port}
 	if !p.loopback {
 		if os.Geteuid() == 0 {
-			ns, err := newNamespaces(ctx, most)
+			ns, err := newNamespaces(ctx, most, p.linkRate)
 			if err != nil {
 				return err
 			}
@@ -71,18 +73,18 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	defer where.close()
+	var errs []error
 	for _, table := range p.tables {
-		if err := p.table(ctx, where, table); err != nil {
-			return err
-		}
+		errs = append(errs, p.table(ctx, where, table))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func parsePlan(args []string) (*plan, error) {
 	p := &plan{}
 	fs := flag.NewFlagSet("ringbench run", flag.ContinueOnError)
 	members := fs.String("members", "3", "sizes of the group, `N,N`")
+	name := fs.String("name", "ring", "what our contender is called in the tables")
 	payloads := fs.String("payloads", "100,1000,8000", "octets of the messages of the throughput table")
 	rates := fs.String("rates", "1000,10000,50000,100000,200000,300000", "offered messages per second of the load table")
 	tables := fs.String("tables", "throughput,latency,load", "what to measure")
@@ -91,6 +93,8 @@ func parsePlan(args []string) (*plan, error) {
 	fs.DurationVar(&p.warmup, "warmup", 500*time.Millisecond, "time before each measurement")
 	fs.IntVar(&p.outstanding, "outstanding", 0, "bound of each sender's messages on their way in the throughput table; 0: what the queue takes")
 	fs.BoolVar(&p.loopback, "loopback", false, "no network namespaces, even as root")
+	fs.StringVar(&p.linkRate, "link-rate", "", "rate of each member's link, both ways, as tc writes it: `1gbit`; as fast as it goes if empty")
+	fs.DurationVar(&p.delay, "delay", 0, "how much longer each message takes on its way; ours only")
 	fs.BoolVar(&p.asJSON, "json", false, "print rows as JSON, one per line")
 	fs.IntVar(&p.port, "port", ringPort, "first port on loopback")
 	only := fs.Bool("rivals-only", false, "measure the rivals alone")
@@ -112,7 +116,7 @@ func parsePlan(args []string) (*plan, error) {
 		return nil, err
 	}
 	if !*only {
-		p.contenders = append(p.contenders, contender{"ring", append([]string{self, "member"}, strings.Fields(*extra)...)})
+		p.contenders = append(p.contenders, contender{*name, append([]string{self, "member"}, strings.Fields(*extra)...)})
 	}
 	p.contenders = append(p.contenders, rivals...)
 	p.tables = strings.Split(*tables, ",")
@@ -139,7 +143,7 @@ func list[T any](s string, parse func(string) (T, error)) ([]T, error) {
 	return all, nil
 }
 
-// table measures and prints one table.
+// table measures and prints one table. What fails is left out, and told at the end.
 func (p *plan) table(ctx context.Context, where places, name string) error {
 	var rows []scenario
 	for _, members := range p.members {
@@ -165,24 +169,32 @@ func (p *plan) table(ctx context.Context, where places, name string) error {
 		fmt.Println("| system | members | senders | octets | offered/s | ordered/s | agreed p50 | p99 | stable p50 | p99 | CPU per message |")
 		fmt.Println("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
 	}
+	var errs []error
 	for _, s := range rows {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		outcomes := make([][]outcome, len(p.contenders))
 		for range p.runs {
 			for i, c := range p.contenders {
 				results, err := p.measure(ctx, where, c, s)
 				if err != nil {
-					return fmt.Errorf("%s, %+v: %w", c.name, s, err)
+					errs = append(errs, fmt.Errorf("%s, %+v: %w", c.name, s, err))
+					continue
 				}
 				outcomes[i] = append(outcomes[i], summarize(results))
 			}
 		}
 		for i, c := range p.contenders {
+			if len(outcomes[i]) == 0 {
+				continue
+			}
 			if err := p.print(c, s, outcomes[i]); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // row is what --json prints.
@@ -192,6 +204,7 @@ type row struct {
 	Senders   int       `json:"senders"`
 	Payload   int       `json:"payload_octets"`
 	Send      string    `json:"send"`
+	Network   string    `json:"network,omitempty"`
 	Offered   float64   `json:"offered_per_second,omitempty"`
 	Rate      float64   `json:"ordered_per_second"`
 	Rates     []float64 `json:"runs"`
@@ -204,7 +217,7 @@ type row struct {
 
 func (p *plan) print(c contender, s scenario, outcomes []outcome) error {
 	r := row{
-		System: c.name, Members: s.members, Senders: s.senders, Payload: s.payload, Send: s.send, Offered: s.rate,
+		System: c.name, Members: s.members, Senders: s.senders, Payload: s.payload, Send: s.send, Offered: s.rate, Network: p.network(),
 		Rate:      median(outcomes, func(o outcome) float64 { return o.rate }),
 		AgreedP50: median(outcomes, func(o outcome) float64 { return o.agreed.P50 }),
 		AgreedP99: median(outcomes, func(o outcome) float64 { return o.agreed.P99 }),
@@ -231,6 +244,18 @@ func (p *plan) print(c contender, s scenario, outcomes []outcome) error {
 	_, err := fmt.Printf("| %s | %d | %d | %d | %s | %.0f | %s | %s | %s | %s | %s |\n", r.System, r.Members, r.Senders, r.Payload,
 		offered, r.Rate, micro(r.AgreedP50), micro(r.AgreedP99), micro(r.StableP50), micro(r.StableP99), micro(r.CPU))
 	return err
+}
+
+// network says what was done to the network.
+func (p *plan) network() string {
+	var how []string
+	if p.linkRate != "" {
+		how = append(how, p.linkRate)
+	}
+	if p.delay > 0 {
+		how = append(how, p.delay.String()+" each way")
+	}
+	return strings.Join(how, ", ")
 }
 
 // process is one running member.
@@ -295,7 +320,7 @@ func (p *plan) measure(ctx context.Context, where places, c contender, s scenari
 func (p *plan) start(ctx context.Context, where places, c contender, s scenario, i int) (*process, error) {
 	j := job{
 		id: i + 1, listen: "tcp://" + where.address(i), members: s.members, payload: s.payload, send: s.send,
-		rate: max(1, s.rate/float64(s.senders)), outstanding: p.outstanding, warmup: p.warmup, duration: p.duration,
+		rate: max(1, s.rate/float64(s.senders)), outstanding: p.outstanding, warmup: p.warmup, duration: p.duration, delay: p.delay,
 	}
 	if i >= s.senders {
 		j.send = sendNone

@@ -2,7 +2,8 @@
 // and draws it: latency and throughput over offered load and over the number of
 // members.
 //
-//	ringplot -svg docs/ring.svg < rows
+//	ringplot -tables max,one-at-a-time < rows
+//	ringplot -tables '' -svg docs/ring.svg < rows
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -31,6 +33,7 @@ type row struct {
 	Senders   int     `json:"senders"`
 	Payload   int     `json:"payload_octets"`
 	Send      string  `json:"send"`
+	Network   string  `json:"network"`
 	Offered   float64 `json:"offered_per_second"`
 	Rate      float64 `json:"ordered_per_second"`
 	AgreedP50 float64 `json:"agreed_p50_seconds"`
@@ -49,14 +52,15 @@ const (
 
 func main() {
 	svg := flag.String("svg", "", "write the plots to this `file`")
+	tables := flag.String("tables", "max,one-at-a-time,rate", "which tables to print, by the way of sending")
 	flag.Parse()
-	if err := run(os.Stdin, os.Stdout, *svg); err != nil {
+	if err := run(os.Stdin, os.Stdout, *tables, *svg); err != nil {
 		fmt.Fprintln(os.Stderr, "ringplot:", err)
 		os.Exit(1)
 	}
 }
 
-func run(in io.Reader, out io.Writer, svg string) error {
+func run(in io.Reader, out io.Writer, tables, svg string) error {
 	var rows []row
 	for d := json.NewDecoder(in); ; {
 		var r row
@@ -72,10 +76,16 @@ func run(in io.Reader, out io.Writer, svg string) error {
 	if len(rows) == 0 {
 		return errors.New("no rows")
 	}
-	for _, t := range []struct{ send, title string }{
-		{sendRate, "Over offered load"}, {sendMax, "At full speed"}, {sendOne, "One message at a time"},
-	} {
-		if err := table(out, t.title, only(rows, func(r row) bool { return r.Send == t.send })); err != nil {
+	for send := range strings.SplitSeq(tables, ",") {
+		of := slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return r.Send != send })
+		if len(of) == 0 {
+			continue
+		}
+		table := latencies(of)
+		if send == sendMax {
+			table = rates(of)
+		}
+		if _, err := fmt.Fprint(out, table, "\n"); err != nil {
 			return err
 		}
 	}
@@ -85,32 +95,103 @@ func run(in io.Reader, out io.Writer, svg string) error {
 	return drawAll(rows, svg)
 }
 
-func only(rows []row, is func(row) bool) []row {
-	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return !is(r) })
+// rates is the table of full speed: a column for each system.
+func rates(rows []row) string {
+	type place struct {
+		network                  string
+		members, octets, senders int
+	}
+	var systems []string
+	var places []place
+	cells := make(map[place]map[string]string)
+	for _, r := range rows {
+		at := place{r.Network, r.Members, r.Payload, r.Senders}
+		if cells[at] == nil {
+			places = append(places, at)
+			cells[at] = make(map[string]string)
+		}
+		if !slices.Contains(systems, r.System) {
+			systems = append(systems, r.System)
+		}
+		cells[at][r.System] = fmt.Sprintf("%s (%s)", rough(r.Rate), micro(r.CPU))
+	}
+	network := slices.ContainsFunc(places, func(p place) bool { return p.network != "" })
+	var t strings.Builder
+	line := func(name string, cells ...string) {
+		if network {
+			cells = append([]string{name}, cells...)
+		}
+		t.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+	}
+	line("network", append([]string{"members", "octets", "senders"}, systems...)...)
+	if network {
+		t.WriteString("|---")
+	}
+	t.WriteString(strings.Repeat("|---:", 3+len(systems)) + "|\n")
+	for _, at := range places {
+		columns := []string{fmt.Sprint(at.members), whole(float64(at.octets)), fmt.Sprint(at.senders)}
+		for _, system := range systems {
+			columns = append(columns, cmp.Or(cells[at][system], "-"))
+		}
+		line(cmp.Or(at.network, "-"), columns...)
+	}
+	return t.String()
 }
 
-func table(w io.Writer, title string, rows []row) error {
-	if len(rows) == 0 {
-		return nil
+// latencies is the table of messages that are not sent at full speed.
+func latencies(rows []row) string {
+	offered := slices.ContainsFunc(rows, func(r row) bool { return r.Offered > 0 })
+	network := slices.ContainsFunc(rows, func(r row) bool { return r.Network != "" })
+	var t strings.Builder
+	head, rule := "| system | members |", "|---|---:|"
+	if network {
+		head, rule = "| network "+head, "|---"+rule
 	}
-	_, err := fmt.Fprintf(w, "\n### %s\n\n| system | members | senders | octets | offered/s | ordered/s | agreed p50 | p99 | stable p50 | p99 | CPU per message |\n"+
-		"|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", title)
-	micro := func(seconds float64) string {
-		if seconds == 0 {
-			return "-"
-		}
-		return fmt.Sprintf("%.4g µs", seconds*1e6)
+	if offered {
+		head, rule = head+" offered/s |", rule+"---:|"
 	}
+	t.WriteString(head + " ordered/s | agreed p50 | p99 | stable p50 | p99 | CPU per message |\n" + rule + "---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range rows {
-		offered := "-"
-		if r.Offered > 0 {
-			offered = fmt.Sprintf("%.0f", r.Offered)
+		if network {
+			fmt.Fprintf(&t, "| %s ", cmp.Or(r.Network, "-"))
 		}
-		_, e := fmt.Fprintf(w, "| %s | %d | %d | %d | %s | %.0f | %s | %s | %s | %s | %s |\n", r.System, r.Members, r.Senders, r.Payload,
-			offered, r.Rate, micro(r.AgreedP50), micro(r.AgreedP99), micro(r.StableP50), micro(r.StableP99), micro(r.CPU))
-		err = cmp.Or(err, e)
+		fmt.Fprintf(&t, "| %s | %d |", r.System, r.Members)
+		if offered {
+			fmt.Fprintf(&t, " %s |", whole(r.Offered))
+		}
+		fmt.Fprintf(&t, " %s | %s | %s | %s | %s | %s |\n", rough(r.Rate),
+			micro(r.AgreedP50), micro(r.AgreedP99), micro(r.StableP50), micro(r.StableP99), micro(r.CPU))
 	}
-	return err
+	return t.String()
+}
+
+// micro writes seconds as microseconds, with three digits that count.
+func micro(seconds float64) string {
+	switch us := seconds * 1e6; {
+	case us <= 0:
+		return "-"
+	case us < 1:
+		return fmt.Sprintf("%.2f µs", us)
+	case us < 10:
+		return fmt.Sprintf("%.1f µs", us)
+	default:
+		return rough(us) + " µs"
+	}
+}
+
+// rough writes a number with three digits that count.
+func rough(x float64) string {
+	unit := math.Pow(10, max(0, math.Floor(math.Log10(x))-2))
+	return whole(math.Round(x/unit) * unit)
+}
+
+// whole writes a number with commas.
+func whole(x float64) string {
+	digits := fmt.Sprintf("%.0f", x)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }
 
 // curve is one line of a plot.
@@ -206,6 +287,9 @@ func drawAll(rows []row, file string) error {
 			}
 			throughput.add(fmt.Sprintf("%s, %d members", r.System, r.Members), false, r.Offered, r.Rate)
 		case sendMax:
+			if r.Payload != 100 {
+				continue
+			}
 			size.add(r.System, r.Senders == 1, float64(r.Members), r.Rate)
 		case sendOne:
 			one.add(r.System, false, float64(r.Members), r.AgreedP50*1e6)
