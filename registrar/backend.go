@@ -78,8 +78,11 @@ func (b backend) Status() admin.Status {
 	s.Digest = fmt.Sprintf("0x%016x", digest.Sum())
 	ctx, cancel := context.WithTimeout(r.ctx, statusPatience)
 	defer cancel()
-	if ring, err := b.Ring(ctx); err == nil {
+	switch ring, err := b.Ring(ctx); {
+	case err == nil:
 		s.Ring = ring.Summary()
+	case r.cfg.Ring.On():
+		s.Ring = &admin.RingSummary{Cluster: r.cfg.Ring.Cluster, Error: err.Error()}
 	}
 	return s
 }

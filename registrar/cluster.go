@@ -46,6 +46,9 @@ type RingConfig struct {
 	// before it serves alone. Default: 6 x Timers.ProbeInterval (3 s with
 	// ring.LAN).
 	JoinWait time.Duration
+	// MaxSkew is by how much the clocks of two members may differ before the log
+	// warns, see docs/architecture.md. Default: 500 ms.
+	MaxSkew time.Duration
 	// Networks are those of the ring's connections: with TLS, or not. Required
 	// with Listen.
 	Networks *transport.Networks
@@ -74,6 +77,10 @@ type PeeringConfig struct {
 // DefaultCluster is the name of a ring that was given none.
 const DefaultCluster = "rserpool"
 
+// maxSkew is the standard for RingConfig.MaxSkew: less than elements take to find
+// another registrar.
+const maxSkew = 500 * time.Millisecond
+
 // joinProbes is how many probes a starting member waits for others.
 const joinProbes = 6
 
@@ -91,6 +98,7 @@ func (c RingConfig) withDefaults() RingConfig {
 	setDefault(&t.HoldOffMax, d.HoldOffMax)
 	setDefault(&t.Lease, d.Lease)
 	setDefault(&c.JoinWait, joinProbes*t.ProbeInterval)
+	setDefault(&c.MaxSkew, maxSkew)
 	return c
 }
 
@@ -118,7 +126,7 @@ func (c RingConfig) validate(check func(ok bool, format string, args ...any)) {
 		{"hop retry", t.HopRetry}, {"hop time-out", t.HopTimeout}, {"idle rotation", t.IdleRotation},
 		{"collect wait", t.CollectWait}, {"lost wait", t.LostWait}, {"probe interval", t.ProbeInterval},
 		{"flap window", t.FlapWindow}, {"hold-off", t.HoldOff}, {"longest hold-off", t.HoldOffMax},
-		{"lease", t.Lease}, {"join wait", c.JoinWait},
+		{"lease", t.Lease}, {"join wait", c.JoinWait}, {"difference of clocks", c.MaxSkew},
 	} {
 		check(d.value >= time.Millisecond && d.value <= time.Hour, "ring: %s %v is not between 1ms and 1h", d.name, d.value)
 	}

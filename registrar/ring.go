@@ -73,7 +73,7 @@ func (r *Registrar) joinRing(ctx context.Context) error {
 	group, err := r.newGroup(ringnet.Config{
 		Cluster: cfg.Cluster, ID: ring.NodeID(r.id), Networks: cfg.Networks,
 		Listen: cfg.Listen, Peers: cfg.Peers, Advertise: cfg.Advertise,
-		Timers: cfg.Timers, Limits: cfg.Limits, Size: cfg.Size, StateDir: cfg.StateDir,
+		Timers: cfg.Timers, Limits: cfg.Limits, Size: cfg.Size, StateDir: cfg.StateDir, MaxSkew: cfg.MaxSkew,
 		Handler: end, Log: r.cfg.Log,
 	})
 	if err != nil {
@@ -86,7 +86,7 @@ func (r *Registrar) joinRing(ctx context.Context) error {
 	}
 	self := group.Self().Member
 	r.incarnation = uint64(self.Incarnation)
-	r.shown.status = group.Status
+	r.shown.join(cfg, group.Status, r.ringWork)
 	end.replica = replica.New(replica.Config{
 		Space: r.space, Self: self, Ack: cfg.Ack, Alone: len(cfg.Peers) == 0, JoinWait: cfg.JoinWait,
 		Foreign: func(home handlespace.HomeID) bool { return r.owner.peers.lives(home.ID) },
@@ -156,6 +156,32 @@ func (e *ringEnd) abandon() error {
 	return nil
 }
 
+// ringWork is what waits for the ring, or for END of the exchange that runs.
+type ringWork struct {
+	replica.Stats
+	awaited []ring.Member // who have not told all
+}
+
+// ringWork asks the owner loop.
+func (r *Registrar) ringWork(ctx context.Context) (ringWork, error) {
+	result := make(chan ringWork, 1)
+	select {
+	case r.inbox <- task{time.Now(), func(time.Time) { result <- ringWork{r.ring.replica.Stats(), r.ring.replica.Awaited()} }}:
+	case <-ctx.Done():
+		return ringWork{}, context.Cause(ctx)
+	case <-r.loopDone:
+		return ringWork{}, ErrState
+	}
+	select {
+	case w := <-result:
+		return w, nil
+	case <-ctx.Done():
+		return ringWork{}, context.Cause(ctx)
+	case <-r.loopDone:
+		return ringWork{}, ErrState
+	}
+}
+
 // sameRing reports whether two configurations of the ring mean the same.
 func sameRing(a, b *RingConfig) bool {
 	x, y := *a, *b
@@ -220,10 +246,14 @@ func (o *owner) missing() {
 
 // accept takes events in.
 func (e *ringEnd) accept(events []ring.Event, now time.Time) {
+	self := e.group.Self().Member
 	for _, event := range events {
 		if installed, ok := event.(ring.Installed); ok {
 			e.view, e.members, e.end = installed.View.ID, installed.View.Members, false
-			e.r.shown.installed(installed, now)
+			e.r.shown.installed(installed, self, now)
+		}
+		if _, ok := event.(ring.Ended); ok {
+			e.r.shown.ended()
 		}
 		e.log(event)
 		e.replica.Handle(event, now)

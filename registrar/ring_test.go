@@ -272,9 +272,15 @@ func TestAcknowledgementWaitsForEnoughMembers(t *testing.T) {
 		p.say(&asap.Registration{Handle: pool, Element: p.element(1)})
 		w.after(time.Minute)
 		p.silence()
+		if r := w.ringOf(one); r.HeldAnswers != 1 || r.Wanted != 2 || r.Ack != "min-members=2" || r.Exchange != nil {
+			t.Errorf("shown: %+v", r)
+		}
 		two.start()
 		w.meet(one, two)
 		w.until("answer", time.Minute, func() bool { return len(p.heard()) == 1 })
+		if r := w.ringOf(one); r.HeldAnswers != 0 {
+			t.Errorf("shown: %+v", r)
+		}
 		w.wantKnown(pool, 1)
 	}, ringConfig(func(c *RingConfig) { c.Ack = replica.Ack{MinMembers: 2} }))
 }
@@ -405,6 +411,15 @@ func TestNothingIsDeniedWhileSidesMeet(t *testing.T) {
 		u.say(&asap.HandleResolution{Handle: pool})
 		u.say(&asap.HandleResolution{Handle: "other"})
 		u.silence()
+		start := time.Now()
+		for a, b := range map[*ringMember]*ringMember{one: two, two: one} {
+			if x := w.ringOf(a).Exchange; x == nil || start.Sub(x.Since) > time.Second || len(x.With) != 1 || x.With[0] != b.r.id.String() || len(x.Awaited) != 1 || x.Awaited[0] != x.With[0] {
+				t.Errorf("exchange as shown: %+v", x)
+			}
+		}
+		if b := (backend{one.r}); !b.Ready() || b.Certain() {
+			t.Errorf("ready %v, certain %v", b.Ready(), b.Certain())
+		}
 		w.fake.set(func() { w.fake.held = false })
 		var answers []string
 		for _, m := range u.heard() {
@@ -415,6 +430,9 @@ func TestNothingIsDeniedWhileSidesMeet(t *testing.T) {
 			t.Errorf("answers %v", answers)
 		}
 		lost.silence()
+		if x := w.ringOf(one).Exchange; x != nil || !(backend{one.r}).Certain() {
+			t.Errorf("after END: exchange %+v", x)
+		}
 	})
 }
 
@@ -513,6 +531,16 @@ func TestRingThatEndsTakesTheRegistrarWithIt(t *testing.T) {
 			t.Error("Run is not told")
 		}
 	})
+}
+
+// ringOf is what administrators see of the ring.
+func (w *ringWorld) ringOf(m *ringMember) admin.Ring {
+	w.Helper()
+	r, err := backend{m.r}.Ring(w.Context())
+	if err != nil {
+		w.Error(err)
+	}
+	return r
 }
 
 // turnedAway checks what administrators hear of a registrar that serves nobody.

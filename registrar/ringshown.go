@@ -28,16 +28,61 @@ const (
 // called concurrently. Without a ring status is nil.
 type ringShown struct {
 	feed *admin.Feed
-	// status asks the ring's driver; set before anybody can ask.
+	// status asks the ring's driver, work the owner loop; set before anybody can ask.
 	status func(context.Context) (ringnet.Status, error)
+	work   func(context.Context) (ringWork, error)
+	ack    replica.Ack
+	wanted int           // members, for acknowledgements and locks
+	skew   time.Duration // beyond which the log warns
 
 	mu      sync.Mutex
 	changes []admin.RingChange // newest first
 	merges  []admin.RingMerge  // newest first
+	// exchange is the one that runs, nil without. What was interrupted goes on in
+	// the next.
+	exchange *admin.RingExchange
+}
+
+// join notes what is known from the start on.
+func (s *ringShown) join(cfg RingConfig, status func(context.Context) (ringnet.Status, error), work func(context.Context) (ringWork, error)) {
+	s.status, s.work, s.ack, s.skew = status, work, cfg.Ack, cfg.MaxSkew
+	s.wanted = max(cfg.Size, cfg.Ack.MinMembers)
+}
+
+// ended notes that the members of the view know the same.
+func (s *ringShown) ended() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.exchange = nil
+}
+
+// exchanges notes that the members of a view exchange what they know, if they do. The
+// mutex is held.
+func (s *ringShown) exchanges(e ring.Installed, self ring.Member, now time.Time) {
+	if !e.Exchange {
+		s.exchange = nil
+		return
+	}
+	x := &admin.RingExchange{Since: now}
+	if s.exchange != nil {
+		x.Since = s.exchange.Since
+	}
+	var mine ring.Origin
+	for _, o := range e.Origins {
+		if o.Member == self {
+			mine = o
+		}
+	}
+	for _, o := range e.Origins {
+		if o.Member != self && (o.Installed != mine.Installed || o.With != mine.With) {
+			x.With = append(x.With, memberID(o.Member))
+		}
+	}
+	s.exchange = x
 }
 
 // installed notes a new view.
-func (s *ringShown) installed(e ring.Installed, now time.Time) {
+func (s *ringShown) installed(e ring.Installed, self ring.Member, now time.Time) {
 	c := admin.RingChange{Time: now, View: e.View.ID.String(), Cause: e.Cause.String()}
 	s.mu.Lock()
 	var before []string
@@ -55,6 +100,7 @@ func (s *ringShown) installed(e ring.Installed, now time.Time) {
 		c.Left = append(c.Left, n.Member.String())
 	}
 	s.changes = slices.Insert(s.changes, 0, c)[:min(len(s.changes)+1, shownChanges)]
+	s.exchanges(e, self, now)
 	s.mu.Unlock()
 	s.feed.PublishView(c)
 }
@@ -76,8 +122,9 @@ func (s *ringShown) merged(m replica.Merged, now time.Time) admin.RingMerge {
 }
 
 // Ring describes the ring.
-func (b backend) Ring(ctx context.Context) (admin.Ring, error) {
-	s := &b.r.shown
+func (b backend) Ring(ctx context.Context) (admin.Ring, error) { return b.r.shown.ring(ctx) }
+
+func (s *ringShown) ring(ctx context.Context) (admin.Ring, error) {
 	if s.status == nil {
 		return admin.Ring{}, admin.ErrNoRing
 	}
@@ -85,11 +132,35 @@ func (b backend) Ring(ctx context.Context) (admin.Ring, error) {
 	if err != nil {
 		return admin.Ring{}, unavailable(fmt.Errorf("ring: %w", err))
 	}
+	work, err := s.work(ctx)
+	if err != nil {
+		return admin.Ring{}, unavailable(fmt.Errorf("ring: %w", err))
+	}
 	out := showRing(st)
+	out.Ack, out.HeldAnswers, out.Wanted, out.MaxSkew = showAck(s.ack), work.TooFew, s.wanted, s.skew.Seconds()
+	out.Whole = out.Whole && len(out.Members) >= s.wanted
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Changes = slices.Clone(s.changes)
+	if s.exchange != nil && work.Exchanging {
+		x := *s.exchange
+		x.Commands = work.Queued + work.Stats.Waiting
+		for _, m := range work.awaited {
+			x.Awaited = append(x.Awaited, memberID(m))
+		}
+		out.Exchange = &x
+	}
 	return out, nil
+}
+
+func showAck(a replica.Ack) string {
+	switch {
+	case a.Local:
+		return "local"
+	case a.MinMembers > 0:
+		return fmt.Sprintf("min-members=%d", a.MinMembers)
+	}
+	return "stable"
 }
 
 // RingMerges lists the latest merges.
@@ -139,6 +210,9 @@ func showRing(st ringnet.Status) admin.Ring {
 				m.Since = &p.Since
 			}
 			m.Error, m.Sent, m.Received, m.Dropped = p.LastError, p.SentOctets, p.ReceivedOctets, p.Dropped
+			if k := p.Skew; !k.At.IsZero() {
+				m.Clock = &admin.RingClock{Ahead: k.Ahead.Seconds(), Error: k.Error.Seconds()}
+			}
 		}
 		return m
 	}
@@ -235,6 +309,10 @@ var (
 	ringQueue       = ringDesc("queue_entries", "Own entries that wait for the token.")
 	ringQueueOctets = ringDesc("queue_octets", "Octets of own entries that wait for the token.")
 	ringStableLag   = ringDesc("stable_lag_entries", "Newest entries that are not known to be everywhere.")
+	ringWhole       = ringDesc("whole", "1 if synced, no configured member is missing, and there are as many as wanted.")
+	ringHeld        = ringDesc("held_answers", "Acknowledgements that wait for as many members as are wanted.")
+	ringExchange    = ringDesc("exchange_seconds", "For how long members have been exchanging what they know; 0 if they are not.")
+	ringClock       = ringDesc("clock_ahead_seconds", "Clock of a member less that of this one.", "member")
 )
 
 // Describe implements prometheus.Collector.
@@ -242,7 +320,7 @@ func (c ringCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringConnections, ringHops, ringResent, ringDuplicates,
 		ringEntries, ringOctets, ringHeldOff, ringMembers, ringMissing, ringSynced, ringRotation,
-		ringQueue, ringQueueOctets, ringStableLag,
+		ringQueue, ringQueueOctets, ringStableLag, ringWhole, ringHeld, ringExchange, ringClock,
 	} {
 		ch <- d
 	}
@@ -251,16 +329,12 @@ func (c ringCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. A ring that does not answer gives
 // nothing.
 func (c ringCollector) Collect(ch chan<- prometheus.Metric) {
-	if c.shown.status == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), metricsPatience)
 	defer cancel()
-	st, err := c.shown.status(ctx)
+	r, err := c.shown.ring(ctx)
 	if err != nil {
 		return
 	}
-	r := showRing(st)
 	value := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
 	}
@@ -281,14 +355,25 @@ func (c ringCollector) Collect(ch chan<- prometheus.Metric) {
 	} {
 		value(desc, prometheus.CounterValue, float64(n))
 	}
-	synced := 0.0
-	if r.Synced {
-		synced = 1
+	is := func(condition bool) float64 {
+		if condition {
+			return 1
+		}
+		return 0
+	}
+	exchange := 0.0
+	if r.Exchange != nil {
+		exchange = time.Since(r.Exchange.Since).Seconds()
+	}
+	for _, m := range r.Members {
+		if m.Clock != nil {
+			value(ringClock, prometheus.GaugeValue, m.Clock.Ahead, m.ID)
+		}
 	}
 	for desc, v := range map[*prometheus.Desc]float64{
-		ringMembers: float64(len(r.Members)), ringMissing: float64(len(r.Missing) + len(r.Outside)), ringSynced: synced,
+		ringMembers: float64(len(r.Members)), ringMissing: float64(len(r.Missing) + len(r.Outside)), ringSynced: is(r.Synced),
 		ringRotation: r.Rotation, ringQueue: float64(r.Backlog), ringQueueOctets: float64(r.BacklogOctets),
-		ringStableLag: float64(r.StableLag),
+		ringStableLag: float64(r.StableLag), ringWhole: is(r.Whole), ringHeld: float64(r.HeldAnswers), ringExchange: exchange,
 	} {
 		value(desc, prometheus.GaugeValue, v)
 	}

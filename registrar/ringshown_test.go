@@ -38,7 +38,8 @@ func ringStatus() ringnet.Status {
 	st.Counters.Entered[ring.Starving], st.Counters.TokenLost[ring.Hungry] = 5, 6
 	st.Peers = []ringnet.PeerStatus{
 		{Member: two.Member, Addr: "192.0.2.2:1", LastError: "an old one"},
-		{Member: two.Member, Addr: "192.0.2.2:9903", Connected: true, Since: time.Unix(1, 0), SentOctets: 10, ReceivedOctets: 20, Dropped: 1},
+		{Member: two.Member, Addr: "192.0.2.2:9903", Connected: true, Since: time.Unix(1, 0), SentOctets: 10, ReceivedOctets: 20, Dropped: 1,
+			Skew: ringnet.Skew{Ahead: -2 * time.Second, Error: time.Millisecond, At: time.Unix(2, 0)}},
 		{Member: two.Member, Addr: "192.0.2.2:2", LastError: "another"},
 		{Member: three.Member, Addr: "192.0.2.3:9903", Connected: true},
 		{Addr: "192.0.2.4:9903", LastError: "connection refused"},
@@ -53,7 +54,8 @@ func TestRingAsShown(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	if len(r.Members) != 2 || r.Members[0].State != admin.MemberSelf || r.Members[0].Incarnation != "101" ||
-		r.Members[1].State != admin.MemberConnected || r.Members[1].Sent != 10 || r.Members[1].Since == nil {
+		r.Members[1].State != admin.MemberConnected || r.Members[1].Sent != 10 || r.Members[1].Since == nil ||
+		r.Members[0].Clock != nil || r.Members[1].Clock == nil || *r.Members[1].Clock != (admin.RingClock{Ahead: -2, Error: 0.001}) {
 		t.Errorf("members %+v", r.Members)
 	}
 	if len(r.Outside) != 1 || r.Outside[0].ID != "0x00000003" || len(r.Missing) != 1 || r.Missing[0] != "192.0.2.4:9903" || !r.Synced || r.Whole {
@@ -86,11 +88,11 @@ func TestWhatHappenedToTheRing(t *testing.T) {
 		t.Errorf("without a ring: %v", err)
 	}
 	shown := &b.r.shown
-	shown.status = func(context.Context) (ringnet.Status, error) { return ringStatus(), nil }
+	joined(shown)
 	now := time.Unix(1000, 0)
 	one, two, three := ringNode(1), ringNode(2), ringNode(3)
 	install := func(counter uint64, left []ring.Node, members ...ring.Node) {
-		shown.installed(ring.Installed{View: ring.View{ID: ring.ViewID{Counter: counter, Coordinator: one.Member}, Members: members}, Cause: ring.CauseNoAck, Left: left}, now)
+		shown.installed(ring.Installed{View: ring.View{ID: ring.ViewID{Counter: counter, Coordinator: one.Member}, Members: members}, Cause: ring.CauseNoAck, Left: left}, one.Member, now)
 	}
 	install(1, nil, one, two)
 	install(2, []ring.Node{two}, one, three)
@@ -122,6 +124,88 @@ func TestWhatHappenedToTheRing(t *testing.T) {
 	}
 }
 
+// joined has the ring that ringStatus describes, with nothing that waits for it.
+func joined(s *ringShown) {
+	s.join(RingConfig{Ack: replica.Ack{MinMembers: 3}, MaxSkew: maxSkew},
+		func(context.Context) (ringnet.Status, error) { return ringStatus(), nil },
+		func(context.Context) (ringWork, error) { return ringWork{Stats: replica.Stats{TooFew: 6}}, nil })
+}
+
+// An exchange that runs is shown with whom it is and since when, also beyond view
+// changes that interrupt it; and what waits, with the reason.
+func TestWhatWaitsForTheRing(t *testing.T) {
+	shown := &ringShown{feed: admin.NewFeed(1)}
+	joined(shown)
+	one, two, three, four := ringNode(1), ringNode(2), ringNode(3), ringNode(4)
+	work := ringWork{Stats: replica.Stats{Exchanging: true, Queued: 2, Waiting: 3, TooFew: 6}, awaited: []ring.Member{three.Member}}
+	shown.work = func(context.Context) (ringWork, error) { return work, nil }
+	get := func() admin.Ring {
+		t.Helper()
+		r, err := shown.ring(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := get(); r.HeldAnswers != 6 || r.Ack != "min-members=3" || r.Wanted != 3 || r.MaxSkew != 0.5 || r.Exchange != nil {
+		t.Errorf("%+v", r)
+	}
+	start := time.Unix(1000, 0)
+	install := func(after time.Duration, exchange bool, origins ...ring.Origin) {
+		e := ring.Installed{Exchange: exchange, Origins: origins}
+		for _, o := range origins {
+			e.View.Members = append(e.View.Members, ring.Node{Member: o.Member})
+		}
+		shown.installed(e, one.Member, start.Add(after))
+	}
+	from := func(n ring.Node, counter uint64, with ring.Member) ring.Origin {
+		return ring.Origin{Member: n.Member, Installed: ring.ViewID{Counter: counter}, With: with}
+	}
+	// Two came with this one, but for what it knew from before.
+	install(0, true, from(one, 5, ring.Member{}), from(two, 5, ring.Member{}), from(three, 4, ring.Member{}), from(four, 5, four.Member))
+	check := func(r admin.Ring, with string) {
+		t.Helper()
+		x := r.Exchange
+		if x == nil || !x.Since.Equal(start) || strings.Join(x.With, " ") != with || strings.Join(x.Awaited, " ") != "0x00000003" || x.Commands != 5 {
+			t.Errorf("exchange %+v", x)
+		}
+		if s := r.Summary(); s.Exchange != x || s.HeldAnswers != 6 || s.Wanted != 3 {
+			t.Errorf("summary %+v", s)
+		}
+	}
+	check(get(), "0x00000003 0x00000004")
+	install(time.Second, true, from(one, 6, ring.Member{}), from(three, 6, three.Member)) // interrupted
+	check(get(), "0x00000003")
+	shown.ended()
+	if r := get(); r.Exchange != nil {
+		t.Errorf("after END: %+v", r.Exchange)
+	}
+	install(2*time.Second, true, from(one, 7, ring.Member{}))
+	if r := get(); r.Exchange == nil || len(r.Exchange.With) != 0 || !r.Exchange.Since.Equal(start.Add(2*time.Second)) {
+		t.Errorf("alone, waiting for others: %+v", r.Exchange)
+	}
+	install(3*time.Second, false, from(one, 7, ring.Member{}), from(two, 7, ring.Member{}))
+	if r := get(); r.Exchange != nil {
+		t.Errorf("in a view without exchange: %+v", r.Exchange)
+	}
+}
+
+// A ring that has fewer members than acknowledgements or locks want is not whole.
+func TestRingWithFewerMembersThanWantedIsNotWhole(t *testing.T) {
+	whole := ringStatus()
+	whole.Outside, whole.Peers = nil, nil
+	for wanted, want := range []bool{true, true, true, false, false} {
+		for _, cfg := range []RingConfig{{Size: wanted}, {Ack: replica.Ack{MinMembers: wanted}}} {
+			shown := &ringShown{}
+			joined(shown)
+			shown.join(cfg, func(context.Context) (ringnet.Status, error) { return whole, nil }, shown.work)
+			if r, err := shown.ring(t.Context()); err != nil || r.Whole != want || r.Wanted != wanted {
+				t.Errorf("2 members of %d: whole %v, %v", wanted, r.Whole, err)
+			}
+		}
+	}
+}
+
 func TestRingMetrics(t *testing.T) {
 	shown := &ringShown{}
 	registry := prometheus.NewPedanticRegistry()
@@ -147,13 +231,15 @@ func TestRingMetrics(t *testing.T) {
 	if got := values(); len(got) != 0 {
 		t.Errorf("before the ring is there: %v", got)
 	}
-	shown.status = func(context.Context) (ringnet.Status, error) { return ringStatus(), nil }
+	joined(shown)
 	got := values()
 	for name, want := range map[string]float64{
 		"rserpool_ring_views_total merge": 2, "rserpool_ring_states_total starving": 5, "rserpool_ring_token_losses_total hungry": 6,
 		"rserpool_ring_calls_refused_total promised": 1, "rserpool_ring_entries_total": 12, "rserpool_ring_tokens_resent_total": 4,
 		"rserpool_ring_members": 2, "rserpool_ring_missing_members": 2, "rserpool_ring_synced": 1, "rserpool_ring_rotation_seconds": 0.002,
 		"rserpool_ring_queue_entries": 3, "rserpool_ring_stable_lag_entries": 3,
+		"rserpool_ring_whole": 0, "rserpool_ring_held_answers": 6, "rserpool_ring_exchange_seconds": 0,
+		"rserpool_ring_clock_ahead_seconds 0x00000002": -2,
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %v, want %v", name, got[name], want)

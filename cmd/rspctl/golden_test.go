@@ -75,13 +75,14 @@ func fakeAdmin(t *testing.T) *httptest.Server {
 	mux.HandleFunc("GET "+admin.PathRegistrars, show(admin.RegistrarList{Registrars: []admin.RegistrarInfo{
 		{ID: "0x11111111", Self: true, Elements: 3, Endpoints: enrp}, {ID: "0x22222222", Role: admin.RoleMember, Checksum: "0x0102", LastHeard: &noon}}}))
 	one := admin.RingMember{ID: "0x11111111", Incarnation: "1772366400250000000", Contact: "tcp://192.0.2.1:9903", State: admin.MemberSelf}
-	two := admin.RingMember{ID: "0x22222222", Incarnation: "1772366400250000001", Contact: "tcp://192.0.2.2:9903", State: admin.MemberConnected, Since: &noon, Sent: 1000, Received: 2000}
+	two := admin.RingMember{ID: "0x22222222", Incarnation: "1772366400250000001", Contact: "tcp://192.0.2.2:9903", State: admin.MemberConnected, Since: &noon, Sent: 1000, Received: 2000, Clock: &admin.RingClock{Ahead: -2.5, Error: 0.0001}}
 	three := admin.RingMember{ID: "0x33333333", Incarnation: "1772366400250000002", Contact: "tcp://192.0.2.3:9903", State: admin.MemberAway, Error: "connection refused"}
 	view := "7@0x11111111/1772366400250000000"
 	mux.HandleFunc("GET "+admin.PathRing, show(admin.Ring{
 		Cluster: "blue", State: "hungry", View: view, Coordinator: "0x11111111", Cause: "merge", Synced: true,
 		Members: []admin.RingMember{one, two}, Outside: []admin.RingMember{three}, Missing: []string{"tcp://192.0.2.4:9903"},
 		Hop: 4711, Sequence: 12, StableLag: 2, Rotation: 0.0123, Backlog: 3, BacklogOctets: 300, InToken: 1,
+		Ack: "min-members=3", Wanted: 3, HeldAnswers: 4, MaxSkew: 0.5,
 		Locks: []admin.RingLock{{Name: "proxy", Holder: "0x22222222/1772366400250000001", Fence: "7.11", Queue: []string{"0x11111111/1772366400250000000"}}},
 		Changes: []admin.RingChange{
 			{Time: evening, View: view, Cause: "merge", Members: []string{"0x11111111/1", "0x22222222/2"}, Joined: []string{"0x22222222/2"}},

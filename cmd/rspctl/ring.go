@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,12 @@ waits for it, and what changed last and why.
 
 A member is 'connected', or 'away' when there is no connection at the moment. Addresses
 where a configured peer should be and nobody answers are missing; members outside the
-view answer but are not in it (yet).`,
+view answer but are not in it (yet). CLOCK is how much a member's clock is ahead of (+) or
+behind (-) that of the registrar asked; '!' marks more than its --ring-max-skew.
+
+An exchange brings members that may know different things to the same state; until its
+end nothing is acknowledged. Held answers are acknowledgements that wait for the members
+that --ack min-members=N of rspd wants.`,
 		RunE: p.run(func(ctx context.Context, _ []string, s source, out *cli.Printer) error {
 			rs, err := ringOf(s)
 			if err != nil {
@@ -106,14 +112,21 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 	}
 	rows := [][]string{
 		{"cluster", r.Cluster}, {"view", short(r.View)}, {"cause", r.Cause}, {"coordinator", r.Coordinator}, {"state", r.State},
-		{"synced", yes(r.Synced)}, {"whole", yes(r.Whole)},
+		{"synced", yes(r.Synced)}, {"whole", yes(r.Whole)}, {"acknowledged", r.Ack},
 		{"rotation", seconds(r.Rotation)}, {"hop", number(r.Hop)},
 		{"entries", number(r.Counters.Entries)}, {"stable lag", number(r.StableLag)},
+		{"held answers", strconv.Itoa(r.HeldAnswers)},
 		{"backlog", fmt.Sprintf("%d (%d octets)", r.Backlog, r.BacklogOctets)},
 		{"tokens resent", number(r.Counters.Resent)}, {"tokens lost", number(sum(r.Counters.TokenLost))},
 		{"calls refused", number(sum(r.Counters.Refused))}, {"connections refused", number(sum(r.Counters.Connections))},
 		{"messages dropped", number(sum(r.Counters.Dropped))},
 		{"merges held off", number(r.Counters.HeldOff)},
+	}
+	if r.Wanted > 0 {
+		rows = append(rows, []string{"members wanted", strconv.Itoa(r.Wanted)})
+	}
+	if r.Exchange != nil {
+		rows = append(rows, []string{"exchange", exchange(r.Exchange, time.Now())})
 	}
 	for _, l := range r.Locks {
 		rows = append(rows, []string{"lock " + l.Name, strings.TrimSpace(short(l.Holder) + " " + shorts(l.Queue))})
@@ -127,7 +140,7 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 		if m.Since != nil {
 			since = moment(*m.Since)
 		}
-		rows = append(rows, []string{m.ID, place, m.State, m.Contact, since, number(m.Sent), number(m.Received), number(m.Dropped), m.Error})
+		rows = append(rows, []string{m.ID, place, m.State, clock(m.Clock, r.MaxSkew), m.Contact, since, number(m.Sent), number(m.Received), number(m.Dropped), m.Error})
 	}
 	for _, m := range r.Members {
 		member(m, "in view")
@@ -140,12 +153,12 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 		member(m, place)
 	}
 	for _, addr := range r.Missing {
-		rows = append(rows, []string{"", "missing", "", addr, "", "", "", "", ""})
+		rows = append(rows, []string{"", "missing", "", "", addr, "", "", "", "", ""})
 	}
 	if err := blank(out); err != nil {
 		return err
 	}
-	if err := out.Print(nil, []cli.Column{{Name: "MEMBER"}, {Name: "PLACE"}, {Name: "STATE"}, {Name: "CONTACT"}, {Name: "SINCE", Wide: true},
+	if err := out.Print(nil, []cli.Column{{Name: "MEMBER"}, {Name: "PLACE"}, {Name: "STATE"}, {Name: "CLOCK"}, {Name: "CONTACT"}, {Name: "SINCE", Wide: true},
 		{Name: "SENT", Wide: true}, {Name: "RECEIVED", Wide: true}, {Name: "DROPPED", Wide: true}, {Name: "ERROR", Wide: true}}, rows); err != nil {
 		return err
 	}
@@ -162,6 +175,42 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 func blank(out *cli.Printer) error {
 	_, err := io.WriteString(out.Out, "\n")
 	return err
+}
+
+// exchange says with whom and since when.
+func exchange(x *admin.RingExchange, now time.Time) string {
+	with := "waiting for other members"
+	if len(x.With) > 0 {
+		with = "with " + strings.Join(x.With, " ")
+	}
+	text := fmt.Sprintf("%s, since %s (%s)", with, moment(x.Since), now.Sub(x.Since).Round(100*time.Millisecond))
+	if len(x.Awaited) > 0 {
+		text += ", not done: " + strings.Join(x.Awaited, " ")
+	}
+	if x.Commands > 0 {
+		text += fmt.Sprintf(", %d commands wait", x.Commands)
+	}
+	return text
+}
+
+// clock says how much a clock differs, no finer than that is known.
+func clock(c *admin.RingClock, bound float64) string {
+	if c == nil {
+		return ""
+	}
+	ahead := time.Duration(c.Ahead * float64(time.Second))
+	unit := time.Microsecond
+	for unit < time.Second && unit.Seconds() < c.Error {
+		unit *= 10
+	}
+	text := ahead.Round(unit).String()
+	if ahead >= 0 {
+		text = "+" + text
+	}
+	if math.Abs(c.Ahead)-c.Error > bound {
+		text += " !"
+	}
+	return text
 }
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }

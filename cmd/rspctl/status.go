@@ -61,8 +61,9 @@ of its admin API (which they do if it is not on loopback: --admin-allow-remote o
 
 The exit code is 5, so that it serves as a health check,
   - if the registrar is not ready or marks elements as suspect,
-  - if its ring is not whole: a configured peer is missing, or its members do not know
-    the same yet,
+  - if its ring is not whole: a configured peer is missing, there are fewer members than
+    --ring-size or --ack min-members=N of rspd say, its members do not know the same yet
+    (an exchange runs), or acknowledgements wait for members,
   - if a registrar named by --server does not answer,
   - if those asked are in different views of one ring, or know different elements, and
     still do after the time of --settle.`,
@@ -125,11 +126,10 @@ func (p *program) compare(ctx context.Context, c config, first source, further [
 	if r.Suspects > 0 {
 		problem("elements marked suspect: %d", r.Suspects)
 	}
-	if r.Ring != nil && !r.Ring.Synced {
-		problem("the members of the ring do not know the same yet")
-	}
-	if r.Ring != nil && len(r.Ring.Missing) > 0 {
-		problem("the ring is not whole, missing: %s", strings.Join(r.Ring.Missing, ", "))
+	if r.Ring != nil {
+		for _, text := range ringProblems(r.Ring) {
+			problem("%s", text)
+		}
 	}
 	base := known{r.Registrar, summary(r.Status), homes(ctx, first)}
 	asked := []string{r.Registrar}
@@ -148,6 +148,33 @@ func (p *program) compare(ctx context.Context, c config, first source, further [
 		r.Others = append(r.Others, a.other)
 	}
 	return r, disagree, nil
+}
+
+// ringProblems says why a ring is not as it should be.
+func ringProblems(r *admin.RingSummary) (problems []string) {
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if r.Error != "" {
+		return []string{"the ring does not answer: " + r.Error}
+	}
+	switch {
+	case r.Exchange != nil:
+		problem("the members of the ring do not know the same yet: exchange %s", exchange(r.Exchange, time.Now()))
+	case !r.Synced:
+		problem("the members of the ring do not know the same yet")
+	}
+	if len(r.Missing) > 0 {
+		problem("the ring is not whole, missing: %s", strings.Join(r.Missing, ", "))
+	}
+	if len(r.Members) < r.Wanted {
+		problem("the ring is not whole, it has %d members of %d", len(r.Members), r.Wanted)
+	}
+	if r.HeldAnswers > 0 {
+		problem("answers wait for members of the ring: %d", r.HeldAnswers)
+	}
+	if !r.Whole && len(problems) == 0 {
+		problem("the ring is not whole")
+	}
+	return problems
 }
 
 // known is what a registrar knows.
@@ -300,7 +327,8 @@ func printReport(r report, out *cli.Printer) error {
 	}
 	if r.Ring != nil {
 		rows = append(rows, []string{"ring", r.Ring.Cluster}, []string{"view", short(r.Ring.View)},
-			[]string{"members", strings.Join(r.Ring.Members, " ")}, []string{"whole", yes(r.Ring.Whole)})
+			[]string{"members", strings.Join(r.Ring.Members, " ")}, []string{"whole", yes(r.Ring.Whole)},
+			[]string{"held answers", strconv.Itoa(r.Ring.HeldAnswers)})
 	}
 	for _, problem := range r.Problems {
 		rows = append(rows, []string{"problem", problem})

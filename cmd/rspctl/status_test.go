@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rserpool/cmd/internal/cli"
 	"rserpool/registrar/admin"
@@ -92,10 +93,28 @@ func TestStatusComparesRegistrars(t *testing.T) {
 		change func(*admin.Status)
 		says   string
 	}{
-		"a peer is missing":    {func(s *admin.Status) { s.Ring = ring("7@0x1/1", "tcp://192.0.2.3:9903") }, "not whole, missing: tcp://192.0.2.3:9903"},
-		"not synced":           {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.Synced = false }, "do not know the same"},
-		"not ready":            {func(s *admin.Status) { s.Ready = false }, "not ready"},
-		"whole, and by itself": {func(*admin.Status) {}, ""},
+		"a peer is missing": {func(s *admin.Status) { s.Ring = ring("7@0x1/1", "tcp://192.0.2.3:9903") }, "not whole, missing: tcp://192.0.2.3:9903"},
+		"not synced":        {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.Synced = false }, "do not know the same"},
+		"an exchange runs": {func(s *admin.Status) {
+			s.Ring = ring("7@0x1/1")
+			s.Ring.Synced, s.Ring.Whole = false, false
+			s.Ring.Exchange = &admin.RingExchange{Since: time.Now().Add(-7 * time.Second), With: []string{"0x2"}, Awaited: []string{"0x3"}, Commands: 4}
+		}, "exchange with 0x2, since "},
+		"who is not done": {func(s *admin.Status) {
+			s.Ring = ring("7@0x1/1")
+			s.Ring.Synced, s.Ring.Whole = false, false
+			s.Ring.Exchange = &admin.RingExchange{Since: time.Now().Add(-7 * time.Second), With: []string{"0x2"}, Awaited: []string{"0x3"}, Commands: 4}
+		}, "(7s), not done: 0x3, 4 commands wait"},
+		"nobody to exchange with": {func(s *admin.Status) {
+			s.Ring = ring("7@0x1/1")
+			s.Ring.Synced, s.Ring.Exchange = false, &admin.RingExchange{Since: time.Now()}
+		}, "waiting for other members, since"},
+		"fewer members than wanted": {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.Wanted, s.Ring.Whole = 3, false }, "has 2 members of 3"},
+		"answers wait":              {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.HeldAnswers = 5 }, "answers wait for members of the ring: 5"},
+		"not whole for whatever":    {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.Whole = false }, "the ring is not whole"},
+		"the ring is lost":          {func(s *admin.Status) { s.Ring = &admin.RingSummary{Cluster: "blue", Error: "not running"} }, "the ring does not answer: not running"},
+		"not ready":                 {func(s *admin.Status) { s.Ready = false }, "not ready"},
+		"whole, and by itself":      {func(*admin.Status) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status := well
@@ -143,6 +162,28 @@ func TestNextServerWhenOneIsAway(t *testing.T) {
 	}
 	if code, _, stderr := rspctl(t.Context(), nil, "pools", "-s", gone.URL, "-s", gone.URL); code != cli.Unreachable {
 		t.Errorf("exit %v, %s", code, stderr)
+	}
+}
+
+// A clock's difference is shown as exactly as it is known, and marked when it is
+// certainly too large.
+func TestClocksAsShown(t *testing.T) {
+	for _, tt := range []struct {
+		clock *admin.RingClock
+		want  string
+	}{
+		{nil, ""},
+		{&admin.RingClock{Ahead: 0.0000124, Error: 0.00005}, "+0s"},
+		{&admin.RingClock{Ahead: 0.0000124, Error: 0.0000005}, "+12µs"},
+		{&admin.RingClock{Ahead: -0.0123456, Error: 0.00005}, "-12.3ms"},
+		{&admin.RingClock{Ahead: 0.0123456, Error: 0.0002}, "+12ms"},
+		{&admin.RingClock{Ahead: 0.7, Error: 0.3}, "+1s"},
+		{&admin.RingClock{Ahead: -3.25, Error: 0.0008}, "-3.25s !"},
+		{&admin.RingClock{Ahead: 86400, Error: 0.0008}, "+24h0m0s !"},
+	} {
+		if got := clock(tt.clock, 0.5); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.clock, got, tt.want)
+		}
 	}
 }
 

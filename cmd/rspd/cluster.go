@@ -43,7 +43,7 @@ type clusterSettings struct {
 	RingAdvertise     []string
 	RingTimers        string
 	Timers            ring.Timers
-	JoinWait          time.Duration
+	JoinWait, MaxSkew time.Duration
 	RingSize          int
 	StateDir, Ack     string
 	CA, Cert, Key     string
@@ -77,6 +77,7 @@ func (c *clusterSettings) declare(fs *pflag.FlagSet) {
 		fs.DurationVar(t.p, t.name, 0, t.usage+" (0: by --ring-timers)")
 	}
 	fs.DurationVar(&c.JoinWait, "ring-join-wait", 0, "time a starting member waits for its peers before it serves alone (0: six times --ring-probe-interval)")
+	fs.DurationVar(&c.MaxSkew, "ring-max-skew", 500*time.Millisecond, "difference between the clocks of two members beyond which the log warns: among members that were parted the later registration wins only as far as their clocks agree")
 	fs.IntVar(&c.RingSize, "ring-size", 0, "number of configured members, for locks that only more than half of them grant; needs --state-dir (0: no such locks)")
 	fs.StringVar(&c.StateDir, "state-dir", "", "folder for what is kept over restarts: the identifier, and with --ring-size fences")
 	fs.StringVar(&c.Ack, "ack", "stable", "when a registration is acknowledged: stable (all members of the view have it), min-members=N (and they are so many), local (at once)")
@@ -247,7 +248,7 @@ func (c *clusterSettings) configure(cfg *registrar.Config, l *links, s *settings
 	}
 	fail("enrp-announce", c.announce(cfg, s, log))
 	cfg.Ring = registrar.RingConfig{
-		Cluster: c.Cluster, Size: c.RingSize, JoinWait: c.JoinWait, Networks: l.ring,
+		Cluster: c.Cluster, Size: c.RingSize, JoinWait: c.JoinWait, MaxSkew: c.MaxSkew, Networks: l.ring,
 		Listen: read("ring-listen", c.RingListen, ringPort, c.secure()),
 		Peers:  read("peer", c.Peers, ringPort, c.secure()),
 	}

@@ -20,8 +20,8 @@ type Ring struct {
 	View        string `json:"view"`
 	Coordinator string `json:"coordinator"`
 	Cause       string `json:"cause"`
-	// Synced: all members of the view know the same. Whole: that, and no
-	// configured peer is missing.
+	// Synced: all members of the view know the same. Whole: that, no configured
+	// peer is missing, and there are as many members as are wanted.
 	Synced  bool         `json:"synced"`
 	Whole   bool         `json:"whole"`
 	Members []RingMember `json:"members"`
@@ -40,6 +40,17 @@ type Ring struct {
 	Backlog       int `json:"backlog"`
 	BacklogOctets int `json:"backlog_octets"`
 	InToken       int `json:"in_token"` // entries
+
+	// Ack is when registrations are acknowledged: stable, local, min-members=N.
+	// Wanted is how many members that, or locks, take; 0: any number. HeldAnswers
+	// wait because there are fewer.
+	Ack         string `json:"ack"`
+	Wanted      int    `json:"wanted,omitempty"`
+	HeldAnswers int    `json:"held_answers"`
+	// Exchange is the one that runs: nothing is acknowledged until its end.
+	Exchange *RingExchange `json:"exchange,omitempty"`
+	// MaxSkew is by how much clocks may differ before the log warns, seconds.
+	MaxSkew float64 `json:"max_skew"`
 
 	Locks    []RingLock   `json:"locks,omitempty"`
 	Changes  []RingChange `json:"changes"` // of the view, newest first
@@ -65,6 +76,26 @@ type RingMember struct {
 	Sent        uint64     `json:"sent_octets"`
 	Received    uint64     `json:"received_octets"`
 	Dropped     uint64     `json:"dropped"` // messages for it, as its queue was full
+	Clock       *RingClock `json:"clock,omitempty"`
+}
+
+// RingClock is by how much a member's clock differs from that of the one asked.
+type RingClock struct {
+	Ahead float64 `json:"ahead"` // seconds; less than 0: it is behind
+	Error float64 `json:"error"` // of Ahead, at most; seconds
+}
+
+// RingExchange is an exchange of what members know.
+type RingExchange struct {
+	// Since is when it began, or the first of those before it that were
+	// interrupted.
+	Since time.Time `json:"since"`
+	// With are the members that may know something else, none where a starting
+	// registrar waits for others. Awaited have not told, or taken in, all.
+	With    []string `json:"with,omitempty"`
+	Awaited []string `json:"awaited,omitempty"`
+	// Commands wait for the end.
+	Commands int `json:"commands"`
 }
 
 // RingLock is one lock.
@@ -112,11 +143,20 @@ type RingSummary struct {
 	Synced  bool     `json:"synced"`
 	Whole   bool     `json:"whole"`
 	Missing []string `json:"missing,omitempty"` // those that make it not whole
+	Wanted  int      `json:"wanted,omitempty"`  // members, as of Ring
+	// HeldAnswers and Exchange are as of Ring.
+	HeldAnswers int           `json:"held_answers,omitempty"`
+	Exchange    *RingExchange `json:"exchange,omitempty"`
+	// Error is why nothing is known of the ring.
+	Error string `json:"error,omitempty"`
 }
 
 // Summary is the ring in short.
 func (r Ring) Summary() *RingSummary {
-	s := &RingSummary{Cluster: r.Cluster, View: r.View, Synced: r.Synced, Whole: r.Whole}
+	s := &RingSummary{
+		Cluster: r.Cluster, View: r.View, Synced: r.Synced, Whole: r.Whole,
+		Wanted: r.Wanted, HeldAnswers: r.HeldAnswers, Exchange: r.Exchange,
+	}
 	for _, m := range r.Members {
 		s.Members = append(s.Members, m.ID)
 	}
