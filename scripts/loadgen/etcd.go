@@ -12,12 +12,12 @@ import (
 
 // etcdKinds: what a registration would be there, a key with a lease of its own, and
 // one key written again and again.
-var etcdKinds = []kind{
-	{"lease + put", func(_ context.Context, address string, client int) (writer, error) {
-		return openEtcd(address, client, true), nil
+var etcdKinds = [2]kind{
+	{"lease + put", 2, 1, func(_ context.Context, address string, client, outstanding int) (link, error) {
+		return openEtcd(address, client, outstanding, true)
 	}},
-	{"put", func(_ context.Context, address string, client int) (writer, error) {
-		return openEtcd(address, client, false), nil
+	{"put", 1, 1, func(_ context.Context, address string, client, outstanding int) (link, error) {
+		return openEtcd(address, client, outstanding, false)
 	}},
 }
 
@@ -35,7 +35,10 @@ type etcdWriter struct {
 // etcdValue is as long as what a registrar keeps of an element of this benchmark.
 const etcdValue = 60
 
-func openEtcd(address string, client int, lease bool) *etcdWriter {
+func openEtcd(address string, client, outstanding int, lease bool) (link, error) {
+	if outstanding > 1 {
+		return nil, errors.New("a client of etcd has one write outstanding")
+	}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	return &etcdWriter{
@@ -44,7 +47,7 @@ func openEtcd(address string, client int, lease bool) *etcdWriter {
 		key:    fmt.Appendf(nil, "registrations/%d/", client),
 		value:  make([]byte, etcdValue),
 		lease:  lease,
-	}
+	}, nil
 }
 
 // Numbers of the fields that are used, from etcd's rpc.proto.
@@ -61,6 +64,11 @@ const (
 	grpcHeader      = 5
 	grpcMaxResponse = 1 << 16
 )
+
+// send leaves the work to receive. Nothing is undone: that is left to the leases.
+func (e *etcdWriter) send(int) error { return nil }
+
+func (e *etcdWriter) receive() (int, error) { return 1, e.write() }
 
 func (e *etcdWriter) write() error {
 	e.number++
@@ -85,14 +93,6 @@ func (e *etcdWriter) write() error {
 	}
 	_, err := e.call("etcdserverpb.KV/Put", put)
 	return err
-}
-
-// undo leaves it to the leases: a registration is one write more there already.
-func (e *etcdWriter) undo() (int, error) {
-	if e.lease {
-		return 1, nil
-	}
-	return 0, nil
 }
 
 func (e *etcdWriter) Close() error {

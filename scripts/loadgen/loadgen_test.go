@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,10 +22,12 @@ import (
 
 // fakeRegistrar takes registrations and answers resolutions by all elements.
 type fakeRegistrar struct {
+	address  string
 	mu       sync.Mutex
 	elements map[param.PEID]param.PoolElement
 	most     int // elements that were registered at once
 	acks     int
+	again    int // registrations of elements that there were
 }
 
 func (f *fakeRegistrar) serve(ctx context.Context, l transport.Listener) {
@@ -63,6 +66,9 @@ func (f *fakeRegistrar) answer(request asap.Message) []asap.Message {
 	defer f.mu.Unlock()
 	switch m := request.(type) {
 	case *asap.Registration:
+		if _, ok := f.elements[m.Element.ID]; ok {
+			f.again++
+		}
 		f.elements[m.Element.ID] = m.Element
 		f.most = max(f.most, len(f.elements))
 		return []asap.Message{
@@ -84,6 +90,36 @@ func (f *fakeRegistrar) answer(request asap.Message) []asap.Message {
 	return nil
 }
 
+// startFake returns a registrar that serves until the test ends.
+func startFake(t *testing.T) *fakeRegistrar {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := tcp.New().Listen(ctx, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeRegistrar{address: l.Addrs()[0].String(), elements: make(map[param.PEID]param.PoolElement)}
+	var running sync.WaitGroup
+	running.Go(func() { f.serve(ctx, l) })
+	t.Cleanup(func() {
+		cancel()
+		l.Close()
+		running.Wait()
+	})
+	return f
+}
+
+// runLoad runs the program with the arguments, and PID for our own process.
+func runLoad(t *testing.T, args string) *bytes.Buffer {
+	t.Helper()
+	var out bytes.Buffer
+	args = strings.ReplaceAll(args, "PID", strconv.Itoa(os.Getpid()))
+	if err := run(t.Context(), strings.Fields(args), &out); err != nil {
+		t.Fatal(err)
+	}
+	return &out
+}
+
 // TestMain lets the test program be the echo server, as the program itself is.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == echoCommand {
@@ -96,24 +132,8 @@ func TestMain(m *testing.M) {
 }
 
 func TestLoad(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	l, err := tcp.New().Listen(ctx, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, transport.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fakeRegistrar{elements: make(map[param.PEID]param.PoolElement)}
-	var running sync.WaitGroup
-	running.Go(func() { f.serve(ctx, l) })
-	defer running.Wait()
-	defer l.Close()
-	defer cancel()
-
-	var out bytes.Buffer
-	err = run(ctx, strings.Fields("--json --echo-baseline --register 40 --outstanding 3 --connections 2 --runs 3 --warmup 10ms --duration 50ms --target fake=tcp://"+
-		l.Addrs()[0].String()), &out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := startFake(t)
+	out := runLoad(t, "--json --echo-baseline --register 40 --outstanding 3 --connections 2 --runs 3 --warmup 10ms --duration 50ms --target fake=tcp://"+f.address)
 	var got []summary
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
@@ -136,27 +156,31 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func TestRegistrations(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	l, err := tcp.New().Listen(ctx, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, transport.Options{})
-	if err != nil {
+// TestChurn: servers are measured once at rest and once while elements register again,
+// as often as asked for.
+func TestChurn(t *testing.T) {
+	f := startFake(t)
+	out := runLoad(t, "--json --register 10 --churn 2000 --connections 1 --warmup 10ms --duration 190ms --target fake=tcp://"+f.address)
+	var got []summary
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeRegistrar{elements: make(map[param.PEID]param.PoolElement)}
-	var running sync.WaitGroup
-	running.Go(func() { f.serve(ctx, l) })
-	defer running.Wait()
-	defer l.Close()
-	defer cancel()
+	if len(got) != 2 || got[0].Target != "fake" || got[1].Target != "fake, 2000 re-registrations/s" || got[1].Rate <= 0 {
+		t.Errorf("figures make no sense: %s", out.Bytes())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.again < 300 || f.again > 4000 || len(f.elements) != 0 {
+		t.Errorf("%d registrations again in about 200 ms, %d elements left", f.again, len(f.elements))
+	}
+}
 
-	var out bytes.Buffer
-	address := l.Addrs()[0].String()
-	err = run(ctx, strings.Fields("registrations --json --clients 2 --runs 1 --warmup 10ms --duration 50ms --system fake=tcp://"+address+",tcp://"+address), &out)
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestRegistrations(t *testing.T) {
+	f := startFake(t)
+	out := runLoad(t, "registrations --json --clients 2 --outstanding 3 --runs 1 --warmup 10ms --duration 50ms --system fake=tcp://"+
+		f.address+",tcp://"+f.address+" --pids PID,PID")
 	rows := 0
-	for d := json.NewDecoder(&out); d.More(); rows++ {
+	for d := json.NewDecoder(out); d.More(); rows++ {
 		var r writeRow
 		if err := d.Decode(&r); err != nil {
 			t.Fatal(err)
@@ -165,14 +189,14 @@ func TestRegistrations(t *testing.T) {
 		if r.Kind == registrarKinds[0].name {
 			updates *= 2
 		}
-		if r.Clients != 2 || r.Rate <= 0 || r.Updates != updates || r.P50 <= 0 || r.P99 < r.P50 {
+		if r.Clients != 2 || r.Outstanding != 3 || r.Rate <= 0 || r.Updates != updates || r.P50 <= 0 || r.P99 < r.P50 {
 			t.Errorf("figures make no sense: %+v", r)
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if rows != 2 || f.most != 2 || f.acks == 0 {
-		t.Errorf("%d rows; %d elements at once, want 2; %d keep-alives acknowledged", rows, f.most, f.acks)
+	if rows != 2 || f.most != 6 || f.acks == 0 {
+		t.Errorf("%d rows; %d elements at once, want 6; %d keep-alives acknowledged", rows, f.most, f.acks)
 	}
 }
 
@@ -229,7 +253,7 @@ func TestParseCPU(t *testing.T) {
 	if _, err := parseCPU("42 (x) S 1"); err == nil {
 		t.Error("a short line was accepted")
 	}
-	if _, err := cpuAt(t.Context(), 1<<30, time.Now()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := cpuOf(1 << 30); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("CPU time of no process: %v", err)
 	}
 }

@@ -44,6 +44,7 @@ type settings struct {
 	warmup      time.Duration
 	duration    time.Duration
 	runs        int
+	churn       int // re-registrations per second
 	echo        bool
 	format      string
 }
@@ -54,7 +55,8 @@ type target struct {
 	endpoint transport.Endpoint
 	pid      int // 0: CPU time is not measured
 
-	elements     int // in an answer
+	churn        *churn // while it is measured; nil: none
+	elements     int    // in an answer
 	responseSize int
 	results      []result
 }
@@ -91,8 +93,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	for _, t := range s.targets {
+		var elements *elements
 		if s.register > 0 {
-			elements, err := register(ctx, networks, t.endpoint, s)
+			elements, err = register(ctx, networks, t.endpoint, s)
 			if err != nil {
 				return fmt.Errorf("register at %s: %w", t.name, err)
 			}
@@ -105,6 +108,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		if err := t.probe(ctx, networks, request); err != nil {
 			return fmt.Errorf("ask %s: %w", t.name, err)
 		}
+		if s.churn > 0 {
+			busy := *t
+			busy.name += fmt.Sprintf(", %d re-registrations/s", s.churn)
+			busy.churn = &churn{elements: elements, rate: s.churn, rsplib: s.rsplib}
+			s.targets = append(s.targets, &busy)
+		}
 	}
 	if s.echo {
 		e, err := startEcho(ctx, len(request), s.targets[0])
@@ -116,7 +125,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	for range s.runs {
 		for _, t := range s.targets {
-			r, err := measure(ctx, networks, t, request, s)
+			r, err := t.measure(ctx, networks, request, s)
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)
 			}
@@ -150,6 +159,7 @@ func parse(args []string) (*settings, error) {
 	fs.DurationVar(&s.warmup, "warmup", 300*time.Millisecond, "time before each measurement")
 	fs.DurationVar(&s.duration, "duration", 2*time.Second, "time of each measurement")
 	fs.IntVar(&s.runs, "runs", 1, "measurements of each server; the medians are printed")
+	fs.IntVar(&s.churn, "churn", 0, "also measure each server while so many of the elements register again each second, without waiting for answers; needs --register")
 	fs.BoolVar(&s.echo, "echo-baseline", false, "also measure a bare TCP echo with messages of the first target's sizes")
 	fs.StringVar(&s.format, "format", "text", "output: text, markdown (table rows) or json")
 	asJSON := fs.Bool("json", false, "short for --format json")
@@ -175,6 +185,7 @@ func parse(args []string) (*settings, error) {
 	refuse(*compat != "" && !s.rsplib, "--compat knows only rsplib")
 	refuse(s.connections < 1 || s.outstanding < 1 || s.runs < 1 || s.duration <= 0 || s.warmup < 0 || s.register < 0,
 		"--connections, --outstanding, --runs and --duration must be positive")
+	refuse(s.churn < 0 || s.churn > 0 && s.register == 0, "--churn needs --register")
 	refuse(s.format != "text" && s.format != "markdown" && s.format != "json", "--format is text, markdown or json")
 	return s, errors.Join(errs...)
 }
@@ -214,4 +225,26 @@ func (t *target) probe(ctx context.Context, networks *transport.Networks, reques
 	}
 	t.elements, t.responseSize = len(r.Elements), len(m.Data)
 	return nil
+}
+
+// measure loads a target once.
+func (t *target) measure(ctx context.Context, networks *transport.Networks, request []byte, s *settings) (r result, err error) {
+	l := load{
+		open: func(ctx context.Context, _ int) (link, error) {
+			return openLink(ctx, networks, t.endpoint, request, s.outstanding)
+		},
+		links: s.connections, outstanding: s.outstanding, cycle: 1,
+		warmup: s.warmup, duration: s.duration,
+	}
+	if t.pid != 0 {
+		l.pids = []int{t.pid}
+	}
+	if t.churn == nil {
+		return l.run(ctx)
+	}
+	err = t.churn.during(ctx, func(ctx context.Context) error {
+		r, err = l.run(ctx)
+		return err
+	})
+	return r, err
 }

@@ -18,8 +18,6 @@ const (
 	life = 6 * 3600
 	// window is how many registrations wait for their response.
 	window = 32
-	// patience for one response.
-	patience = 10 * time.Second
 	// ackPause limits how often all elements are acknowledged together, for
 	// keep-alives that don't say which is meant.
 	ackPause = 2 * time.Second
@@ -32,6 +30,7 @@ type elements struct {
 	pool      param.PoolHandle
 	count     int
 	responses chan asap.Message
+	closing   chan struct{} // closed when nobody takes responses any more
 	failed    chan struct{} // closed when the reader has ended
 	err       error         // why; read after failed
 	running   sync.WaitGroup
@@ -45,20 +44,22 @@ func register(ctx context.Context, networks *transport.Networks, at transport.En
 	if err != nil {
 		return nil, err
 	}
-	e := &elements{conn: conn, pool: s.pool, count: s.register, responses: make(chan asap.Message, window), failed: make(chan struct{})}
+	e := &elements{conn: conn, pool: s.pool, count: s.register, responses: make(chan asap.Message, window), closing: make(chan struct{}), failed: make(chan struct{})}
 	e.running.Go(e.read)
 	err = e.exchange(ctx, func(id param.PEID) asap.Message {
 		return &asap.Registration{Handle: s.pool, Element: element(id, conn, s.rsplib)}
-	}, func(m asap.Message) error {
-		if r, ok := m.(*asap.RegistrationResponse); !ok || r.Reject || r.Error != nil {
-			return fmt.Errorf("a registration was answered by %s %+v", m.Type(), m)
-		}
-		return nil
-	})
+	}, checkRegistered)
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
+}
+
+func checkRegistered(m asap.Message) error {
+	if r, ok := m.(*asap.RegistrationResponse); !ok || r.Reject || r.Error != nil {
+		return fmt.Errorf("a registration was answered by %s %+v", m.Type(), m)
+	}
+	return nil
 }
 
 // element describes an element whose address is that of the association.
@@ -135,8 +136,7 @@ func (e *elements) read() {
 		}
 		select {
 		case e.responses <- message:
-		default:
-			e.err = fmt.Errorf("nobody asked for %s %+v", message.Type(), message)
+		case <-e.closing:
 			return
 		}
 	}
@@ -161,9 +161,13 @@ func (e *elements) acknowledge(id param.PEID) error {
 		}
 		acks = append(acks, transport.Message{Data: b})
 	}
+	return e.send(acks...)
+}
+
+func (e *elements) send(msgs ...transport.Message) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return e.conn.Send(ctx, acks...)
+	return e.conn.Send(ctx, msgs...)
 }
 
 func (e *elements) deregister() error {
@@ -183,6 +187,95 @@ func (e *elements) deregister() error {
 
 func (e *elements) close() error {
 	err := e.conn.Close()
+	close(e.closing)
 	e.running.Wait()
 	return err
+}
+
+// churn has elements register again and again, in an open loop: so many each second,
+// whether or not answers come. Each has another lifetime than before.
+type churn struct {
+	elements *elements
+	rate     int // per second
+	rsplib   bool
+	sent     int
+}
+
+const (
+	// churnPause is the time between two bursts.
+	churnPause = time.Millisecond
+	// churnLag is how long answers may be late.
+	churnLag = time.Second
+)
+
+// during runs the churn while do runs. What goes wrong ends the other, and it is an
+// error if a registration is not answered within churnLag.
+func (c *churn) during(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := c.run(over); err != nil {
+			cancel(fmt.Errorf("re-registrations: %w", err))
+		}
+	})
+	err := do(ctx)
+	close(over)
+	running.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (c *churn) run(over <-chan struct{}) error {
+	e := c.elements
+	pause := time.NewTicker(churnPause)
+	defer pause.Stop()
+	var burst []transport.Message
+	var octets []byte
+	begin, sent, answered := time.Now(), 0, 0
+	for {
+		select {
+		case m := <-e.responses:
+			if err := checkRegistered(m); err != nil {
+				return err
+			}
+			if answered++; answered == sent && over == nil {
+				return nil
+			}
+			continue
+		case <-e.failed:
+			return e.err
+		case <-over:
+			over = nil
+			if answered == sent {
+				return nil
+			}
+		case <-pause.C:
+		}
+		due := int(time.Since(begin).Seconds() * float64(c.rate))
+		if late := due - int(churnLag.Seconds()*float64(c.rate)); answered < late {
+			return fmt.Errorf("%d of %d are answered after %s", answered, sent, time.Since(begin).Round(time.Millisecond))
+		}
+		if over == nil {
+			continue // the rest of the answers
+		}
+		burst, octets = burst[:0], octets[:0]
+		for ; sent < due; sent++ {
+			registration := asap.Registration{Handle: e.pool, Element: element(param.PEID(c.sent%e.count+1), e.conn, c.rsplib)}
+			registration.Element.Life += param.Life(1 + c.sent/e.count%2)
+			c.sent++
+			start := len(octets)
+			var err error
+			if octets, err = registration.Append(octets); err != nil {
+				return err
+			}
+			burst = append(burst, transport.Message{Data: octets[start:]})
+		}
+		if err := e.send(burst...); err != nil {
+			return err
+		}
+	}
 }
