@@ -2,6 +2,7 @@ package param_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"net/netip"
 	"reflect"
@@ -11,10 +12,11 @@ import (
 	pt "rserpool/asap/param/paramtest"
 )
 
-// Every policy has its layout of RFC 5356, in the parameter of RFC 5354.
+// Every policy has its layout, the nine that of RFC 5356, in the parameter of RFC
+// 5354.
 func TestPAR_3_8_01_PolicyLayouts(t *testing.T) {
-	const w, p, l, d = 0x01020304, 0x11121314, 0x21222324, 0x31323334
-	full := param.Policy{Weight: w, Priority: p, Load: l, Degradation: d}
+	const w, p, l, d, f, dist = 0x01020304, 0x11121314, 0x21222324, 0x31323334, 0x41424344, 0x51525354
+	full := param.Policy{Weight: w, Priority: p, Load: l, Degradation: d, Penalty: f, Distance: dist}
 	tests := []struct {
 		policy param.PolicyType
 		words  []uint32
@@ -29,6 +31,16 @@ func TestPAR_3_8_01_PolicyLayouts(t *testing.T) {
 		{param.LeastUsedDegradation, []uint32{l, d}, param.Policy{Load: l, Degradation: d}},
 		{param.PriorityLeastUsed, []uint32{l, d}, param.Policy{Load: l, Degradation: d}},
 		{param.RandomizedLeastUsed, []uint32{l}, param.Policy{Load: l}},
+		{param.RandomizedPriorityLeastUsed, []uint32{l, d}, param.Policy{Load: l, Degradation: d}},
+		{param.RandomizedLeastUsedDegradation, []uint32{l, d}, param.Policy{Load: l, Degradation: d}},
+		{param.PriorityLeastUsedDegradation, []uint32{l, d}, param.Policy{Load: l, Degradation: d}},
+		{param.RandomizedPriorityLeastUsedDegradation, []uint32{l, d}, param.Policy{Load: l, Degradation: d}},
+		{param.WeightedRandomDPF, []uint32{w, f, dist}, param.Policy{Weight: w, Penalty: f, Distance: dist}},
+		{param.LeastUsedDPF, []uint32{l, f, dist}, param.Policy{Load: l, Penalty: f, Distance: dist}},
+		{param.LeastUsedDegradationDPF, []uint32{l, d, f, dist}, param.Policy{Load: l, Degradation: d, Penalty: f, Distance: dist}},
+		{param.PowerOfTwoChoices, []uint32{l}, param.Policy{Load: l}},
+		{param.RendezvousHashing, []uint32{w}, param.Policy{Weight: w}},
+		{param.PeakEWMA, nil, param.Policy{}},
 	}
 	for _, test := range tests {
 		t.Run(test.policy.String(), func(t *testing.T) {
@@ -48,8 +60,8 @@ func TestPAR_3_8_01_PolicyLayouts(t *testing.T) {
 				_, err := policy(pt.TLV(param.TypePolicy, value))
 				wantMalformed(t, err)
 			}
-			if !test.policy.Standard() || !test.policy.Valid() {
-				t.Error("not a standard policy?")
+			if test.policy.Standard() == test.policy.Private() || !test.policy.Valid() {
+				t.Errorf("standard %v, private %v", test.policy.Standard(), test.policy.Private())
 			}
 		})
 	}
@@ -63,7 +75,7 @@ func policy(b []byte) (param.Policy, error) {
 
 // Policies without a known format are kept as they are.
 func TestOtherPoliciesAreKept(t *testing.T) {
-	for _, typ := range []param.PolicyType{0x00000006, 0x40000005, 0x80000000, 0xb0001001, 0xc0000000, 0xffffffff} {
+	for _, typ := range []param.PolicyType{0x00000006, 0x40000005, 0x80000000, 0xb0002004, 0xc0000000, 0xffffffff} {
 		for _, data := range []string{"", "a", "four", "\x00\x01\x02\x03\x04\x05\x06\x07\x08"} {
 			b := pt.TLV(param.TypePolicy, append(pt.U32(uint32(typ)), data...))
 			p, err := policy(b)
@@ -76,6 +88,69 @@ func TestOtherPoliciesAreKept(t *testing.T) {
 			if typ.Standard() {
 				t.Errorf("%s is standard?", typ)
 			}
+		}
+	}
+}
+
+// The octets of whole parameters, as rsplib lays them out: load before degradation
+// before penalty before distance.
+func TestPrivatePolicyOctets(t *testing.T) {
+	for octets, want := range map[string]param.Policy{
+		"00080010b0001003400000011999999a":         {Type: param.PriorityLeastUsedDegradation, Load: 0x40000001, Degradation: 0x1999999a},
+		"00080014b0002001000000070041893700000064": {Type: param.WeightedRandomDPF, Weight: 7, Penalty: 0x00418937, Distance: 100},
+		"00080014b0002002400000010041893700000064": {Type: param.LeastUsedDPF, Load: 0x40000001, Penalty: 0x00418937, Distance: 100},
+		"00080018b0002003400000011999999a0041893700000064": {
+			Type: param.LeastUsedDegradationDPF, Load: 0x40000001, Degradation: 0x1999999a, Penalty: 0x00418937, Distance: 100},
+		"0008000cc052530180000000": {Type: param.PowerOfTwoChoices, Load: 0x80000000},
+		"0008000c8052530200000003": {Type: param.RendezvousHashing, Weight: 3},
+		"00080008c0525303":         {Type: param.PeakEWMA},
+	} {
+		b, err := hex.DecodeString(octets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := policy(b); err != nil || p != want {
+			t.Errorf("%s: %+v, %v", octets, p, err)
+		}
+		if got := encode(t, func(w *param.Writer) { w.Policy(&want) }); !bytes.Equal(got, b) {
+			t.Errorf("%v: %x, want %s", want.Type, got, octets)
+		}
+	}
+}
+
+func TestDefinePolicy(t *testing.T) {
+	const own param.PolicyType = 0x80007001
+	want := param.Policy{Type: own, Load: 3, Weight: 4}
+	octets := pt.TLV(param.TypePolicy, pt.U32(uint32(own), 3, 4))
+	if _, known := own.Format(); !known { // else this is a further run in one process
+		if p, err := policy(octets); err != nil || p.Data == "" {
+			t.Errorf("before: %+v, %v", p, err)
+		}
+		if err := param.DefinePolicy(own, "Own", param.FieldLoad, param.FieldWeight); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p, err := policy(octets); err != nil || p != want {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if got := encode(t, func(w *param.Writer) { w.Policy(&want) }); !bytes.Equal(got, octets) {
+		t.Errorf("encoded %x, want %x", got, octets)
+	}
+	_, err := policy(octets[:8])
+	wantMalformed(t, err)
+	if own.String() != "Own" || !own.Has(param.FieldWeight) || own.Has(param.FieldDegradation) {
+		t.Errorf("%v", own)
+	}
+	for name, define := range map[string]func() error{
+		"defined":       func() error { return param.DefinePolicy(own, "Again") },
+		"rsplib's":      func() error { return param.DefinePolicy(param.LeastUsedDPF, "LU") },
+		"the RFC's":     func() error { return param.DefinePolicy(param.LeastUsed, "LU") },
+		"for the IETF":  func() error { return param.DefinePolicy(0x40000009, "New") },
+		"value twice":   func() error { return param.DefinePolicy(0x80007002, "New", param.FieldLoad, param.FieldLoad) },
+		"value unknown": func() error { return param.DefinePolicy(0x80007002, "New", 77) },
+	} {
+		if err := define(); !errors.Is(err, param.ErrPolicyType) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

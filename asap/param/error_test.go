@@ -129,7 +129,7 @@ func TestNames(t *testing.T) {
 		"Handle Resolution Option":        param.TypeHandleResolutionOption.String(),
 		"parameter 0x0011":                param.Type(0x11).String(),
 		"Least Used with Degradation":     param.LeastUsedDegradation.String(),
-		"policy 0xb0001001":               param.PolicyType(0xb0001001).String(),
+		"policy 0xb0002004":               param.PolicyType(0xb0002004).String(),
 		"Unknown Pool Handle":             param.CauseUnknownPoolHandle.String(),
 		"cause 0x7777":                    param.CauseCode(0x7777).String(),
 		"malformed":                       param.Malformed.String(),

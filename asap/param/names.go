@@ -78,12 +78,29 @@ var policyNames = map[PolicyType]string{
 	LeastUsedDegradation: "Least Used with Degradation",
 	PriorityLeastUsed:    "Priority Least Used",
 	RandomizedLeastUsed:  "Randomized Least Used",
+
+	RandomizedPriorityLeastUsed:            "Randomized Priority Least Used",
+	RandomizedLeastUsedDegradation:         "Randomized Least Used with Degradation",
+	PriorityLeastUsedDegradation:           "Priority Least Used with Degradation",
+	RandomizedPriorityLeastUsedDegradation: "Randomized Priority Least Used with Degradation",
+	WeightedRandomDPF:                      "Weighted Random DPF",
+	LeastUsedDPF:                           "Least Used DPF",
+	LeastUsedDegradationDPF:                "Least Used with Degradation DPF",
+
+	PowerOfTwoChoices: "Power of Two Choices",
+	RendezvousHashing: "Rendezvous Hashing",
+	PeakEWMA:          "Peak EWMA",
 }
 
-// String returns the RFC's name of the policy, or its number.
+// String returns the name of the policy, the RFC's if it is there, or its number.
 func (t PolicyType) String() string {
 	if s, ok := policyNames[t]; ok {
 		return s
+	}
+	if defined := definedPolicies.Load(); defined != nil {
+		if d, ok := (*defined)[t]; ok {
+			return d.name
+		}
 	}
 	return fmt.Sprintf("policy 0x%08x", uint32(t))
 }

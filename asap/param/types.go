@@ -110,6 +110,25 @@ const (
 	policyDataMax                   = 65535 - 8
 )
 
+// Further policies of rsplib, in the range for private use. Bit 30 is not set
+// although they follow reported loads.
+const (
+	RandomizedPriorityLeastUsed            PolicyType = 0xb0001001
+	RandomizedLeastUsedDegradation         PolicyType = 0xb0001002
+	PriorityLeastUsedDegradation           PolicyType = 0xb0001003
+	RandomizedPriorityLeastUsedDegradation PolicyType = 0xb0001004
+	WeightedRandomDPF                      PolicyType = 0xb0002001
+	LeastUsedDPF                           PolicyType = 0xb0002002
+	LeastUsedDegradationDPF                PolicyType = 0xb0002003
+)
+
+// Our own policies, in the range for private use; 0x5253 is RS in ASCII.
+const (
+	PowerOfTwoChoices PolicyType = 0xc0525301
+	RendezvousHashing PolicyType = 0x80525302
+	PeakEWMA          PolicyType = 0xc0525303
+)
+
 // Private reports whether the type lies in the range for private use.
 func (t PolicyType) Private() bool { return t&policyPrivateBit != 0 }
 
@@ -117,15 +136,17 @@ func (t PolicyType) Private() bool { return t&policyPrivateBit != 0 }
 func (t PolicyType) Adaptive() bool { return t&policyAdaptiveBit != 0 }
 
 // Policy is one Pool Member Selection Policy parameter (RFC 5354, section 3.8;
-// RFC 5356). Fields that the type does not have are zero. For a type that this
-// package has no format for, Data holds everything behind the type, so that
-// the parameter can be stored and replicated unchanged.
+// RFC 5356). Fields that the type does not have (PolicyType.Has) are zero. For a
+// type that this package has no format for, Data holds everything behind the type,
+// so that the parameter can be stored and replicated unchanged.
 type Policy struct {
 	Type        PolicyType
-	Weight      uint32 // WRR, WRAND: relative capacity, 0 = cannot serve
-	Priority    uint32 // PRIO: larger is preferred
-	Load        uint32 // LU, LUD, PLU, RLU: 0 = idle, MaxLoad = fully used
-	Degradation uint32 // LUD, PLU: load added by one more session, load scale
+	Weight      uint32 // relative capacity, 0 = cannot serve
+	Priority    uint32 // larger is preferred
+	Load        uint32 // 0 = idle, MaxLoad = fully used
+	Degradation uint32 // load added by one more session, load scale
+	Penalty     uint32 // distance penalty factor: load added by a millisecond of distance, load scale
+	Distance    uint32 // time to the element, milliseconds
 	Data        string // octets after the type, for types without a known format
 }
 

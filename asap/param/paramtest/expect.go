@@ -1,6 +1,7 @@
 package paramtest
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -122,9 +123,22 @@ func (e *Expectation) Policy(p param.Policy) *Expectation {
 	case param.LeastUsedDegradation, param.PriorityLeastUsed:
 		e.Add(prefix+"load", "%08x", p.Load)
 		e.Add(prefix+"degradation", "%08x", p.Degradation)
+	case param.WeightedRandomDPF:
+		e.Add(prefix+"weight", "%d", p.Weight)
+		e.Add(prefix+"weight_dpf", "%.15g", float64(p.Penalty)/float64(param.MaxLoad))
+		e.Add(prefix+"distance", "%d", p.Distance)
+	case param.LeastUsedDPF:
+		e.Add(prefix+"load", "%08x", p.Load)
+		e.Add(prefix+"load_dpf", "%08x", p.Penalty)
+		e.Add(prefix+"distance", "%d", p.Distance)
 	default:
 		// The value as tshark shows it includes the padding.
-		e.octets(prefix+"value", append([]byte(p.Data), make([]byte, -len(p.Data)&3)...))
+		data := []byte(p.Data)
+		format, _ := p.Type.Format()
+		for _, f := range format {
+			data = binary.BigEndian.AppendUint32(data, *p.Field(f))
+		}
+		e.octets(prefix+"value", append(data, make([]byte, -len(data)&3)...))
 	}
 	return e
 }

@@ -37,8 +37,8 @@ func ControlTransports() []param.Transport {
 	}
 }
 
-// Policies returns the nine policies of RFC 5356, private ones, one of them with
-// octets that do not fill a word, and a reserved one.
+// Policies returns the policies with a known format, private ones without, one of
+// them with octets that do not fill a word, and a reserved one.
 func Policies() []param.Policy {
 	return []param.Policy{
 		{Type: param.RoundRobin},
@@ -50,6 +50,16 @@ func Policies() []param.Policy {
 		{Type: param.LeastUsedDegradation, Load: 0x1999999a, Degradation: 0x147ae147},
 		{Type: param.PriorityLeastUsed, Load: 1, Degradation: param.MaxLoad},
 		{Type: param.RandomizedLeastUsed, Load: 0x80000000},
+		{Type: param.RandomizedPriorityLeastUsed, Load: 0x40000000, Degradation: 0x1999999a},
+		{Type: param.RandomizedLeastUsedDegradation, Load: 0x40000001, Degradation: 0x1999999b},
+		{Type: param.PriorityLeastUsedDegradation, Load: 0x40000002, Degradation: 0x1999999c},
+		{Type: param.RandomizedPriorityLeastUsedDegradation, Load: 0x40000003, Degradation: 0x1999999d},
+		{Type: param.WeightedRandomDPF, Weight: 7, Penalty: 0x20000000, Distance: 250},
+		{Type: param.LeastUsedDPF, Load: 5, Penalty: 0x00418937, Distance: 100},
+		{Type: param.LeastUsedDegradationDPF, Load: 5, Degradation: 6, Penalty: 7, Distance: 8},
+		{Type: param.PowerOfTwoChoices, Load: 0x80000000},
+		{Type: param.RendezvousHashing, Weight: 2},
+		{Type: param.PeakEWMA},
 		{Type: 0x80000066, Data: "\x00\x00\x00\x01\x00\x00\x00\x02"},
 		{Type: 0x80000077, Data: "seven"},
 		{Type: 0x00000006},
