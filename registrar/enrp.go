@@ -2,6 +2,7 @@ package registrar
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -9,6 +10,9 @@ import (
 	"rserpool/asap/transport"
 	"rserpool/enrp"
 )
+
+// reasonIdentity: a registrar that spoke as another than its certificate is for.
+const reasonIdentity = "identity"
 
 // handleENRP takes a message of another registrar, or of a tool that reads the
 // handle table as registrars do. What is malformed is answered here, everything else
@@ -29,6 +33,13 @@ func (c *conn) handleENRP(data []byte) {
 	ids := m.IDs()
 	if ids.Sender == 0 || ids.Sender == c.r.id || ids.Receiver != 0 && ids.Receiver != c.r.id { // AMB-48
 		c.r.metrics.decodeErrors.WithLabelValues(string(protoENRP), "identifier").Inc()
+		return
+	}
+	if err := transport.CheckIdentity(c.t, ids.Sender); err != nil {
+		if c.r.cfg.Refusals != nil {
+			c.r.cfg.Refusals.Refused(netip.AddrPortFrom(c.peer.addr(), 0), reasonIdentity, err)
+		}
+		c.end(reasonIdentity)
 		return
 	}
 	c.r.metrics.messages.WithLabelValues(string(protoENRP), strings.ToLower(m.Type().String())).Inc()

@@ -20,7 +20,7 @@ type Refusals struct {
 func NewRefusals(log logrus.FieldLogger) *Refusals {
 	return &Refusals{log: log, count: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "rserpool_handshake_failures_total",
-		Help: "TLS handshakes with those who dialled that failed.",
+		Help: "TLS handshakes with those who dialled that failed, and ENRP connections over which a registrar spoke as another than its certificate is for.",
 	}, []string{"reason"})}
 }
 

@@ -134,4 +134,14 @@ func TestStrangersAtThePortOfRegistrars(t *testing.T) {
 	if !heard(t, network(blue.Member("two")), question) {
 		t.Error("a registrar of the cluster was not answered")
 	}
+	// Nor is one heard that speaks in the name of another.
+	if heard(t, network(blue.MemberAs("stolen", 0x77)), &update, question) || r.Space().Counts().Elements != 0 {
+		t.Error("another registrar's certificate lets it speak")
+	}
+	if !strings.Contains(log.String(), "the certificate is for registrar 0x00000077, not for "+toolID.String()) {
+		t.Errorf("the log says\n%s", log)
+	}
+	if !heard(t, network(blue.MemberAs("own", 0x77, toolID)), question) {
+		t.Error("a registrar with its own certificate was not answered")
+	}
 }

@@ -40,7 +40,7 @@ func declare(fs *pflag.FlagSet, c *config) {
 	cli.CompatVar(fs, &c.compat, "make of the registrar, of no effect on the admin API")
 	cli.FormatVar(fs, &c.format)
 	fs.StringVar(&c.ca, "tls-ca", "", "for the ENRP port of a registrar that wants certificates (see 'rspd ca'):\nfile with the certificates of the cluster's authority")
-	fs.StringVar(&c.cert, "tls-cert", "", "file with a certificate of the cluster")
+	fs.StringVar(&c.cert, "tls-cert", "", "file with a certificate of the cluster that names no registrar")
 	fs.StringVar(&c.key, "tls-key", "", "file with its private key")
 	fs.StringVar(&c.cluster, "cluster", registrar.DefaultCluster, "name of the cluster in certificates")
 	fs.BoolVar(&c.noHeaders, "no-headers", false, "leave out the headers of tables")
@@ -163,6 +163,9 @@ func (p *program) open(server string, c config) (source, error) {
 		credentials, err := tcp.LoadCredentials(tcp.Files{CA: c.ca, Cert: c.cert, Key: c.key}, c.cluster)
 		if err != nil {
 			return nil, cli.Exit(cli.Usage, fmt.Errorf("tls: %w", err))
+		}
+		if named := credentials.Registrars(); len(named) > 0 {
+			return nil, cli.Exitf(cli.Usage, "tls: %s is the certificate of registrar %s, in whose name rspctl must not speak: 'rspd ca issue NAME' without --id makes one for it", c.cert, named[0])
 		}
 		f.enrp = transport.NewNetworks(tcp.New(tcp.WithTLS(tcp.TLS{Credentials: credentials})))
 	}

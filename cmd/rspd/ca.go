@@ -6,13 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"rserpool/asap/param"
 	"rserpool/cmd/internal/cli"
 	"rserpool/internal/authority"
 	"rserpool/registrar"
+	"rserpool/registrar/admin"
 )
 
 // Files of the authority in its folder.
@@ -26,9 +29,11 @@ func caCommand() *cobra.Command {
 		Use: "ca", Short: "Make the certificates by which registrars know each other",
 		Long: `Make the certificates by which registrars of a cluster know each other: 'ca init' once,
 then 'ca issue' for each registrar. Whoever has one issued by the cluster's authority
-may act as a registrar, from any address; nobody else may. Any other authority will do
+may act as a registrar, from any address; nobody else may. One issued with --id lets its
+owner speak as that registrar only; one without, as any. Any other authority will do
 as well, if each certificate carries the cluster's name (--cluster) as DNS name and may
-be used by servers and clients.`,
+be used by servers and clients; it names a registrar by a URI among the alternative
+names, such as rserpool://CLUSTER/registrar/0x0a0b0c0d.`,
 	}
 	ca.AddCommand(caInit(), caIssue())
 	return ca
@@ -60,7 +65,7 @@ func caInit() *cobra.Command {
 		Long: `Make the authority of a cluster, a certificate and a private key, in a folder that
 only you can read. The key is needed to issue further certificates, by no registrar.`,
 		Example: `  rspd ca init --name blue
-  rspd ca issue one`,
+  rspd ca issue one --id 1`,
 	}
 	dirFlag(cmd, &dir)
 	cmd.Flags().StringVar(&name, "name", registrar.DefaultCluster, "name of the cluster, as --cluster of its registrars")
@@ -88,7 +93,7 @@ only you can read. The key is needed to issue further certificates, by no regist
     certificate of the authority of the cluster %q, until %s: every registrar needs a copy (--tls-ca)
 %s
     its private key: keep it here, no registrar needs it
-Next, for each registrar: rspd ca issue NAME --dir %s
+Next, for each registrar: rspd ca issue NAME --id IDENTIFIER --dir %s
 `, filepath.Join(dir, authorityCert), name, day(a.Expires()), filepath.Join(dir, authorityKey), dir)
 		return err
 	}
@@ -101,19 +106,35 @@ var memberName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 func caIssue() *cobra.Command {
 	var dir string
 	var days int
+	var ids []string
 	cmd := &cobra.Command{
 		Use: "issue NAME", Short: "Make a registrar's certificate", Args: cobra.ExactArgs(1),
 		Long: `Make a certificate and a private key for one registrar. NAME is for people: it names the
 files and stands in the certificate, but need not be a host name, as addresses and host
-names are not checked. To replace a certificate, move the old files away, issue it anew,
+names are not checked.
+
+With --id the certificate is for the registrar of that identifier alone: who steals it
+can take the place of no other. A registrar with such a certificate has that identifier
+without being told. For rspctl issue one without --id.
+
+To replace a certificate, move the old files away, issue it anew,
 and copy the new ones over those of the registrar: it reads them by itself, at once on
 SIGHUP.`,
-		Example: `  rspd ca issue one
-  rspd ca issue one --days 90 --dir /root/blue-ca`,
+		Example: `  rspd ca issue one --id 0x0a0b0c0d
+  rspd ca issue one --id 1 --days 90 --dir /root/blue-ca`,
 	}
 	dirFlag(cmd, &dir)
 	daysFlag(cmd, &days, authority.MemberLife)
+	cmd.Flags().StringSliceVar(&ids, "id", nil, "identifier of the registrar that the certificate is for; repeatable (default: any)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var registrars []param.RegistrarID
+		for _, text := range ids {
+			id, err := admin.ParseID(text)
+			if err != nil {
+				return cli.Exit(cli.Usage, fmt.Errorf("id: %w", err))
+			}
+			registrars = append(registrars, param.RegistrarID(id))
+		}
 		life, err := lifetime(days)
 		if err != nil {
 			return err
@@ -126,7 +147,7 @@ SIGHUP.`,
 		if err != nil {
 			return err
 		}
-		cert, key, err := a.Issue(name, time.Now(), life)
+		cert, key, err := a.Issue(name, registrars, time.Now(), life)
 		if err != nil {
 			return err
 		}
@@ -139,11 +160,23 @@ SIGHUP.`,
     certificate and private key, the latter for the registrar's eyes only
 Copy them and %s to the registrar's host and start it with
     rspd --cluster %s --tls-ca %s --tls-cert %s --tls-key %s ...
-and the paths there. To rspctl the same files give access to the ENRP port.
-`, path(name+".crt"), path(name+".key"), path(authorityCert), a.Cluster(), authorityCert, name+".crt", name+".key")
+and the paths there.%s
+`, path(name+".crt"), path(name+".key"), path(authorityCert), a.Cluster(), authorityCert, name+".crt", name+".key", whose(registrars))
 		return err
 	}
 	return cmd
+}
+
+// whose says what a certificate is good for.
+func whose(registrars []param.RegistrarID) string {
+	if len(registrars) == 0 {
+		return " To rspctl the same files give access to the ENRP port.\nWho has them may speak as any registrar (see --id)."
+	}
+	texts := make([]string, len(registrars))
+	for i, id := range registrars {
+		texts[i] = id.String()
+	}
+	return " Who has them may speak as registrar " + strings.Join(texts, ", ") + " only."
 }
 
 func openAuthority(dir string) (*authority.Authority, error) {

@@ -55,7 +55,7 @@ type clusterSettings struct {
 
 func (c *clusterSettings) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Cluster, "cluster", registrar.DefaultCluster, "name of the ring, and in certificates; members of others are refused")
-	fs.StringArrayVar(&c.RingListen, "ring-listen", []string{off}, "where members of the ring reach this one: auto, sctp, tcp, or an address like those of --listen (port 9903), or off; repeatable. Needs --id or --state-dir")
+	fs.StringArrayVar(&c.RingListen, "ring-listen", []string{off}, "where members of the ring reach this one: auto, sctp, tcp, or an address like those of --listen (port 9903), or off; repeatable. Needs --id, --state-dir or a certificate that names an identifier")
 	fs.StringArrayVar(&c.Peers, "peer", nil, "where another member of the ring may be, likewise; a name stands for one member per address; own addresses are passed over; repeatable")
 	fs.StringArrayVar(&c.RingAdvertise, "ring-advertise", nil, "where members are told to reach this one; repeatable (default: where it listens)")
 	fs.StringVar(&c.RingTimers, "ring-timers", "lan", "timers of the ring, the same at all members: lan (a dead member is out within 1 s), wan (within 6 s), test; single values below win")
@@ -96,9 +96,20 @@ func (c *clusterSettings) secure() bool { return c.CA != "" || c.Cert != "" || c
 // identityFile is where the identifier is kept, in the folder for the state.
 const identityFile = "registrar-id"
 
-// identity returns the identifier to use, 0 for a random one. Members of a ring
-// keep theirs: it is in the folder for the state, and made there if keep says so.
-func (c *clusterSettings) identity(id string, ringOn, keep bool) (param.RegistrarID, error) {
+// identity returns the identifier to use, 0 for a random one: the one given, else the
+// one that the folder for the state has, else the one that the certificate names.
+// Members of a ring keep theirs: if keep says so one is made in the folder.
+func (c *clusterSettings) identity(id string, named []param.RegistrarID, ringOn, keep bool) (param.RegistrarID, error) {
+	found, err := c.configured(id, named, ringOn, keep)
+	if err == nil && found != 0 {
+		if err = transport.CheckRegistrar(named, found); err != nil {
+			err = fmt.Errorf("id: %s: %w", c.Cert, err)
+		}
+	}
+	return found, err
+}
+
+func (c *clusterSettings) configured(id string, named []param.RegistrarID, ringOn, keep bool) (param.RegistrarID, error) {
 	if id != "" {
 		n, err := admin.ParseID(id)
 		if err != nil {
@@ -106,23 +117,27 @@ func (c *clusterSettings) identity(id string, ringOn, keep bool) (param.Registra
 		}
 		return param.RegistrarID(n), nil
 	}
-	if !ringOn {
-		return 0, nil
-	}
-	if c.StateDir == "" {
-		return 0, errors.New("ring-listen: a member of a ring keeps its identifier over restarts: give it one with --id, or a folder to keep it in with --state-dir")
-	}
 	path := filepath.Join(c.StateDir, identityFile)
-	text, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		n, err := admin.ParseID(strings.TrimSpace(string(text)))
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", path, err)
+	if ringOn && c.StateDir != "" {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			n, err := admin.ParseID(strings.TrimSpace(string(text)))
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", path, err)
+			}
+			return param.RegistrarID(n), nil
 		}
-		return param.RegistrarID(n), nil
-	case !errors.Is(err, os.ErrNotExist):
-		return 0, fmt.Errorf("state-dir: %w", err)
+		if !errors.Is(err, os.ErrNotExist) {
+			return 0, fmt.Errorf("state-dir: %w", err)
+		}
+	}
+	switch {
+	case len(named) > 0:
+		return named[0], nil
+	case !ringOn:
+		return 0, nil
+	case c.StateDir == "":
+		return 0, errors.New("ring-listen: a member of a ring keeps its identifier over restarts: give it one with --id, a folder to keep it in with --state-dir, or a certificate that names it")
 	case !keep:
 		if _, err := os.Stat(c.StateDir); err != nil {
 			return 0, fmt.Errorf("state-dir: %w", err)
@@ -194,6 +209,14 @@ func (c *clusterSettings) links(log logrus.FieldLogger) (*links, error) {
 		l.enrp = secured
 	}
 	return l, nil
+}
+
+// named returns the registrars that this one's certificate names.
+func (l *links) named() []param.RegistrarID {
+	if l.credentials == nil {
+		return nil
+	}
+	return l.credentials.Registrars()
 }
 
 // soon is when the end of a certificate is worth a warning.

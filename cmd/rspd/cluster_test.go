@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
+	"rserpool/asap/param"
 	"rserpool/asap/transport/tcp"
 	"rserpool/cmd/internal/cli"
 	"rserpool/enrp/ring"
@@ -121,6 +122,59 @@ func TestWhoMaySpeak(t *testing.T) {
 			t.Errorf("%v, %v", cfg.ASAP, err)
 		}
 	})
+}
+
+// A certificate that names registrars is for these alone, and gives one its identifier.
+func TestCertificateGivesTheIdentifier(t *testing.T) {
+	dir, tls := made(t, "blue")
+	issue := func(name string, ids ...string) {
+		t.Helper()
+		args := []string{"ca", "issue", name, "--dir", dir}
+		for _, id := range ids {
+			args = append(args, "--id", id)
+		}
+		if code, stdout, stderr := run1(t, args...); code != cli.OK || len(ids) > 0 != strings.Contains(stdout, "may speak as registrar 0x") {
+			t.Fatalf("%v: exit %v, %s %s", args, code, stdout, stderr)
+		}
+	}
+	with := func(name string, more ...string) []string {
+		file := func(suffix string) string { return filepath.Join(dir, name+suffix) }
+		return append([]string{"--cluster", "blue", "--tls-ca", tls[3], "--tls-cert", file(".crt"), "--tls-key", file(".key")}, more...)
+	}
+	issue("seven", "7")
+	issue("several", "0x8", "9")
+	folder, kept := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(kept, identityFile), []byte("9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args []string
+		id   param.RegistrarID
+		says string
+	}{
+		{with("seven"), 7, ""},
+		{with("seven", "--ring-listen", "tcp://127.0.0.1"), 7, ""},
+		{with("seven", "--ring-listen", "tcp://127.0.0.1", "--state-dir", folder), 7, ""},
+		{with("seven", "--id", "0x7"), 7, ""},
+		{with("seven", "--id", "8"), 0, "the certificate is for registrar 0x00000007, not for 0x00000008"},
+		{with("seven", "--ring-listen", "tcp://127.0.0.1", "--state-dir", kept), 0, "not for 0x00000009"},
+		{with("several"), 8, ""},
+		{with("several", "--id", "9"), 9, ""},
+		{with("several", "--ring-listen", "tcp://127.0.0.1", "--state-dir", kept), 9, ""},
+		{with("several", "--id", "10"), 0, "for registrar 0x00000008, 0x00000009, not for 0x0000000a"},
+		{with("one", "--id", "10"), 10, ""},
+		{with("one", "--ring-listen", "tcp://127.0.0.1"), 0, "certificate that names it"},
+	} {
+		cfg, err := built(t, tt.args...)
+		if tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) || tt.says == "" && (err != nil || cfg.ID != tt.id) {
+			t.Errorf("%v: %v, %v, want %v %s", tt.args[8:], cfg.ID, err, tt.id, tt.says)
+		}
+	}
+	for _, id := range []string{"0", "x", "0x100000000"} {
+		if code, _, stderr := run1(t, "ca", "issue", "bad", "--dir", dir, "--id", id); code != cli.Usage || !strings.Contains(stderr, "id:") {
+			t.Errorf("%q: exit %v, %s", id, code, stderr)
+		}
+	}
 }
 
 func TestRingSettings(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/cmd/internal/cli"
 	"rserpool/registrar"
@@ -97,6 +98,9 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	r, err := registrar.New(cfg)
 	if err != nil {
 		return cli.Exit(cli.Usage, err)
+	}
+	if l.credentials != nil {
+		l.credentials.Check = func(named []param.RegistrarID) error { return transport.CheckRegistrar(named, r.ID()) }
 	}
 	if err := r.Start(ctx); err != nil {
 		return err

@@ -47,7 +47,7 @@ type settings struct {
 
 func (c *settings) declare(fs *pflag.FlagSet) {
 	d := registrar.DefaultLimits()
-	fs.StringVar(&c.ID, "id", "", "registrar identifier, such as 0x0a0b0c0d (default: random; in a ring the one kept in --state-dir)")
+	fs.StringVar(&c.ID, "id", "", "registrar identifier, such as 0x0a0b0c0d (default: in a ring the one kept in --state-dir, else the one that the certificate names, else random)")
 	fs.StringArrayVar(&c.Listen, "listen", []string{"auto"}, "where elements and users reach the registrar: auto, sctp or tcp, or one of them with an address, such as sctp://192.0.2.1,198.51.100.1:3863 or tcp://:3863; auto is TCP and, where the kernel has it, SCTP; repeatable")
 	fs.StringArrayVar(&c.ENRPListen, "enrp-listen", []string{"auto"}, "where registrars outside the ring and tools reach the registrar, likewise, or off; on loopback only without --tls-cert or --insecure; repeatable")
 	fs.StringVar(&c.Admin, "admin", admin.DefaultAddress, "HOST:PORT of the administrators' HTTP interface, or off")
@@ -154,7 +154,7 @@ func (c *settings) build(l *links, log logrus.FieldLogger, keep bool) (registrar
 	fail("listen", err)
 	others := c.cluster.configure(&cfg, l, c, log)
 	var identity error
-	cfg.ID, identity = c.cluster.identity(c.ID, cfg.Ring.On(), keep)
+	cfg.ID, identity = c.cluster.identity(c.ID, l.named(), cfg.Ring.On(), keep)
 	fail("announce", c.announce(&cfg, log))
 	fail("timers", c.timers(&cfg))
 	fail("results", c.results(&cfg))

@@ -1,6 +1,7 @@
 // Package authority makes the certificates of a cluster: one of its authority,
 // and one for each member. All carry the cluster's name, by which members know
-// each other; addresses and host names are not in them.
+// each other, and perhaps the registrars as which a member may speak; addresses and
+// host names are not in them.
 package authority
 
 import (
@@ -13,8 +14,13 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
 )
 
 // Usual lifetimes.
@@ -37,6 +43,9 @@ type Authority struct {
 func CheckCluster(name string) error {
 	if name == "" || len(name) > 64 {
 		return fmt.Errorf("cluster name of %d octets, not 1 to 64", len(name))
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return fmt.Errorf("cluster name %q: an address is no name", name)
 	}
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
@@ -136,8 +145,9 @@ func (a *Authority) Cluster() string { return a.cert.Subject.CommonName }
 func (a *Authority) Expires() time.Time { return a.cert.NotAfter }
 
 // Issue makes a certificate and a new Ed25519 key for a member, which ends with
-// the authority's at the latest. The member's name is for people only.
-func (a *Authority) Issue(name string, now time.Time, life time.Duration) (certificate, key []byte, err error) {
+// the authority's at the latest. The member's name is for people only. With registrars
+// named, it may speak as one of these only.
+func (a *Authority) Issue(name string, registrars []param.RegistrarID, now time.Time, life time.Duration) (certificate, key []byte, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -146,12 +156,16 @@ func (a *Authority) Issue(name string, now time.Time, life time.Duration) (certi
 	if until.After(a.cert.NotAfter) {
 		until = a.cert.NotAfter
 	}
+	var uris []*url.URL
+	for _, id := range registrars {
+		uris = append(uris, transport.RegistrarURI(a.Cluster(), id))
+	}
 	cert, err := sign(&x509.Certificate{
 		Subject:   pkix.Name{CommonName: name, Organization: []string{"rserpool cluster member"}},
 		NotBefore: now.Add(-skew), NotAfter: until,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames:    []string{a.Cluster()}, BasicConstraintsValid: true,
+		DNSNames:    []string{a.Cluster()}, URIs: uris, BasicConstraintsValid: true,
 	}, a.cert, public, a.key)
 	if err != nil {
 		return nil, nil, err

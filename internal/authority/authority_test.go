@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
 )
 
 func TestMembersAreKnownByTheClustersName(t *testing.T) {
@@ -23,7 +27,7 @@ func TestMembersAreKnownByTheClustersName(t *testing.T) {
 	if err != nil || a.Cluster() != "blue.example" {
 		t.Fatalf("%v, %v", a, err)
 	}
-	member, memberKey, err := a.Issue("one", now, MemberLife)
+	member, memberKey, err := a.Issue("one", nil, now, MemberLife)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +55,7 @@ func TestMembersAreKnownByTheClustersName(t *testing.T) {
 	if until := pair.Leaf.NotAfter; until.After(a.Expires()) || until.Before(now.Add(MemberLife-time.Minute)) {
 		t.Errorf("ends %v", until)
 	}
-	late, _, err := a.Issue("late", a.Expires().Add(-time.Hour), MemberLife)
+	late, _, err := a.Issue("late", nil, a.Expires().Add(-time.Hour), MemberLife)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,10 +76,37 @@ func TestMembersAreKnownByTheClustersName(t *testing.T) {
 func TestClusterNames(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"rserpool": true, "a": true, "a-1.b": true, strings.Repeat("a", 64): true,
-		"": false, "A": false, "-a": false, "a-": false, "a..b": false, ".a": false, "a b": false, "ü": false, strings.Repeat("a", 65): false,
+		"": false, "A": false, "-a": false, "a-": false, "a..b": false, ".a": false, "a b": false, "ü": false, "192.0.2.1": false, strings.Repeat("a", 65): false,
 	} {
 		if err := CheckCluster(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// A certificate names the registrars as which its owner may speak.
+func TestMembersAreBoundToIdentifiers(t *testing.T) {
+	now := time.Now()
+	a, err := New("blue", now, AuthorityLife)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	for _, ids := range [][]param.RegistrarID{nil, {1}, {0xffffffff, 7}} {
+		cert, key, err := a.Issue("m", ids, now, MemberLife)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: "blue", Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+			t.Errorf("%v: %v", ids, err)
+		}
+		if named, err := transport.NamedRegistrars(pair.Leaf.URIs); err != nil || !slices.Equal(named, ids) {
+			t.Errorf("issued for %v, names %v, %v", ids, named, err)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"rserpool/asap/param"
 	"rserpool/internal/authority"
 )
 
@@ -63,10 +64,20 @@ func (c *Cluster) Member(name string) Files {
 	return c.MemberFor(name, time.Now(), authority.MemberLife)
 }
 
+// MemberAs makes those of a member that may speak as some registrars only.
+func (c *Cluster) MemberAs(name string, registrars ...param.RegistrarID) Files {
+	c.t.Helper()
+	cert, key, err := c.Issue(name, registrars, time.Now(), authority.MemberLife)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return c.pair(name, cert, key)
+}
+
 // MemberFor makes those of a member whose certificate is valid for a time.
 func (c *Cluster) MemberFor(name string, from time.Time, life time.Duration) Files {
 	c.t.Helper()
-	cert, key, err := c.Issue(name, from, life)
+	cert, key, err := c.Issue(name, nil, from, life)
 	if err != nil {
 		c.t.Fatal(err)
 	}

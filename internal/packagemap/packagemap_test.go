@@ -60,6 +60,7 @@ var rules = []rule{
 	{"poolelement/*", []string{"asap", "asap/param", "asap/transport", "poolelement"}, []string{"github.com/sirupsen/logrus"}},
 	{"pooluser", []string{"asap", "asap/param", "asap/hunt", "asap/hunt/huntnet", "asap/transport", "selection"}, []string{"github.com/sirupsen/logrus"}},
 	{"internal/history", nil, []string{"github.com/anishathalye/porcupine"}},
+	{"internal/authority*", []string{"asap/param", "asap/transport"}, nil},
 	{"internal/*", nil, nil},
 	{"cmd/*", anything, []string{""}},
 	{"cmd/*/*", anything, []string{""}},

@@ -8,6 +8,9 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
 )
 
 // Files names the files of a Credentials, all PEM.
@@ -30,6 +33,10 @@ type Credentials struct {
 	// Changed takes the result of reading changed files: nil, or why the
 	// former ones stay. May be nil; set it before the first use.
 	Changed func(error)
+	// Check may refuse changed files for the registrars that this end's new
+	// certificate names, so that the former ones stay. May be nil; set it before
+	// the first use.
+	Check func(named []param.RegistrarID) error
 
 	mu      sync.Mutex
 	current loaded
@@ -41,6 +48,7 @@ type Credentials struct {
 type loaded struct {
 	client, server *tls.Config
 	expires        time.Time
+	named          []param.RegistrarID // by this end's certificate
 	stamps         stamps
 }
 
@@ -81,6 +89,14 @@ func (c *Credentials) Expires() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.current.expires
+}
+
+// Registrars returns the registrars that this end's certificate names: those as which
+// others let it speak. None: it may speak as any.
+func (c *Credentials) Registrars() []param.RegistrarID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current.named
 }
 
 // configs returns those for the next handshake.
@@ -156,6 +172,13 @@ func (c *Credentials) load() (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%s: %w", c.files.Cert, err)
 	}
+	named, err := transport.NamedRegistrars(pair.Leaf.URIs)
+	if err == nil && c.Check != nil {
+		err = c.Check(named)
+	}
+	if err != nil {
+		return loaded{}, fmt.Errorf("%s: %w", c.files.Cert, err)
+	}
 	base := tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
 		DynamicRecordSizingDisabled: true,
@@ -165,10 +188,19 @@ func (c *Credentials) load() (loaded, error) {
 	client, server := base.Clone(), base.Clone()
 	client.RootCAs, client.ServerName = roots, c.cluster
 	server.ClientCAs, server.ClientAuth = roots, tls.RequireAndVerifyClientCert
+	client.VerifyConnection = readable
 	server.VerifyConnection = func(s tls.ConnectionState) error {
-		return s.PeerCertificates[0].VerifyHostname(c.cluster)
+		return errors.Join(s.PeerCertificates[0].VerifyHostname(c.cluster), readable(s))
 	}
-	return loaded{client, server, expires, stamps}, nil
+	return loaded{client, server, expires, named, stamps}, nil
+}
+
+// readable checks the names of registrars in the other end's certificate.
+func readable(s tls.ConnectionState) error {
+	if _, err := transport.NamedRegistrars(s.PeerCertificates[0].URIs); err != nil {
+		return fmt.Errorf("%w: %w", errNames, err)
+	}
+	return nil
 }
 
 // checkOwn checks this end's certificate as peers will, in both roles, and

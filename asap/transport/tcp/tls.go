@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"rserpool/asap/param"
 	"rserpool/asap/transport"
 )
 
@@ -50,6 +51,9 @@ func WithTLS(t TLS) Option {
 	return func(n *network) { n.tls = &t }
 }
 
+// errNames: the certificate names a registrar in a way that can't be read.
+var errNames = errors.New("names of registrars")
+
 // errTooMany: more handshakes under way than TLS.Handshakes.
 var errTooMany = errors.New("given up for newer handshakes")
 
@@ -69,6 +73,8 @@ func HandshakeReason(err error) string {
 		return "invalid-certificate"
 	case errors.As(err, &name):
 		return "other-cluster"
+	case errors.Is(err, errNames):
+		return "unreadable-identity"
 	case errors.As(err, &record):
 		return "not-tls"
 	case errors.As(err, &alert) && alert.Op == "remote error": // the alert itself has no exported type
@@ -86,19 +92,27 @@ func HandshakeReason(err error) string {
 }
 
 // secured hides what a connection offers beyond transport.Conn, which may go
-// past TLS to the socket.
-type secured struct{ transport.Conn }
+// past TLS to the socket. It knows what the other end's certificate names.
+type secured struct {
+	transport.Conn
+	registrars []param.RegistrarID
+}
+
+// Registrars implements transport.Named.
+func (s *secured) Registrars() []param.RegistrarID { return s.registrars }
 
 // Stuck only looks at the socket.
-func (s secured) Stuck(since time.Duration) bool { return s.Conn.(*conn).Stuck(since) }
+func (s *secured) Stuck(since time.Duration) bool { return s.Conn.(*conn).Stuck(since) }
 
 // conn makes a connection of the link.
 func (l link) conn(opt transport.Options) transport.Conn {
 	c := newConn(l, opt)
-	if l.tls != nil {
-		return secured{c}
+	if l.tls == nil {
+		return c
 	}
-	return c
+	// The handshake has checked that there is no error.
+	named, _ := transport.NamedRegistrars(l.tls.ConnectionState().PeerCertificates[0].URIs)
+	return &secured{c, named}
 }
 
 // farewell is how long closing a connection may wait for room to say so to the

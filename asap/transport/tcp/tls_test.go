@@ -3,16 +3,20 @@ package tcp
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/transporttest"
 	"rserpool/internal/authoritytest"
@@ -262,6 +266,20 @@ func TestSilentHandshakes(t *testing.T) {
 }
 
 // Certificates are exchanged without a restart.
+// A certificate with a name that can't be read is not taken for one without.
+func TestUnreadableIdentityIsRefused(t *testing.T) {
+	for text, ok := range map[string]bool{"https://blue/": true, "rserpool://blue/registrar/1": true, "rserpool://blue/registrar/one": false} {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = readable(tls.ConnectionState{PeerCertificates: []*x509.Certificate{{URIs: []*url.URL{u}}}})
+		if (err == nil) != ok || err != nil && HandshakeReason(err) != "unreadable-identity" {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestCredentialsAreReadAgain(t *testing.T) {
 	old, fresh := newCluster(t, "blue"), newCluster(t, "blue")
 	files := Files(old.MemberFor("m", time.Now(), time.Hour))
@@ -318,6 +336,15 @@ func TestCredentialsAreReadAgain(t *testing.T) {
 	if err := c.Reload(); err != nil || !c.Expires().After(second.expires) {
 		t.Errorf("reload: %v", err)
 	}
+	c.Check = func(named []param.RegistrarID) error { return transport.CheckRegistrar(named, 7) }
+	copyTo(fresh.MemberAs("other", 8))
+	if err := c.Reload(); err == nil || len(c.Registrars()) != 0 {
+		t.Errorf("the certificate of another registrar: %v", err)
+	}
+	copyTo(fresh.MemberAs("own", 7))
+	if err := c.Reload(); err != nil || !slices.Equal(c.Registrars(), []param.RegistrarID{7}) {
+		t.Errorf("the registrar's own certificate: %v, %v", c.Registrars(), err)
+	}
 	for _, name := range []string{files.CA, files.Cert, files.Key} {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -373,7 +400,7 @@ func TestCloseOverTLSDoesNotWait(t *testing.T) {
 	}
 	defer s.Close()
 	// Fill the socket below TLS, so that the farewell has no room.
-	raw, err := c.(secured).Conn.(*conn).tcp.SyscallConn()
+	raw, err := c.(*secured).Conn.(*conn).tcp.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/enrp/ring"
 )
@@ -133,6 +134,7 @@ const (
 	refusedFlood   = "flood"    // too many connections without a hello, or of one member
 	refusedCluster = "cluster"  // another cluster
 	refusedVersion = "version"  // no version in common
+	refusedName    = "identity" // a certificate that is another member's
 	refusedMany    = "too-many" // more members than there can be
 	refusedByPeer  = "by-peer"  // the other side refused, and said why
 	refusedMessage = "message"  // a message that can't be decoded
@@ -152,8 +154,8 @@ func (r *refusal) Error() string {
 	return r.text
 }
 
-// compatible returns the version to speak with the one who sent h.
-func (g *Group) compatible(h hello) (version, error) {
+// compatible returns the version to speak with the one who sent h over a connection.
+func (g *Group) compatible(h hello, conn transport.Conn) (version, error) {
 	if h.cluster != g.cfg.Cluster {
 		return 0, &refusal{refusedCluster, fmt.Sprintf("different clusters: %s is in %q, %s in %q", h.node.Member, h.cluster, g.self.Member, g.cfg.Cluster)}
 	}
@@ -161,7 +163,15 @@ func (g *Group) compatible(h hello) (version, error) {
 	if !ok {
 		return 0, &refusal{refusedVersion, fmt.Sprintf("no protocol version in common: %s speaks %s, %s %s", h.node.Member, h.versions, g.self.Member, g.versions)}
 	}
+	if err := transport.CheckIdentity(conn, param.RegistrarID(h.node.ID)); err != nil {
+		return 0, &refusal{refusedName, err.Error()}
+	}
 	return v, nil
+}
+
+// tells reports whether the other side is told why it is refused.
+func (r *refusal) tells() bool {
+	return r.reason == refusedCluster || r.reason == refusedVersion || r.reason == refusedName
 }
 
 // greet exchanges hellos. The dialler speaks first; who accepts says nothing to
@@ -180,7 +190,7 @@ func (g *Group) greet(ctx context.Context, conn transport.Conn, dialled bool) (h
 	}
 	frames := frameReader{conn: conn, buf: make([]byte, maxHello)}
 	theirs, v, err := g.expectHello(ctx, &frames)
-	if refused := (*refusal)(nil); errors.As(err, &refused) && (refused.reason == refusedCluster || refused.reason == refusedVersion) {
+	if refused := (*refusal)(nil); errors.As(err, &refused) && refused.tells() {
 		// Best effort: the connection ends anyway.
 		_ = say(frameRefusal, []byte(refused.text))
 	}
@@ -218,7 +228,7 @@ func (g *Group) expectHello(ctx context.Context, frames *frameReader) (hello, ve
 	if err != nil {
 		return hello{}, 0, err
 	}
-	v, err := g.compatible(h)
+	v, err := g.compatible(h, frames.conn)
 	return h, v, err
 }
 

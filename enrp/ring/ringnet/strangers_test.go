@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,4 +162,46 @@ func TestTHR_2_5_3_01_StrangersDoNotJoin(t *testing.T) {
 			together(t, one, 3)
 		})
 	}
+}
+
+// Who has the certificate of one member can't take the place of another: neither by
+// calling others nor by being called. Certificates that name nobody are good for any
+// member, those that name several for each of these.
+func TestMembersSpeakInTheirOwnNameOnly(t *testing.T) {
+	blue := authoritytest.New(t, "blue")
+	one := node(t, 1, secured(t, blue.MemberAs("one", 1), nil))
+	two := node(t, 2, secured(t, blue.MemberAs("two", 2, 20), nil), at(one))
+	before := together(t, two, 2)
+	together(t, one, 2)
+
+	thief := node(t, 3, secured(t, blue.MemberAs("stolen", 2), nil), at(one), at(two))
+	caller := node(t, 5, secured(t, blue.MemberAs("five", 5), nil), at(thief))
+	for _, g := range []*ringnet.Group{one, two, caller} {
+		for deadline := time.Now().Add(20 * time.Second); status(t, g).Refused["identity"] == 0; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("nobody is refused: %+v", status(t, g).Refused)
+			}
+		}
+	}
+	for _, g := range []*ringnet.Group{one, two} {
+		st := status(t, g)
+		if st.View.ID != before.View.ID || len(st.Outside) > 0 || slices.ContainsFunc(st.Peers, func(p ringnet.PeerStatus) bool { return p.Member.ID == 3 }) {
+			t.Errorf("after the thief came: %+v", st)
+		}
+	}
+	st := status(t, thief)
+	if len(st.View.Members) != 1 || len(st.Outside) > 0 || st.Refused["by-peer"] == 0 {
+		t.Errorf("the thief knows %+v", st)
+	}
+	said := ""
+	for _, p := range st.Peers {
+		said += p.LastError
+	}
+	if !strings.Contains(said, "the certificate is for registrar 0x00000002, not for 0x00000003") {
+		t.Errorf("the thief hears %q", said)
+	}
+
+	node(t, 4, secured(t, blue.Member("four"), nil), at(one))
+	node(t, 20, secured(t, blue.MemberAs("twenty", 2, 20), nil), at(one))
+	together(t, one, 4)
 }
