@@ -1,5 +1,5 @@
 # Each target is one script, which can also be run alone.
-.PHONY: all build test lint demo lab sim model bench ringbench chaos fuzz requirements docs clean
+.PHONY: all build test lint demo lab sim poolsim model bench ringbench chaos fuzz requirements docs clean
 
 all: build
 
@@ -9,6 +9,7 @@ lint:         ; scripts/lint.sh
 demo:         ; scripts/demo.sh
 lab:          ; scripts/lab.sh
 sim:          ; scripts/sim.sh
+poolsim:      ; scripts/poolsim.sh
 model:        ; scripts/model.sh
 bench:        ; scripts/bench.sh
 ringbench:    ; scripts/ringbench.sh
