@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,7 @@ type plan struct {
 	contenders []contender
 	members    []int
 	payloads   []int
+	senders    []int // 0: all members
 	rates      []float64
 	tables     []string
 	// outstanding bounds the messages of each sender on their way in the
@@ -85,6 +87,7 @@ func parsePlan(args []string) (*plan, error) {
 	fs := flag.NewFlagSet("ringbench run", flag.ContinueOnError)
 	members := fs.String("members", "3", "sizes of the group, `N,N`")
 	name := fs.String("name", "ring", "what our contender is called in the tables")
+	senders := fs.String("senders", "1,all", "how many members send in the throughput table")
 	payloads := fs.String("payloads", "100,1000,8000", "octets of the messages of the throughput table")
 	rates := fs.String("rates", "1000,10000,50000,100000,200000,300000", "offered messages per second of the load table")
 	tables := fs.String("tables", "throughput,latency,load", "what to measure")
@@ -121,10 +124,16 @@ func parsePlan(args []string) (*plan, error) {
 	p.contenders = append(p.contenders, rivals...)
 	p.tables = strings.Split(*tables, ",")
 	p.duration = time.Duration(*seconds * float64(time.Second))
-	var errs [3]error
+	var errs [4]error
 	p.members, errs[0] = list(*members, strconv.Atoi)
 	p.payloads, errs[1] = list(*payloads, strconv.Atoi)
 	p.rates, errs[2] = list(*rates, func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
+	p.senders, errs[3] = list(*senders, func(s string) (int, error) {
+		if s == "all" {
+			return 0, nil
+		}
+		return strconv.Atoi(s)
+	})
 	if p.runs < 1 || p.duration <= 0 || len(p.contenders) == 0 {
 		return nil, errors.New("--runs and --seconds must be positive, and something must be measured")
 	}
@@ -150,8 +159,8 @@ func (p *plan) table(ctx context.Context, where places, name string) error {
 		switch name {
 		case "throughput":
 			for _, payload := range p.payloads {
-				for _, senders := range []int{1, members} {
-					rows = append(rows, scenario{members, senders, payload, sendMax, 0})
+				for _, senders := range p.senders {
+					rows = append(rows, scenario{members, cmp.Or(senders, members), payload, sendMax, 0})
 				}
 			}
 		case "latency":

@@ -76,6 +76,7 @@ func run(in io.Reader, out io.Writer, tables, svg string) error {
 	if len(rows) == 0 {
 		return errors.New("no rows")
 	}
+	before := ""
 	for send := range strings.SplitSeq(tables, ",") {
 		of := slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return r.Send != send })
 		if len(of) == 0 {
@@ -85,9 +86,10 @@ func run(in io.Reader, out io.Writer, tables, svg string) error {
 		if send == sendMax {
 			table = rates(of)
 		}
-		if _, err := fmt.Fprint(out, table, "\n"); err != nil {
+		if _, err := fmt.Fprint(out, before, table); err != nil {
 			return err
 		}
+		before = "\n"
 	}
 	if svg == "" {
 		return nil

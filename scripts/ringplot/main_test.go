@@ -32,7 +32,6 @@ func TestTables(t *testing.T) {
 | system | members | offered/s | ordered/s | agreed p50 | p99 | stable p50 | p99 | CPU per message |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|
 | ring | 3 | 1,000 | 1,000 | 50 µs | 60 µs | - | - | - |
-
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
