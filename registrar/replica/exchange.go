@@ -54,14 +54,16 @@ type exchange struct {
 	octets  int
 	ending  bool // END is asked for
 
-	digests []*handlespace.Digest // by member, nil until its hello
-	missing int                   // hellos
-	differs [handlespace.Ranges]bool
-	sides   [handlespace.Ranges]int  // synced members that differ from each other
-	lowest  [handlespace.Ranges]bool // this member among those that agree with it
-	waiting []bool                   // by member: its last part is to come
-	items   int                      // in all parts
-	merging []bool                   // by member: it is not done with many items; nil: they are few
+	version  uint8                 // that this member knows
+	versions []uint8               // and others, by member; 0 until its hello
+	digests  []*handlespace.Digest // by member, nil until its hello
+	missing  int                   // hellos
+	differs  [handlespace.Ranges]bool
+	sides    [handlespace.Ranges]int  // synced members that differ from each other
+	lowest   [handlespace.Ranges]bool // this member among those that agree with it
+	waiting  []bool                   // by member: its last part is to come
+	items    int                      // in all parts
+	merging  []bool                   // by member: it is not done with many items; nil: they are few
 
 	sending  bool
 	cursor   handlespace.Cursor
@@ -89,6 +91,7 @@ func newExchange(cfg *Config, e *ring.Installed) *exchange {
 	x := &exchange{
 		bounds: cfg.bounds, view: e.View, self: e.View.Index(cfg.Self), origins: e.Origins, marks: cfg.Space.Marks(),
 		digests: make([]*handlespace.Digest, n), waiting: make([]bool, n), missing: n,
+		version: cfg.version, versions: make([]uint8, n),
 		places:  make(map[handlespace.Key]int),
 		tallies: make(map[handlespace.Key]*tally),
 	}
@@ -110,7 +113,18 @@ func (x *exchange) hello() []byte {
 	}
 	digest := x.digests[x.self]
 	x.digests[x.self] = nil // until it is delivered
-	return encodeHello(x.view.ID, digest, x.marks)
+	return encodeHello(x.version, x.view.ID, digest, x.marks)
+}
+
+// speaks returns the version of payloads that all members know who have said hello.
+func (x *exchange) speaks() uint8 {
+	lowest := x.version
+	for _, v := range x.versions {
+		if v != 0 {
+			lowest = min(lowest, v)
+		}
+	}
+	return lowest
 }
 
 // take takes a message of the exchange.
@@ -122,7 +136,7 @@ func (x *exchange) take(r *Replica, from ring.Member, m *message, octets int) {
 	x.octets += octets
 	if m.digest != nil {
 		if x.digests[i] == nil {
-			x.digests[i] = m.digest
+			x.digests[i], x.versions[i] = m.digest, m.highest
 			x.marks.Stamp = max(x.marks.Stamp, m.marks.Stamp)
 			if m.marks.HeldBack.After(x.marks.HeldBack) {
 				x.marks.HeldBack = m.marks.HeldBack
@@ -214,7 +228,7 @@ func (x *exchange) mergeSome(r *Replica) (done []byte) {
 	if x.told = some.Settle > 0 && r.cfg.Space.Unsettled() == 0; !x.told {
 		return nil
 	}
-	return encodeDone(x.view.ID)
+	return encodeDone(x.speaks(), x.view.ID)
 }
 
 // next returns the messages that are to be sent now.
@@ -232,7 +246,7 @@ func (x *exchange) next(space *handlespace.Space, faults fault.Set) iter.Seq[[]b
 			}
 			x.sending = !x.cursor.Done
 			x.inFlight++
-			part := encodePart(x.view.ID, x.part, x.cursor.Done)
+			part := encodePart(x.speaks(), x.view.ID, x.part, x.cursor.Done)
 			x.part = x.part[:0]
 			if !yield(part) {
 				return

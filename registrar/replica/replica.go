@@ -47,7 +47,8 @@ type Config struct {
 	// can set it.
 	Faults fault.Set
 
-	bounds bounds // standard, but for tests
+	bounds  bounds // standard, but for tests
+	version uint8  // the highest that is known; likewise
 }
 
 // Bounds.
@@ -64,6 +65,8 @@ type Replica struct {
 	born time.Time
 	view ring.View
 	out  Output
+	// speaks is the version of payloads that all members know, as of the latest END.
+	speaks uint8
 
 	outbox []proposal // own ones that the ring has not got, because an exchange runs
 	sent   []proposal // own ones that the ring has got and that are not stable
@@ -94,6 +97,7 @@ type proposal struct {
 // queued is a command that waits for END.
 type queued struct {
 	own     uint64 // number of the own proposal, 0: another member's
+	version uint8  // of the payload
 	command handlespace.Command
 }
 
@@ -102,7 +106,10 @@ func New(cfg Config, now time.Time) *Replica {
 	if cfg.bounds == (bounds{}) {
 		cfg.bounds = standard
 	}
-	return &Replica{cfg: cfg, born: now, duties: newDuties()}
+	if cfg.version == 0 {
+		cfg.version = version
+	}
+	return &Replica{cfg: cfg, born: now, duties: newDuties(), speaks: cfg.version}
 }
 
 // Stats describe a Replica at one moment.
@@ -114,7 +121,7 @@ type Stats struct {
 	Queued, Waiting, Unstable, TooFew int
 	WaitingOctets                     int
 	// From the start on: ended exchanges, octets of their messages, and payloads
-	// that made no sense.
+	// that made no sense, or were of a version that not all members know.
 	Exchanges, Octets, Dropped uint64
 }
 
@@ -133,7 +140,7 @@ func (r *Replica) Propose(token uint64, cmd handlespace.Command, now time.Time) 
 }
 
 func (r *Replica) propose(p proposal, cmd handlespace.Command, only ring.ViewID) {
-	payload, err := encodeCommand(cmd, only)
+	payload, err := encodeCommand(r.speaks, cmd, only)
 	if err != nil {
 		r.refuse(p.token)
 		return
@@ -151,6 +158,9 @@ func (r *Replica) flush() {
 		return
 	}
 	for _, p := range r.outbox {
+		if p.payload[0] > r.speaks {
+			p.payload = r.rewritten(p.payload)
+		}
 		r.send(p)
 	}
 	clear(r.outbox)
@@ -159,6 +169,17 @@ func (r *Replica) flush() {
 		r.asking = true
 		r.propose(proposal{sign: true}, handlespace.Sweep{}, ring.ViewID{})
 	}
+}
+
+// rewritten returns a command in the version that all members know by now.
+func (r *Replica) rewritten(payload []byte) []byte {
+	m, err := decode(r.cfg.version, payload)
+	if err == nil {
+		if again, err := encodeCommand(r.speaks, m.command, m.view); err == nil {
+			return again
+		}
+	}
+	return payload // it will count for nobody
 }
 
 // enough reports whether the view has the members that answers need.
@@ -242,14 +263,29 @@ func (r *Replica) interrupted() {
 		r.queue = nil
 		return
 	}
-	r.applyQueue()
+	r.applyQueue(r.cfg.version)
 }
 
-func (r *Replica) applyQueue() {
+// applyQueue applies what has waited, but for what was written in a version that is
+// not known to all.
+func (r *Replica) applyQueue(known uint8) {
 	queue := r.queue
 	r.queue = nil
 	for _, q := range queue {
+		if q.version > known {
+			r.void(q.own)
+			continue
+		}
 		r.applyOwn(q.own, q.command)
+	}
+}
+
+// void notes a payload that counts for nobody, perhaps an own one.
+func (r *Replica) void(own uint64) {
+	r.stats.Dropped++
+	if p := r.own(own); p != nil {
+		r.refuse(p.token)
+		p.token = 0
 	}
 }
 
@@ -262,19 +298,16 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 			p.delivered = true
 		}
 	}
-	m, err := decode(entry.Payload)
-	if _, ok := m.command.(handlespace.HoldBack); ok {
+	m, err := decode(r.cfg.version, entry.Payload)
+	if err == nil && m.command != nil && m.version > r.speaks && r.exchange == nil {
+		err = errVersion
+	}
+	if _, ok := m.command.(handlespace.HoldBack); ok && err == nil {
 		r.duties.lost = false
 	}
-	if err != nil {
-		r.stats.Dropped++
-		if p := r.own(own); p != nil {
-			r.refuse(p.token)
-			p.token = 0
-		}
-		return
-	}
 	switch {
+	case err != nil:
+		r.void(own)
 	case m.command == nil:
 		if r.exchange != nil && m.view == r.exchange.view.ID {
 			r.exchange.take(r, entry.From, &m, len(entry.Payload))
@@ -283,7 +316,7 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 	case !m.view.IsZero() && m.view != view:
 		// Meant for another view: nothing happens, alike at all members.
 	case r.exchange != nil && !r.cfg.Faults.Has(fault.ApplyBeforeEnd):
-		r.queue = append(r.queue, queued{own, m.command})
+		r.queue = append(r.queue, queued{own, m.version, m.command})
 		if p := r.own(own); p != nil && r.cfg.Faults.Has(fault.ResponseBeforeEnd) {
 			r.answer(p.token)
 			p.token = 0
@@ -393,8 +426,9 @@ func (r *Replica) notDelivered(first, last uint64) {
 func (r *Replica) ended(now time.Time) {
 	x := r.exchange
 	r.exchange = nil
+	r.speaks = x.speaks()
 	r.apply(0, x.rest())
-	r.applyQueue()
+	r.applyQueue(r.speaks)
 	r.stats.Exchanges++
 	r.stats.Octets += uint64(x.octets)
 	if report, ok := x.report(); ok {

@@ -399,7 +399,7 @@ func TestTakeoverCountsInItsViewOnly(t *testing.T) {
 	r := New(Config{Space: handlespace.New(handlespace.Config{}), Self: ring.Member{ID: 1, Incarnation: 1}, Alone: true}, wireTime)
 	e := wireElement()
 	r.cfg.Space.Apply(handlespace.Register{Handle: "echo", Element: e, Raiser: e.Home, Incarnation: 3, Now: wireTime})
-	payload, err := encodeCommand(handlespace.Takeover{From: handlespace.HomeID{ID: e.Home, Incarnation: 3}, To: []handlespace.HomeID{{ID: 1, Incarnation: 1}}}, wireView)
+	payload, err := encodeCommand(version, handlespace.Takeover{From: handlespace.HomeID{ID: e.Home, Incarnation: 3}, To: []handlespace.HomeID{{ID: 1, Incarnation: 1}}}, wireView)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,14 @@ import (
 //
 // with all numbers in network byte order, texts and lists behind their length, times
 // in ns since 1970 (0: none), and elements as Pool Element parameters.
+//
+// version is the highest version that this program knows; it knows all before. Members
+// write what all of the view know: each tells its highest version in its hello, and
+// from END on they use the lowest of these. What was written in a higher one before a
+// member of an earlier version came counts for nobody, alike at all: its proposer is
+// told so. A new kind, another format or meaning of one, and whatever else goes into
+// digests need a new version. A hello is of version 1 for good; later versions add to
+// its end.
 const version = 1
 
 type kind uint8
@@ -47,16 +55,18 @@ const (
 
 // message is a decoded payload: a command, or a part of an exchange.
 type message struct {
+	version uint8
 	// view is that of the exchange, or the only one in which the command counts
 	// if it is not zero.
 	view    ring.ViewID
 	command handlespace.Command
 
-	digest *handlespace.Digest // a hello
-	marks  handlespace.Marks
-	items  []handlespace.Item
-	last   bool
-	done   bool // with all items
+	digest  *handlespace.Digest // a hello
+	marks   handlespace.Marks
+	highest uint8 // version that the sender knows
+	items   []handlespace.Item
+	last    bool
+	done    bool // with all items
 }
 
 var (
@@ -65,8 +75,8 @@ var (
 )
 
 // encodeCommand returns the payload of a command, which counts only in one view if
-// that is not zero.
-func encodeCommand(cmd handlespace.Command, only ring.ViewID) ([]byte, error) {
+// that is not zero, in a version.
+func encodeCommand(v uint8, cmd handlespace.Command, only ring.ViewID) ([]byte, error) {
 	w := writer{buf: make([]byte, 2, 256)}
 	var k kind
 	switch c := cmd.(type) {
@@ -133,16 +143,18 @@ func encodeCommand(cmd handlespace.Command, only ring.ViewID) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("replica: %T is not for others", cmd)
 	}
-	w.buf[0], w.buf[1] = version, byte(k)
+	w.buf[0], w.buf[1] = v, byte(k)
 	if w.err != nil {
 		return nil, fmt.Errorf("replica: %T: %w", cmd, w.err)
 	}
 	return w.buf, nil
 }
 
-func encodeHello(view ring.ViewID, d *handlespace.Digest, m handlespace.Marks) []byte {
-	w := writer{buf: append(make([]byte, 0, 64+16*handlespace.Ranges), version, byte(kindHello))}
+// encodeHello tells the highest version that this member knows.
+func encodeHello(highest uint8, view ring.ViewID, d *handlespace.Digest, m handlespace.Marks) []byte {
+	w := writer{buf: append(make([]byte, 0, 64+16*handlespace.Ranges), 1, byte(kindHello))}
 	w.view(view)
+	w.u8(highest)
 	w.u64(m.Stamp)
 	w.time(m.HeldBack)
 	for i := range handlespace.Ranges {
@@ -152,15 +164,15 @@ func encodeHello(view ring.ViewID, d *handlespace.Digest, m handlespace.Marks) [
 	return w.buf
 }
 
-func encodePart(view ring.ViewID, items []byte, last bool) []byte {
-	w := writer{buf: append(make([]byte, 0, 32+len(items)), version, byte(kindPart))}
+func encodePart(v uint8, view ring.ViewID, items []byte, last bool) []byte {
+	w := writer{buf: append(make([]byte, 0, 32+len(items)), v, byte(kindPart))}
 	w.view(view)
 	w.flag(last)
 	return append(w.buf, items...)
 }
 
-func encodeDone(view ring.ViewID) []byte {
-	w := writer{buf: []byte{version, byte(kindDone)}}
+func encodeDone(v uint8, view ring.ViewID) []byte {
+	w := writer{buf: []byte{v, byte(kindDone)}}
 	w.view(view)
 	return w.buf
 }
@@ -207,16 +219,19 @@ func appendItem(dst []byte, item *handlespace.Item) []byte {
 	return w.buf
 }
 
-// decode returns the message of a payload, of which it keeps nothing.
-func decode(payload []byte) (message, error) {
-	if len(payload) < 2 || payload[0] != version {
+// decode returns the message of a payload, of which it keeps nothing. highest is the
+// last version that is known.
+func decode(highest uint8, payload []byte) (message, error) {
+	if len(payload) < 2 || payload[0] == 0 || payload[0] > highest {
 		return message{}, errVersion
 	}
 	r := reader{rest: payload[2:]}
-	var m message
+	m := message{version: payload[0]}
 	switch kind(payload[1]) {
 	case kindHello:
 		m.view = r.view()
+		m.highest = r.u8()
+		r.bad = r.bad || m.highest == 0
 		m.marks.Stamp = r.u64()
 		m.marks.HeldBack = r.time()
 		m.digest = new(handlespace.Digest)
@@ -224,6 +239,7 @@ func decode(payload []byte) (message, error) {
 			m.digest.Entries[i] = r.u64()
 			m.digest.Tombstones[i] = r.u64()
 		}
+		r.rest = nil // what later versions add
 	case kindPart:
 		m.view = r.view()
 		m.last = r.flag()

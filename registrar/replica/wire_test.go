@@ -67,11 +67,11 @@ func wireItems(t testing.TB) []handlespace.Item {
 func TestCommandsKeepAllTheyHaveOnTheWire(t *testing.T) {
 	for _, cmd := range wireCommands() {
 		t.Run(fmt.Sprintf("%T", cmd), func(t *testing.T) {
-			payload, err := encodeCommand(cmd, wireView)
+			payload, err := encodeCommand(version, cmd, wireView)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := decode(payload)
+			m, err := decode(version, payload)
 			if err != nil || !reflect.DeepEqual(m.command, cmd) {
 				t.Errorf("%+v, %v, want %+v", m.command, err, cmd)
 			}
@@ -79,11 +79,11 @@ func TestCommandsKeepAllTheyHaveOnTheWire(t *testing.T) {
 				t.Errorf("view %v", m.view)
 			}
 			for n := range len(payload) {
-				if _, err := decode(payload[:n]); err == nil {
+				if _, err := decode(version, payload[:n]); err == nil {
 					t.Fatalf("%d of %d octets pass", n, len(payload))
 				}
 			}
-			if _, err := decode(append(payload, 0)); err == nil {
+			if _, err := decode(version, append(payload, 0)); err == nil {
 				t.Error("one octet more passes")
 			}
 		})
@@ -96,22 +96,26 @@ func TestExchangeKeepsAllItHasOnTheWire(t *testing.T) {
 	for i := range items {
 		part = appendItem(part, &items[i])
 	}
-	m, err := decode(encodePart(wireView, part, true))
+	m, err := decode(version, encodePart(version, wireView, part, true))
 	if err != nil || !m.last || m.view != wireView || !reflect.DeepEqual(m.items, items) {
 		t.Errorf("%+v, %v, want %+v", m, err, items)
 	}
 	var d handlespace.Digest
 	d.Entries[3], d.Tombstones[handlespace.Ranges-1] = 4, 5
 	marks := handlespace.Marks{Stamp: 6, HeldBack: wireTime}
-	m, err = decode(encodeHello(wireView, &d, marks))
-	if err != nil || *m.digest != d || m.marks != marks || m.view != wireView {
+	m, err = decode(version, encodeHello(3, wireView, &d, marks))
+	if err != nil || *m.digest != d || m.marks != marks || m.view != wireView || m.highest != 3 {
 		t.Errorf("%+v, %v", m, err)
+	}
+	again, err := decode(version, append(encodeHello(3, wireView, &d, marks), "what later versions add"...))
+	if err != nil || !reflect.DeepEqual(again, m) {
+		t.Errorf("longer hello: %+v, %v", again, err)
 	}
 }
 
 func TestPayloadsOfOtherVersionsAreRefused(t *testing.T) {
 	for _, payload := range [][]byte{nil, {version}, {version + 1, 1}, {0, 1}, {version, 0}, {version, 0x3f}, {version, 0xff}} {
-		if _, err := decode(payload); err != errVersion {
+		if _, err := decode(version, payload); err != errVersion {
 			t.Errorf("% x: %v", payload, err)
 		}
 	}
@@ -132,7 +136,7 @@ func TestWhatHasNoWireFormIsRefusedAtOnce(t *testing.T) {
 // What passes means the same when it is encoded again.
 func FuzzDecode(f *testing.F) {
 	for _, cmd := range wireCommands() {
-		payload, err := encodeCommand(cmd, wireView)
+		payload, err := encodeCommand(version, cmd, wireView)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -143,32 +147,32 @@ func FuzzDecode(f *testing.F) {
 	for i := range items {
 		part = appendItem(part, &items[i])
 	}
-	f.Add(encodePart(wireView, part, true))
-	f.Add(encodeDone(wireView))
-	f.Add(encodeHello(wireView, new(handlespace.Digest), handlespace.Marks{}))
+	f.Add(encodePart(version, wireView, part, true))
+	f.Add(encodeDone(version, wireView))
+	f.Add(encodeHello(1, wireView, new(handlespace.Digest), handlespace.Marks{}))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		m, err := decode(payload)
+		m, err := decode(version, payload)
 		if err != nil {
 			return
 		}
 		var again []byte
 		switch {
 		case m.command != nil:
-			if again, err = encodeCommand(m.command, m.view); err != nil {
+			if again, err = encodeCommand(version, m.command, m.view); err != nil {
 				t.Fatalf("%+v: %v", m.command, err)
 			}
 		case m.digest != nil:
-			again = encodeHello(m.view, m.digest, m.marks)
+			again = encodeHello(m.highest, m.view, m.digest, m.marks)
 		case m.done:
-			again = encodeDone(m.view)
+			again = encodeDone(version, m.view)
 		default:
 			var part []byte
 			for i := range m.items {
 				part = appendItem(part, &m.items[i])
 			}
-			again = encodePart(m.view, part, m.last)
+			again = encodePart(version, m.view, part, m.last)
 		}
-		n, err := decode(again)
+		n, err := decode(version, again)
 		if err != nil || !reflect.DeepEqual(m, n) {
 			t.Fatalf("%+v\nagain %+v, %v", m, n, err)
 		}

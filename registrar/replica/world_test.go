@@ -112,6 +112,7 @@ func (w *world) newNode(self ring.Member, alone bool, now time.Time) *node {
 	n.replica = New(Config{
 		Space: n.space, Self: self, Ack: w.cfg.ack, Alone: alone, JoinWait: 100 * time.Millisecond,
 		Foreign: func(h handlespace.HomeID) bool { return w.foreign[h] }, Faults: w.cfg.faults, bounds: w.cfg.bounds,
+		version: version + uint8(self.ID%2), // neighbours among versions are one ring
 	}, now)
 	w.nodes[self] = n
 	return n
