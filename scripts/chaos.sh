@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Plays faults on a ring of five registrars with elements and users at work, in
 # network namespaces, for long: kills, freezes, cut cables, splits, restarts, one
-# after the other in random order. Beside it, histories of what clients of three
-# registrars see are recorded and checked; bad ones are kept in out/. Needs root and
-# iproute2.
+# after the other in random order. Beside it, histories of what clients see, of three
+# registrars and of five with cut cables, are recorded and checked; bad ones are kept
+# in out/. Needs root and iproute2.
 #
 #   DURATION=10m SEED=1 for the same order again
 set -euo pipefail

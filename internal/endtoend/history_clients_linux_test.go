@@ -1,13 +1,14 @@
 package endtoend
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,8 +16,6 @@ import (
 
 	"rserpool/asap"
 	"rserpool/asap/param"
-	"rserpool/asap/transport"
-	"rserpool/asap/transport/tcp"
 	"rserpool/internal/history"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/admin/client"
@@ -26,10 +25,11 @@ import (
 // one clock of this process.
 type recording struct {
 	w       *world
-	seed    uint64
+	name    string
 	members []*recordedMember
+	clients *host                       // where they are
+	connect func(w way, connected bool) // registrars; where links can be cut
 	began   time.Time
-	network transport.Network
 	group   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -41,7 +41,6 @@ type recording struct {
 // recordedMember is a registrar of the ring over all its lives.
 type recordedMember struct {
 	*registrar
-	asap netip.AddrPort
 	// look has its readers look at a pool at once.
 	look chan param.PoolHandle
 
@@ -91,28 +90,28 @@ type recorder struct {
 	r       *recording
 	id      int
 	at      history.Life
-	conn    transport.Conn
+	conn    net.Conn
 	answers chan asap.Message // closed with the connection
 	done    chan struct{}
 }
 
 var errNobody = errors.New("the registrar is down")
 
-// connect fails when it is not known whom it reaches. On the connection it answers
+// dial fails when it is not known whom it reaches. On the connection it answers
 // keep-alives for an element, if there is one.
-func (r *recording) connect(ctx context.Context, id int, m *recordedMember, e *recordedElement) (*recorder, error) {
+func (r *recording) dial(ctx context.Context, id int, m *recordedMember, e *recordedElement) (*recorder, error) {
 	life := m.present()
 	if life == "" {
 		return nil, errNobody
 	}
 	dialling, cancel := context.WithTimeout(ctx, recorderPatience)
 	defer cancel()
-	conn, err := r.network.Dial(dialling, nil, []netip.AddrPort{m.asap}, transport.Options{})
+	conn, err := r.clients.dial(dialling, "tcp", m.asap())
 	if err != nil {
 		return nil, err
 	}
 	if m.present() != life {
-		return nil, errors.Join(errNobody, conn.Abort())
+		return nil, errors.Join(errNobody, conn.Close())
 	}
 	c := &recorder{r: r, id: id, at: life, conn: conn, answers: make(chan asap.Message, 16), done: make(chan struct{})}
 	r.group.Go(func() {
@@ -131,28 +130,32 @@ func (r *recording) connect(ctx context.Context, id int, m *recordedMember, e *r
 func (c *recorder) close() {
 	if c != nil {
 		close(c.done)
-		c.conn.Abort()
+		c.conn.Close()
 	}
 }
 
 // receive answers keep-alives for an element and passes on what else comes, until the
 // connection ends or ctx does.
-func receive(ctx context.Context, conn transport.Conn, e *recordedElement, other func(asap.Message)) {
-	for buf := make([]byte, 1<<16); ; {
-		got, err := conn.Receive(ctx, buf)
-		if err != nil {
-			return
-		}
-		m, _, err := asap.Decode(got.Data)
+func receive(ctx context.Context, conn net.Conn, e *recordedElement, other func(asap.Message)) {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	for in := bufio.NewReader(conn); ; {
+		m, err := readASAP(in)
 		if err != nil {
 			return
 		}
 		if _, ok := m.(*asap.EndpointKeepAlive); !ok {
 			other(m)
-		} else if e != nil && e.answers() && sendASAP(ctx, conn, &asap.EndpointKeepAliveAck{Handle: e.pool, ID: e.id}) != nil {
+		} else if e != nil && e.answers() && send(conn, &asap.EndpointKeepAliveAck{Handle: e.pool, ID: e.id}) != nil {
 			return
 		}
 	}
+}
+
+func send(conn net.Conn, m asap.Message) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(recorderPatience)); err != nil {
+		return err
+	}
+	return writeASAP(conn, m)
 }
 
 // ask sends a request and waits for what want takes.
@@ -162,7 +165,7 @@ func (c *recorder) ask(ctx context.Context, request asap.Message, want func(asap
 	for len(c.answers) > 0 { // what nobody asked for
 		<-c.answers
 	}
-	if err := sendASAP(ctx, c.conn, request); err != nil {
+	if err := send(c.conn, request); err != nil {
 		return err
 	}
 	for {
@@ -178,14 +181,6 @@ func (c *recorder) ask(ctx context.Context, request asap.Message, want func(asap
 			return ctx.Err()
 		}
 	}
-}
-
-func sendASAP(ctx context.Context, conn transport.Conn, m asap.Message) error {
-	data, err := m.Append(nil)
-	if err != nil {
-		return err
-	}
-	return conn.Send(ctx, transport.Message{Data: data})
 }
 
 // resolve records what the registrar says of a pool.
@@ -222,7 +217,7 @@ func (c *recorder) resolve(ctx context.Context, pool param.PoolHandle) error {
 type recordedElement struct {
 	pool param.PoolHandle
 	id   param.PEID
-	at   netip.AddrPort
+	port uint16
 
 	mu     sync.Mutex
 	values uint16
@@ -253,8 +248,8 @@ func (c *recorder) write(ctx context.Context, e *recordedElement, register bool)
 		e.mu.Unlock()
 		request = &asap.Registration{Handle: e.pool, Element: param.PoolElement{
 			ID: e.id, Life: 3600, Policy: param.Policy{Type: param.RoundRobin},
-			User: param.Transport{Type: param.TypeTCPTransport, Port: uint16(op.Value), Addrs: addrs("127.0.0.1")},
-			ASAP: param.Transport{Type: param.TypeTCPTransport, Port: e.at.Port(), Addrs: addrs("127.0.0.1")},
+			User: param.Transport{Type: param.TypeTCPTransport, Port: uint16(op.Value), Addrs: addrs(c.r.clients.address)},
+			ASAP: param.Transport{Type: param.TypeTCPTransport, Port: e.port, Addrs: addrs(c.r.clients.address)},
 		}}
 	}
 	op.Call = c.r.now()
@@ -305,21 +300,21 @@ func (r *recording) newElement(ctx context.Context, pool param.PoolHandle) (*rec
 	r.elements++
 	e := &recordedElement{pool: pool, id: param.PEID(r.elements)}
 	r.mu.Unlock()
-	l, err := r.network.Listen(ctx, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, transport.Options{})
+	l, err := r.clients.listen(net.JoinHostPort(r.clients.address, "0"))
 	if err != nil {
 		return nil, err
 	}
-	e.at = l.Addrs()[0]
+	e.port = uint16(l.Addr().(*net.TCPAddr).Port)
 	r.group.Go(func() {
-		defer l.Close()
+		defer context.AfterFunc(ctx, func() { l.Close() })()
 		for {
-			conn, err := l.Accept(ctx)
+			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
 			r.group.Go(func() {
 				receive(ctx, conn, e, func(asap.Message) {})
-				conn.Abort()
+				conn.Close()
 			})
 		}
 	})
@@ -376,7 +371,7 @@ func (r *recording) writeFor(ctx, serving context.Context, id int, s *slot, rand
 			c, e = nil, next
 		}
 		if c == nil {
-			c, err = r.connect(ctx, id, r.members[home], e)
+			c, err = r.dial(ctx, id, r.members[home], e)
 		}
 		if err == nil {
 			err = c.write(ctx, e, random.IntN(3) > 0)
@@ -419,7 +414,7 @@ func (r *recording) askAt(ctx context.Context, id int, c *recorder, m *recordedM
 	}
 	var err error
 	if c == nil {
-		c, err = r.connect(ctx, id, m, nil)
+		c, err = r.dial(ctx, id, m, nil)
 	}
 	if err == nil {
 		err = c.resolve(ctx, pool)
@@ -440,7 +435,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // sampleFor asks a registrar for its view until ctx ends.
 func (r *recording) sampleFor(ctx context.Context, m *recordedMember) error {
-	c, err := client.New(m.api, &http.Transport{DialContext: new(net.Dialer).DialContext})
+	c, err := client.New(m.api, &http.Transport{DialContext: m.host.dial})
 	if err != nil {
 		return err
 	}
@@ -512,21 +507,25 @@ func viewOf(id string, members []history.Life) (history.View, error) {
 	return history.View{Counter: counter, Coordinator: history.Life(coordinator), Members: members}, err
 }
 
-// recordMembers starts a ring of registrars with these flags.
-func recordMembers(w *world, members int, flags ...string) *recording {
-	w.t.Helper()
-	r := &recording{w: w, began: time.Now(), network: tcp.New()}
+// recordMembers starts a ring of registrars with these flags, one on each host, whose
+// clients are on another.
+func recordMembers(hosts []*host, clients *host, flags ...string) *recording {
+	r := &recording{w: clients.w, clients: clients, began: time.Now()}
+	r.w.t.Helper()
 	var peers, at []string
-	for range members {
-		at = append(at, "tcp://"+freePort(w.t))
-		peers = append(peers, "--peer", at[len(at)-1])
+	for _, h := range hosts {
+		ring := "tcp://" + h.address
+		if h.namespace == "" {
+			ring = "tcp://" + freePort(r.w.t)
+		}
+		at = append(at, ring)
+		peers = append(peers, "--peer", ring)
 	}
-	for i := range members {
-		m := &recordedMember{registrar: w.here().registrar(append(append([]string{
-			"--id", strconv.Itoa(i + 1), "--ring-listen", at[i], "--ring-join-wait", "1s",
-		}, peers...), flags...)...)}
+	for i, h := range hosts {
+		m := &recordedMember{registrar: h.registrar(slices.Concat([]string{
+			"--id", strconv.Itoa(i + 1), "--ring-listen", at[i], "--insecure", "--ring-join-wait", "1s",
+		}, peers, flags)...)}
 		m.look = make(chan param.PoolHandle, 8)
-		m.asap = netip.MustParseAddrPort(strings.TrimPrefix(m.at, "tcp://"))
 		r.members = append(r.members, m)
 		r.known(m)
 	}

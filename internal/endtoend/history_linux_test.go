@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"sync"
@@ -21,12 +22,17 @@ import (
 	"rserpool/internal/history"
 )
 
-// What elements and users see of a ring while its registrars are killed and frozen:
-// each registrar of the view in which a registration was acknowledged has it. The
-// histories are checked by internal/history. RING_SEED repeats a schedule of faults.
+// What elements and users see of a ring while its registrars are killed and frozen, and
+// while they can't reach each other: each registrar of the view in which a registration
+// was acknowledged has it. The histories are checked by internal/history. RING_SEED
+// repeats a schedule of faults.
 
 func TestRingKeepsWhatItAcknowledged(t *testing.T) {
 	record(t, historySeed(t), 6*time.Second, 1).check()
+}
+
+func TestCutRingKeepsWhatItAcknowledged(t *testing.T) {
+	recordCut(t, historySeed(t), 4*time.Second, 1).check()
 }
 
 // In long recordings faults overlap, so that registrars find themselves alone. Each
@@ -34,8 +40,9 @@ func TestRingKeepsWhatItAcknowledged(t *testing.T) {
 func TestRingHistoriesForLong(t *testing.T) {
 	const each = 15 * time.Second
 	seed := historySeed(t)
-	for i := range uint64(max(1, historyTime(t)/each)) {
-		t.Run(fmt.Sprint(seed+i), func(t *testing.T) { record(t, seed+i, each, 2).check() })
+	for i := range uint64(max(1, historyTime(t)/each/2)) {
+		t.Run(fmt.Sprint("loopback/", seed+i), func(t *testing.T) { record(t, seed+i, each, 2).check() })
+		t.Run(fmt.Sprint("cut/", seed+i), func(t *testing.T) { recordCut(t, seed+i, each, 2).check() })
 	}
 }
 
@@ -80,34 +87,48 @@ func historySeed(t *testing.T) uint64 {
 	return seed
 }
 
-// fault is something that happens to one registrar.
+// fault is something that happens to a registrar, or between some.
 type fault struct {
-	at     time.Duration
-	member int
-	freeze bool // else killed
-	lasts  time.Duration
+	at, lasts time.Duration
+	what      string // kill, freeze or cut
+	member    int    // killed or frozen
+	ways      []way  // cut
 }
 
 func (f fault) String() string {
-	what := "kill"
-	if f.freeze {
-		what = "freeze"
+	if f.what != "cut" {
+		return fmt.Sprintf("%v: %s %d for %v", f.at, f.what, f.member+1, f.lasts)
 	}
-	return fmt.Sprintf("%v: %s %d for %v", f.at, what, f.member+1, f.lasts)
+	text := fmt.Sprintf("%v: cut", f.at)
+	for _, w := range f.ways {
+		text += fmt.Sprintf(" %d>%d", w.from+1, w.to+1)
+	}
+	return fmt.Sprintf("%s for %v", text, f.lasts)
 }
 
-// schedule makes faults for a ring: never two of the same registrar at a time, and no
-// more than so many registrars at a time.
-func schedule(random *rand.Rand, members, atATime int, d time.Duration) []fault {
+// schedule makes faults for a ring: never two of the same registrar at a time, no
+// more than so many registrars at a time, and beside them no more than one cut, if
+// there are cuts.
+func schedule(random *rand.Rand, members, atATime int, cuts bool, d time.Duration) []fault {
 	var faults []fault
 	free := make([]time.Duration, members) // when each is well again
+	healed := time.Duration(0)
 	first := random.IntN(2)
 	for at := 500 * time.Millisecond; ; at += time.Duration(200+random.IntN(1300)) * time.Millisecond {
-		f := fault{at: at, member: random.IntN(members), freeze: (first+len(faults))%2 == 0}
+		if cuts && (len(faults) == 0 || random.IntN(2) == 0) {
+			f := fault{at: at, what: "cut", ways: someWays(random, members)}
+			f.lasts = min((100*time.Millisecond<<random.IntN(6))*time.Duration(50+random.IntN(100))/100, d/3)
+			if at >= healed && at+f.lasts <= d {
+				healed = at + f.lasts + 100*time.Millisecond
+				faults = append(faults, f)
+			}
+			continue
+		}
+		f := fault{at: at, what: "freeze", member: random.IntN(members)}
 		// From less than a hop's time-out to more than a removal takes.
 		f.lasts = (20 * time.Millisecond << random.IntN(7)) * time.Duration(50+random.IntN(100)) / 100
-		if !f.freeze {
-			f.lasts = time.Duration(random.IntN(1000)) * time.Millisecond
+		if (first+len(faults))%2 != 0 {
+			f.what, f.lasts = "kill", time.Duration(random.IntN(1000))*time.Millisecond
 		}
 		if f.at+f.lasts > d {
 			return faults
@@ -122,45 +143,85 @@ func schedule(random *rand.Rand, members, atATime int, d time.Duration) []fault 
 			continue
 		}
 		free[f.member] = at + f.lasts + 100*time.Millisecond
-		if !f.freeze {
+		if f.what == "kill" {
 			free[f.member] += time.Second // to come back
 		}
 		faults = append(faults, f)
 	}
 }
 
+// someWays are one way between two members, both ways between them, or all ways
+// between two sides.
+func someWays(random *rand.Rand, members int) []way {
+	order := random.Perm(members)
+	switch random.IntN(4) {
+	case 0:
+		return []way{{order[0], order[1]}}
+	case 1:
+		return between(order[:1], order[1:2])
+	}
+	side := 1 + random.IntN(members/2)
+	return between(order[:side], order[side:])
+}
+
 func TestScheduleOfFaultsIsThatOfItsSeed(t *testing.T) {
 	for seed := range uint64(50) {
 		for atATime := 1; atATime <= 2; atATime++ {
-			plan := func() []fault { return schedule(rand.New(rand.NewPCG(seed, 0)), 3, atATime, 10*time.Second) }
-			faults := plan()
-			if !slices.Equal(faults, plan()) || len(faults) < 3 {
-				t.Fatalf("seed %d: %v, then %v", seed, faults, plan())
-			}
-			for _, f := range faults {
-				ill := slices.DeleteFunc(plan(), func(g fault) bool { return g.at > f.at || g.at+g.lasts <= f.at })
-				if len(ill) > atATime {
-					t.Errorf("seed %d: %v at a time, want at most %d", seed, ill, atATime)
+			for _, cuts := range []bool{false, true} {
+				plan := func() []fault { return schedule(rand.New(rand.NewPCG(seed, 0)), 5, atATime, cuts, 10*time.Second) }
+				faults := plan()
+				if !reflect.DeepEqual(faults, plan()) || len(faults) < 3 {
+					t.Fatalf("seed %d: %v, then %v", seed, faults, plan())
+				}
+				for _, f := range faults {
+					ill := slices.DeleteFunc(plan(), func(g fault) bool {
+						return (g.what == "cut") != (f.what == "cut") || g.at > f.at || g.at+g.lasts <= f.at
+					})
+					if len(ill) > atATime || f.what == "cut" && (len(ill) > 1 || !cuts) {
+						t.Errorf("seed %d: %v at a time", seed, ill)
+					}
 				}
 			}
 		}
 	}
 }
 
-const recordedMembers = 3
-
 // record records what the clients of registrars with these flags see for some time,
 // while faults happen, so many at a time.
 func record(t *testing.T, seed uint64, d time.Duration, atATime int, flags ...string) *recording {
 	t.Helper()
-	w := newWorld(t)
-	stages <- struct{}{}
-	t.Cleanup(func() { <-stages })
-	t.Logf("RING_SEED=%d", seed)
+	here := newWorld(t).here()
+	takeStage(t)
+	r := recordMembers(slices.Repeat([]*host{here}, 3), here, flags...)
+	r.name = fmt.Sprint(seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	faults := schedule(random, recordedMembers, atATime, d)
-	r := recordMembers(w, recordedMembers, flags...)
-	r.seed = seed
+	r.recordFor(d, schedule(random, len(r.members), atATime, false, d), random)
+	return r
+}
+
+// recordCut records what the clients of registrars on hosts of their own see, while
+// these are also cut off from each other. All clients reach all of them.
+func recordCut(t *testing.T, seed uint64, d time.Duration, atATime int) *recording {
+	t.Helper()
+	n := newNetwork(t)
+	takeStage(t)
+	var hosts []*host
+	for i := range 5 {
+		hosts = append(hosts, n.host(fmt.Sprintf("192.0.2.%d/24", i+1)))
+	}
+	r := recordMembers(hosts, n.host("192.0.2.100/24"))
+	r.name = fmt.Sprintf("cut-%d", seed)
+	r.connect = func(w way, connected bool) { n.oneWay(hosts[w.from], hosts[w.to], connected) }
+	random := rand.New(rand.NewPCG(seed, 0))
+	r.recordFor(d, schedule(random, len(r.members), atATime, true, d), random)
+	return r
+}
+
+// recordFor records while faults happen.
+func (r *recording) recordFor(d time.Duration, faults []fault, random *rand.Rand) {
+	t := r.w.t
+	t.Helper()
+	t.Logf("recording %s", r.name)
 	r.whole()
 
 	sampling, stopSampling := context.WithCancel(context.Background())
@@ -205,7 +266,6 @@ func record(t *testing.T, seed uint64, d time.Duration, atATime int, flags ...st
 	r.settled(pools)
 	time.Sleep(50 * time.Millisecond) // each view is asked for once more
 	t.Logf("faults in %v: %v", d, faults)
-	return r
 }
 
 // play lets the faults happen. At the end all registrars run.
@@ -220,9 +280,13 @@ func (r *recording) play(faults []fault, d time.Duration) {
 		m := r.members[f.member]
 		begin := func() { m.signal(syscall.SIGSTOP) }
 		end := func() { m.signal(syscall.SIGCONT) }
-		if !f.freeze {
+		switch f.what {
+		case "kill":
 			begin = m.die
 			end = func() { r.revive(m) }
+		case "cut":
+			begin = func() { r.reach(f.ways, false) }
+			end = func() { r.reach(f.ways, true) }
 		}
 		turns = append(turns, turn{f.at, begin}, turn{f.at + f.lasts, end})
 	}
@@ -231,6 +295,13 @@ func (r *recording) play(faults []fault, d time.Duration) {
 	for _, next := range turns {
 		time.Sleep(time.Until(start.Add(next.at)))
 		next.do()
+	}
+}
+
+// reach cuts ways between registrars, or connects them again.
+func (r *recording) reach(ways []way, connected bool) {
+	for _, w := range ways {
+		r.connect(w, connected)
 	}
 }
 
@@ -328,8 +399,8 @@ func (r *recording) check() {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Error(err)
 	}
-	keep(fmt.Sprintf("history-%d.jsonl", r.seed), h.Write)
+	keep(fmt.Sprintf("history-%s.jsonl", r.name), h.Write)
 	for n, i := range l.Bad[:min(3, len(l.Bad))] {
-		keep(fmt.Sprintf("history-%d-%d.html", r.seed, n+1), i.Visualize)
+		keep(fmt.Sprintf("history-%s-%d.html", r.name, n+1), i.Visualize)
 	}
 }

@@ -107,8 +107,11 @@ func (h *host) dialInside(ctx context.Context, network, address string) (conn ne
 	return conn, err
 }
 
-// listenInside listens by TCP in the host's namespace.
-func (h *host) listenInside(address string) (l net.Listener, err error) {
+// listen listens by TCP on the host.
+func (h *host) listen(address string) (l net.Listener, err error) {
+	if h.namespace == "" {
+		return net.Listen("tcp", address)
+	}
 	err = h.inside(func() error {
 		l, err = net.Listen("tcp", address)
 		return err
@@ -167,6 +170,19 @@ func (n *network) oneWay(from, to *host, connected bool) {
 		at = "02:00:00:00:ff:ff" // nobody's
 	}
 	n.ip("-n", from.namespace, "neighbor", "replace", to.address, "lladdr", at, "nud", "permanent", "dev", link)
+}
+
+// way is that from one host to another, by their numbers.
+type way struct{ from, to int }
+
+// between returns the ways between two groups of hosts.
+func between(left, right []int) (ways []way) {
+	for _, i := range left {
+		for _, k := range right {
+			ways = append(ways, way{i, k}, way{k, i})
+		}
+	}
+	return ways
 }
 
 // names gives a host a file of host names.

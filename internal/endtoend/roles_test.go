@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/admin/client"
@@ -101,6 +102,14 @@ func (r *registrar) restart() {
 		s, err := r.admin.Status(ctx)
 		return err == nil && s.Ready
 	})
+}
+
+// asap is the address at which elements and users find the registrar.
+func (r *registrar) asap() string {
+	if r.host.namespace != "" {
+		return net.JoinHostPort(r.host.address, strconv.Itoa(asap.Port))
+	}
+	return strings.TrimPrefix(r.at, "tcp://")
 }
 
 // pool returns what the registrar knows of the pool; nothing if it knows none.

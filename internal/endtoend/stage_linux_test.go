@@ -56,13 +56,17 @@ type stage struct {
 // their time-outs are short.
 var stages = make(chan struct{}, 2)
 
+func takeStage(t *testing.T) {
+	stages <- struct{}{}
+	t.Cleanup(func() { <-stages })
+}
+
 const stageElements = 6
 
 func newStage(t *testing.T, members int) *stage {
 	t.Helper()
 	n := newNetwork(t)
-	stages <- struct{}{}
-	t.Cleanup(func() { <-stages })
+	takeStage(t)
 	s := &stage{
 		t: t, w: n.w, n: n,
 		down: make([]bool, members),
@@ -179,11 +183,8 @@ func (s *stage) revive(i int) {
 // split cuts or connects two groups of registrars.
 func (s *stage) split(left, right []int, connected bool) {
 	s.t.Helper()
-	for _, i := range left {
-		for _, k := range right {
-			s.n.oneWay(s.hosts[i], s.hosts[k], connected)
-			s.n.oneWay(s.hosts[k], s.hosts[i], connected)
-		}
+	for _, w := range between(left, right) {
+		s.n.oneWay(s.hosts[w.from], s.hosts[w.to], connected)
 	}
 	s.changed()
 }
@@ -288,7 +289,7 @@ func (s *stage) ask(h *host, r *registrar) *asker {
 func (s *stage) dial(ctx context.Context, h *host, r *registrar) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
-	return h.dial(ctx, "tcp", net.JoinHostPort(r.host.address, strconv.Itoa(asap.Port)))
+	return h.dial(ctx, "tcp", r.asap())
 }
 
 // askOver asks until there is no answer.
@@ -325,17 +326,23 @@ func (s *stage) answered(r *registrar, right bool, text string) {
 
 // exchange sends a request and returns the next message.
 func exchange(conn net.Conn, m interface{ Append([]byte) ([]byte, error) }, patience time.Duration) (asap.Message, error) {
-	data, err := m.Append(nil)
-	if err != nil {
-		return nil, err
-	}
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
-	if _, err := conn.Write(data); err != nil {
+	if err := writeASAP(conn, m); err != nil {
 		return nil, err
 	}
 	return readASAP(conn)
+}
+
+// writeASAP writes a message with its padding.
+func writeASAP(w io.Writer, m interface{ Append([]byte) ([]byte, error) }) error {
+	data, err := m.Append(nil)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(data, make([]byte, -len(data)&3)...))
+	return err
 }
 
 // readASAP reads a message with its padding.
@@ -426,7 +433,7 @@ func (s *stage) startChurn(h *host) *churn {
 	c := &churn{s: s, h: h, registrars: s.registrars, acked: make(map[string]bool)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	var err error
-	if c.listen, err = h.listenInside(fmt.Sprintf("%s:%d", h.address, churnPort)); err != nil {
+	if c.listen, err = h.listen(fmt.Sprintf("%s:%d", h.address, churnPort)); err != nil {
 		s.t.Fatal(err)
 	}
 	c.group.Go(func() {
@@ -473,11 +480,7 @@ func (c *churn) register() {
 			ASAP:   param.Transport{Type: param.TypeTCPTransport, Port: churnPort, Addrs: addrs(c.h.address)},
 			Policy: param.Policy{Type: param.RoundRobin},
 		}
-		data, err := (&asap.Registration{Handle: handle, Element: element}).Append(nil)
-		if err == nil {
-			_, err = conn.Write(data)
-		}
-		if err != nil || !c.acknowledged(answers, handle) {
+		if writeASAP(conn, &asap.Registration{Handle: handle, Element: element}) != nil || !c.acknowledged(answers, handle) {
 			conn.Close() // another registrar may know better
 			conn = nil
 		}
@@ -523,11 +526,7 @@ func (c *churn) serve(conn net.Conn, answers chan *asap.RegistrationResponse) {
 			if err != nil {
 				continue
 			}
-			data, err := (&asap.EndpointKeepAliveAck{Handle: m.Handle, ID: param.PEID(i + 1)}).Append(nil)
-			if err != nil {
-				return
-			}
-			if _, err := conn.Write(data); err != nil {
+			if writeASAP(conn, &asap.EndpointKeepAliveAck{Handle: m.Handle, ID: param.PEID(i + 1)}) != nil {
 				return
 			}
 		case *asap.RegistrationResponse:
