@@ -162,6 +162,9 @@ func (b backend) heard() map[param.RegistrarID]time.Time {
 }
 
 func (b backend) Register(ctx context.Context, handle param.PoolHandle, e param.PoolElement) ([]handlespace.Event, error) {
+	if causes := b.r.policyRefusal(handle, &e); causes != nil {
+		return []handlespace.Event{handlespace.Rejected{Handle: handle, ID: e.ID, Causes: causes}}, nil
+	}
 	e.Home = b.r.id
 	return b.submit(ctx, handlespace.Register{
 		Handle: handle, Element: e, Raiser: b.r.id, Incarnation: b.r.incarnation, Now: time.Now(),

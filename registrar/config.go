@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	enrppeer "rserpool/enrp/peer"
+	"rserpool/selection"
 )
 
 // Compat names an implementation whose peculiarities the registrar takes into
@@ -72,6 +74,9 @@ type Config struct {
 	// among those of the element's association, for elements behind address
 	// translation. Default false (RFC 5352, section 2.2.1).
 	ForeignAddresses bool
+
+	// Policies say which policies pools may have. Default: any that is known.
+	Policies []PolicyRule
 
 	Timers Timers
 	Limits Limits
@@ -253,8 +258,8 @@ type Limits struct {
 	// beyond Connections.
 	Dials int
 	// Results is the number of elements in an answer to a resolution, per
-	// policy. Default: all that fit, and 3 for the policies by weight
-	// (AMB-35); 3 for all with CompatRsplib.
+	// policy. Default: that of selection.Definition.Limit, all that fit and 3
+	// for the policies by chance (AMB-35); 3 for all with CompatRsplib.
 	Results map[param.PolicyType]int
 	// TablePage is the size of one page of the handle table, octets, 1400
 	// to 65532. Default 16384.
@@ -287,8 +292,8 @@ const maxHandle = 32768
 // rsplibHandle is the longest pool handle that rsplib bears.
 const rsplibHandle = 32
 
-// defaultResults of AMB-35 and of rsplib.
-const sampledResults = 3
+// rsplibResults is the number of elements in rsplib's answers.
+const rsplibResults = 3
 
 // WithDefaults returns a copy of c with defaults in place of zero fields.
 func (c Config) WithDefaults() Config {
@@ -312,24 +317,15 @@ func (c Config) WithDefaults() Config {
 	}
 	c.Timers = c.Timers.withDefaults(timers)
 	c.Limits = c.Limits.withDefaults(DefaultLimits())
-	results := map[param.PolicyType]int{
-		param.WeightedRoundRobin:  sampledResults,
-		param.WeightedRandom:      sampledResults,
-		param.RandomizedLeastUsed: sampledResults,
-	}
 	if c.Compat == CompatRsplib {
 		c.Limits.HandleLength = min(c.Limits.HandleLength, rsplibHandle)
-		for _, t := range []param.PolicyType{
-			param.RoundRobin, param.Random, param.Priority, param.LeastUsed,
-			param.LeastUsedDegradation, param.PriorityLeastUsed,
-		} {
-			results[t] = sampledResults
+		results := make(map[param.PolicyType]int)
+		for _, d := range selection.All() {
+			results[d.Type] = rsplibResults
 		}
+		maps.Copy(results, c.Limits.Results)
+		c.Limits.Results = results
 	}
-	for t, n := range c.Limits.Results {
-		results[t] = n
-	}
-	c.Limits.Results = results
 	return c
 }
 
@@ -478,6 +474,7 @@ func (c Config) Validate() error {
 		check(l.Tombstone > found+l.HoldBack, "tombstone life %v is not more than the %v that it may take to find a dead element and the %v for which it is held back", l.Tombstone, found, l.HoldBack)
 	}
 	check(l.RemovalShare > 0 && l.RemovalShare <= 1, "removal share %v is not between 0 and 1", l.RemovalShare)
+	validatePolicies(c.Policies, check)
 	for t, n := range l.Results {
 		check(n > 0, "results for policy %#08x: %d is not positive", uint32(t), n)
 	}

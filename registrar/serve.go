@@ -28,6 +28,9 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 	element, warnings, refused := o.r.admission().admit(m.Handle, m.Element, from)
 	key := elementKey{Handle: m.Handle, ID: element.ID}
 	client := o.r.client(from.addr())
+	if refused == nil {
+		refused = o.r.policyRefusal(m.Handle, &element)
+	}
 	if refused == nil && !o.clients.fits(key, client, o.r.limits().ElementsPerClient) {
 		o.r.exceeded("elements_per_client")
 		refused = lackOfResources

@@ -16,6 +16,9 @@ const Unlimited = math.MaxInt
 type Item struct {
 	// Value is the caller's.
 	Value any
+	// ID is the element's identifier. Policies that are to list elements alike
+	// everywhere go by it; set it before the first Put.
+	ID param.PEID
 	// Size is what the element takes of the room of a choice, in octets.
 	Size int
 
@@ -27,13 +30,15 @@ type Item struct {
 	phase  uint32 // wheel
 	lap    uint64 // wheel
 	num    uint64 // wheel
-	key    uint64 // ordered
-	seq    uint64 // ordered, wheel
-	served uint64 // ordered: the degradation counter (RFC 5356, section 5.2.2)
-	policy param.Policy
+	key    uint64 // ordered, listed
+	seq    uint64 // ordered, listed, wheel
+	base   uint64 // measure
+	step   uint64 // measure
+	served uint64 // measure: the degradation counter (RFC 5356, section 5.2.2)
 }
 
-// Chooser holds the elements of one pool and chooses those of a reply.
+// Chooser is the registrar's half of a policy: it holds the elements of one pool and
+// chooses those of a reply.
 type Chooser interface {
 	// Put adds the element, or changes the policy values of one that it has;
 	// either counts as a registration, which starts the degradation counter
@@ -67,19 +72,4 @@ type Circle interface {
 // NewChooser returns an empty Chooser for a pool of the given policy type. Types
 // without a policy of their own are served by Round Robin (AMB-55). r is used by
 // the random policies only and may be nil for others.
-func NewChooser(t param.PolicyType, r *rand.Rand) Chooser {
-	if d, ok := Lookup(t); ok {
-		return d.newChooser(r)
-	}
-	return newRing(r)
-}
-
-// weightOf returns the weight that a policy parameter gives, 1 if its type has
-// none (AMB-38).
-func weightOf(p param.Policy) uint64 {
-	switch p.Type {
-	case param.WeightedRoundRobin, param.WeightedRandom:
-		return uint64(p.Weight)
-	}
-	return 1
-}
+func NewChooser(t param.PolicyType, r *rand.Rand) Chooser { return newChooser(t, r) }

@@ -1,39 +1,55 @@
 package selection
 
 import (
+	"math"
 	"math/bits"
 	"math/rand/v2"
 
 	"rserpool/asap/param"
 )
 
-// lottery is Weighted Random (RFC 5356, section 4.4) and Randomized Least Used
-// (section 5.4): draws without replacement, each with a chance in proportion to
+// lottery is Weighted Random (RFC 5356, section 4.4), Randomized Least Used (section
+// 5.4) and their kin: draws without replacement, each with a chance in proportion to
 // weight.
 type lottery struct {
-	weight func(param.Policy) uint64 // 0 .. 2^32-1
-	rand   *rand.Rand
-	items  []*Item  // of weight above 0
-	sums   []uint64 // Fenwick tree: sums[i] covers the lowbit(i+1) items up to item i
-	total  uint64   // at most 2^32 items of less than 2^32 each
-	idle   shuffle  // of weight 0: drawn when there are no others left
+	measure measure
+	weight  func(sum uint64) uint64
+	rand    *rand.Rand
+	items   []*Item  // of weight above 0
+	sums    []uint64 // Fenwick tree: sums[i] covers the lowbit(i+1) items up to item i
+	total   uint64   // at most 2^32 items of less than 2^32 each
+	idle    shuffle  // of weight 0: drawn when there are no others left
 }
 
-func newWeightedRandom(r *rand.Rand) Chooser {
-	return &lottery{weight: weightOf, rand: r, idle: shuffle{rand: r}}
+// Drawn makes choosers that draw elements one after the other, each with a chance in
+// proportion to its weight; larger weights than 2^32-1 count as that. Elements of
+// weight 0 are drawn when there are no others left, all alike.
+func Drawn(weight func(param.Policy) uint64) func(*rand.Rand) Chooser {
+	return newLottery(measure{base: weight}, func(sum uint64) uint64 { return min(sum, math.MaxUint32) })
 }
 
-func newRandomizedLeastUsed(r *rand.Rand) Chooser {
-	return &lottery{weight: spareCapacity, rand: r, idle: shuffle{rand: r}}
+// drawnBySpare is Drawn with what base + served x step leaves of the load scale for
+// weight.
+func drawnBySpare(base, step func(param.Policy) uint64) func(*rand.Rand) Chooser {
+	return newLottery(measure{base, step}, spare)
 }
 
-// spareCapacity is the weight of Randomized Least Used.
-func spareCapacity(p param.Policy) uint64 { return uint64(param.MaxLoad - p.Load) }
+func newLottery(m measure, weight func(uint64) uint64) func(*rand.Rand) Chooser {
+	return func(r *rand.Rand) Chooser {
+		return &lottery{measure: m, weight: weight, rand: r, idle: shuffle{rand: r}}
+	}
+}
 
 func (c *lottery) Len() int { return len(c.items) + c.idle.Len() }
 
 func (c *lottery) Put(it *Item, policy param.Policy) {
-	weight := c.weight(policy)
+	c.measure.put(it, policy)
+	c.place(it)
+}
+
+// place gives an element the weight of its sum.
+func (c *lottery) place(it *Item) {
+	weight := c.weight(it.sum())
 	if it.held && it.weight > 0 && weight > 0 {
 		c.change(it.slot, weight-it.weight)
 		it.weight = weight
@@ -113,8 +129,14 @@ func (c *lottery) Choose(dst []*Item, n, room int) []*Item {
 	for _, it := range dst[start:] {
 		c.change(it.slot, it.weight)
 	}
-	if full {
-		return dst
+	if !full {
+		dst = c.idle.Choose(dst, n-(len(dst)-start), room)
 	}
-	return c.idle.Choose(dst, n-(len(dst)-start), room)
+	if c.measure.step != nil {
+		for _, it := range dst[start:] {
+			it.served++
+			c.place(it)
+		}
+	}
+	return dst
 }

@@ -3,6 +3,7 @@ package selection
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -133,20 +134,29 @@ func (m *wheelModel) check(reply []*Item, n, room int) error {
 // drawModel accepts what a draw may give: the right number of distinct elements,
 // those of weight 0 last. The chances are the statistical tests' business.
 type drawModel struct {
-	weight func(param.Policy) uint64
-	items  map[*Item]uint64
+	weight func(p param.Policy, served uint64) uint64
+	items  map[*Item]*drawState
 }
 
-func (m *drawModel) put(it *Item, p param.Policy) { m.items[it] = m.weight(p) }
+type drawState struct {
+	policy param.Policy
+	served uint64
+}
+
+func (m *drawModel) put(it *Item, p param.Policy) { m.items[it] = &drawState{policy: p} }
 func (m *drawModel) remove(it *Item)              { delete(m.items, it) }
 
 func (m *drawModel) check(reply []*Item, n, room int) error {
 	seen := map[*Item]bool{}
 	idle := false
 	for _, it := range reply {
-		w, ok := m.items[it]
-		if !ok || seen[it] || w > 0 && idle {
+		s, ok := m.items[it]
+		if !ok || seen[it] {
 			return fmt.Errorf("%v is wrong in %v", it.Value, values(reply))
+		}
+		w := m.weight(s.policy, s.served)
+		if w > 0 && idle {
+			return fmt.Errorf("%v is too late in %v", it.Value, values(reply))
 		}
 		seen[it] = true
 		idle = w == 0
@@ -156,18 +166,58 @@ func (m *drawModel) check(reply []*Item, n, room int) error {
 		return fmt.Errorf("%v takes %d too much", values(reply), -room)
 	}
 	largest := 0 // of those that could have come next
-	for it, w := range m.items {
+	for it, s := range m.items {
 		if !seen[it] {
 			largest = max(largest, it.Size)
-			if w > 0 && idle {
+			if idle && m.weight(s.policy, s.served) > 0 {
 				return fmt.Errorf("%v is missing in %v", it.Value, values(reply))
 			}
 		}
+	}
+	for it := range seen {
+		m.items[it].served++
 	}
 	if len(reply) < min(n, len(m.items)) && largest <= room {
 		return fmt.Errorf("%d of %d elements, although all would fit", len(reply), min(n, len(m.items)))
 	}
 	return nil
+}
+
+// pairModel also wants that there was somebody of at least the load of the one that
+// was taken, while there was anybody else.
+type pairModel struct{ drawModel }
+
+func (m *pairModel) check(reply []*Item, n, room int) error {
+	left := maps.Clone(m.items)
+	for _, it := range reply {
+		if s := left[it]; s != nil && len(left) > 1 {
+			delete(left, it)
+			more := false
+			for _, other := range left {
+				more = more || other.policy.Load >= s.policy.Load
+			}
+			if !more {
+				return fmt.Errorf("%v of load %d was the most loaded in %v", it.Value, s.policy.Load, values(reply))
+			}
+		}
+	}
+	return m.drawModel.check(reply, n, room)
+}
+
+// listModel sorts by identifier, those of weight 0 last.
+type listModel struct{ weights map[*Item]uint64 }
+
+func (m *listModel) put(it *Item, p param.Policy) { m.weights[it] = naiveWeight(p) }
+func (m *listModel) remove(it *Item)              { delete(m.weights, it) }
+
+func (m *listModel) check(reply []*Item, n, room int) error {
+	order := slices.SortedFunc(maps.Keys(m.weights), func(a, b *Item) int {
+		if zeroA, zeroB := m.weights[a] == 0, m.weights[b] == 0; zeroA != zeroB {
+			return map[bool]int{true: 1, false: -1}[zeroA]
+		}
+		return cmp.Compare(a.ID, b.ID)
+	})
+	return compare(reply, fit(order, n, room))
 }
 
 // sane checks that the partial sums are those of the weights.
@@ -197,10 +247,9 @@ func (c *lottery) sane() error {
 
 // orderModel sorts anew for each reply.
 type orderModel struct {
-	key    func(param.Policy, uint64) uint64
-	counts bool
-	seq    int
-	items  map[*Item]*orderState
+	key   func(param.Policy, uint64) uint64
+	seq   int
+	items map[*Item]*orderState
 }
 
 type orderState struct {
@@ -234,9 +283,7 @@ func (m *orderModel) check(reply []*Item, n, room int) error {
 		s := m.items[it]
 		first := k == 0 || key[order[k-1]] != key[it]
 		if !first {
-			if m.counts {
-				s.served++
-			}
+			s.served++
 			if m.key(s.policy, s.served) != key[it] {
 				m.seq++
 				s.seq = m.seq
@@ -249,9 +296,7 @@ func (m *orderModel) check(reply []*Item, n, room int) error {
 		// The first of these equals is used as the last of them.
 		head := order[slices.IndexFunc(order, func(x *Item) bool { return key[x] == key[it] })]
 		s = m.items[head]
-		if m.counts {
-			s.served++
-		}
+		s.served++
 		shared := k+1 < len(order) && key[order[k+1]] == key[it] || head != it
 		if shared || m.key(s.policy, s.served) != key[head] {
 			m.seq++
@@ -261,32 +306,105 @@ func (m *orderModel) check(reply []*Item, n, room int) error {
 	return compare(reply, want)
 }
 
+// naiveWeight is the weight of a policy, 1 for those without.
+func naiveWeight(p param.Policy) uint64 {
+	switch p.Type {
+	case param.WeightedRoundRobin, param.WeightedRandom, param.WeightedRandomDPF, param.RendezvousHashing:
+		return uint64(p.Weight)
+	}
+	return 1
+}
+
+// formula is a value of an element by its definition, with numbers of any size.
+type formula func(p param.Policy, served uint64) *big.Int
+
+func number(n uint64) *big.Int { return new(big.Int).SetUint64(n) }
+
+// plus returns load + served x degradation, with more of the two and of distances.
+func plus(next, degrades, distance bool) formula {
+	return func(p param.Policy, served uint64) *big.Int {
+		sum := number(uint64(p.Load))
+		if next {
+			sum.Add(sum, number(uint64(p.Degradation)))
+		}
+		if degrades {
+			sum.Add(sum, new(big.Int).Mul(number(served), number(uint64(p.Degradation))))
+		}
+		if distance {
+			sum.Add(sum, new(big.Int).Mul(number(uint64(p.Distance)), number(uint64(p.Penalty))))
+		}
+		return sum
+	}
+}
+
+// rest returns what a formula leaves of a whole, at least 0.
+func rest(whole func(param.Policy) uint64, f formula) func(param.Policy, uint64) uint64 {
+	return func(p param.Policy, served uint64) uint64 {
+		left := new(big.Int).Sub(number(whole(p)), f(p, served))
+		if left.Sign() < 0 {
+			return 0
+		}
+		return left.Uint64()
+	}
+}
+
 func newModel(t param.PolicyType) model {
-	order := func(key func(param.Policy, uint64) uint64) model {
-		return &orderModel{key: key, counts: t == param.LeastUsedDegradation, items: map[*Item]*orderState{}}
+	order := func(f formula) model {
+		return &orderModel{items: map[*Item]*orderState{}, key: func(p param.Policy, served uint64) uint64 {
+			if n := f(p, served); n.IsUint64() {
+				return n.Uint64()
+			}
+			return math.MaxUint64
+		}}
 	}
-	draw := func(weight func(param.Policy) uint64) model {
-		return &drawModel{weight: weight, items: map[*Item]uint64{}}
+	draw := func(weight func(param.Policy, uint64) uint64) *drawModel {
+		return &drawModel{weight: weight, items: map[*Item]*drawState{}}
 	}
+	alike := func(param.Policy, uint64) uint64 { return 1 }
+	full := func(param.Policy) uint64 { return math.MaxUint32 }
+	nothing := func(param.Policy, uint64) *big.Int { return new(big.Int) }
 	switch t {
 	case param.RoundRobin:
 		return &ringModel{}
 	case param.WeightedRoundRobin:
 		return newWheelModel()
-	case param.Random:
-		return draw(func(param.Policy) uint64 { return 1 })
+	case param.Random, param.PeakEWMA:
+		return draw(alike)
 	case param.WeightedRandom:
-		return draw(weightOf)
-	case param.RandomizedLeastUsed:
-		return draw(func(p param.Policy) uint64 { return math.MaxUint32 - uint64(p.Load) })
+		return draw(rest(naiveWeight, nothing))
 	case param.Priority:
-		return order(byPriority)
+		return order(func(p param.Policy, _ uint64) *big.Int { return number(math.MaxUint32 - uint64(p.Priority)) })
 	case param.LeastUsed:
-		return order(byLoad)
+		return order(plus(false, false, false))
 	case param.LeastUsedDegradation:
-		return order(byDegradedLoad)
+		return order(plus(false, true, false))
+	case param.PriorityLeastUsed:
+		return order(plus(true, false, false))
+	case param.RandomizedLeastUsed:
+		return draw(rest(full, plus(false, false, false)))
+	case param.RandomizedPriorityLeastUsed:
+		return draw(rest(full, plus(true, false, false)))
+	case param.RandomizedLeastUsedDegradation:
+		return draw(rest(full, plus(false, true, false)))
+	case param.PriorityLeastUsedDegradation:
+		return order(plus(true, true, false))
+	case param.RandomizedPriorityLeastUsedDegradation:
+		return draw(rest(full, plus(true, true, false)))
+	case param.WeightedRandomDPF:
+		return draw(rest(naiveWeight, func(p param.Policy, _ uint64) *big.Int {
+			cost := new(big.Int).Mul(number(uint64(p.Distance)), number(uint64(p.Penalty)))
+			return cost.Div(cost, number(math.MaxUint32))
+		}))
+	case param.LeastUsedDPF:
+		return order(plus(false, false, true))
+	case param.LeastUsedDegradationDPF:
+		return order(plus(false, true, true))
+	case param.PowerOfTwoChoices:
+		return &pairModel{*draw(alike)}
+	case param.RendezvousHashing:
+		return &listModel{map[*Item]uint64{}}
 	}
-	return order(byNextLoad)
+	panic(fmt.Sprintf("no model for %v", t))
 }
 
 // choose takes a reply; one of a whole Circle by its own way.
@@ -315,8 +433,8 @@ func TestAgainstModel(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, run))
 				c, m := NewChooser(d.Type, r), newModel(d.Type)
 				items := make([]*Item, 1+r.IntN(25))
-				for i := range items {
-					items[i] = &Item{Value: i, Size: 1 + r.IntN(3)}
+				for i, id := range r.Perm(len(items)) {
+					items[i] = &Item{Value: i, Size: 1 + r.IntN(3), ID: param.PEID(id + 1)}
 				}
 				in := map[*Item]bool{}
 				span := uint32(1) << r.IntN(5) // small: many equals and zeros
@@ -330,8 +448,11 @@ func TestAgainstModel(t *testing.T) {
 						}
 						p.Weight, p.Priority = r.Uint32N(span), r.Uint32N(span)
 						p.Load, p.Degradation = r.Uint32N(span), r.Uint32N(span)
-						if r.IntN(4) == 0 {
-							p.Load = math.MaxUint32 - p.Load
+						p.Penalty, p.Distance = r.Uint32N(span), r.Uint32N(span)
+						for _, large := range []*uint32{&p.Load, &p.Degradation, &p.Penalty, &p.Distance} {
+							if r.IntN(4) == 0 {
+								*large = math.MaxUint32 - *large
+							}
 						}
 						c.Put(it, p)
 						m.put(it, p)

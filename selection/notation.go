@@ -20,23 +20,23 @@ var (
 // it, and behind colons the values of the policy, from the left as many as
 // wanted; the others are neutral (weight 1, all else 0).
 //
-//	rr  rand                 no values
-//	wrr:WEIGHT  wrand:WEIGHT whole numbers from 0 to 4294967295; 0 cannot serve
-//	prio:PRIORITY            the same range; larger is preferred
-//	lu:LOAD  rlu:LOAD        a fraction from 0 (idle) to 1 (fully used)
-//	lud:DEGRADATION:LOAD     fractions: load added by one more session, load
-//	plu:DEGRADATION:LOAD     the same
+//	rr  rand  ewma                       no values
+//	wrr:WEIGHT  wrand:WEIGHT  hrw:WEIGHT whole numbers from 0 to 4294967295; 0 cannot serve
+//	prio:PRIORITY                        the same range; larger is preferred
+//	lu:LOAD  rlu:LOAD  p2c:LOAD          a fraction from 0 (idle) to 1 (fully used)
+//	lud:DEGRADATION:LOAD                 fractions: load added by one more session, load;
+//	                                     plu, rplu, rlud, plud, rplud the same
+//	ludpf:PENALTY:DISTANCE:LOAD          PENALTY is the load that a millisecond of DISTANCE adds
+//	luddpf:DEGRADATION:PENALTY:DISTANCE:LOAD
+//	wranddpf:WEIGHT:PENALTY:DISTANCE
 //
+// Registered policies have their values in the order of their Definition.
 // Errors wrap ErrUnknownPolicy or ErrPolicyValue.
 func Parse(text string) (param.Policy, error) {
 	fields := strings.Split(strings.TrimSpace(text), ":")
 	d, ok := ByName(fields[0])
 	if !ok {
-		names := make([]string, len(definitions))
-		for i, d := range definitions {
-			names[i] = d.Name
-		}
-		return param.Policy{}, fmt.Errorf("%w %q: know %s", ErrUnknownPolicy, fields[0], strings.Join(names, ", "))
+		return param.Policy{}, fmt.Errorf("%w %q: know %s", ErrUnknownPolicy, fields[0], strings.Join(Names(), ", "))
 	}
 	values := fields[1:]
 	if len(values) > len(d.Values) {
@@ -44,15 +44,15 @@ func Parse(text string) (param.Policy, error) {
 	}
 	p := Neutral(d.Type)
 	for i, value := range values {
-		if err := d.Values[i].parse(&p, strings.TrimSpace(value)); err != nil {
+		if err := parseValue(p.Field(d.Values[i]), d.Values[i], strings.TrimSpace(value)); err != nil {
 			return param.Policy{}, fmt.Errorf("%w in %q: %w", ErrPolicyValue, text, err)
 		}
 	}
 	return p, nil
 }
 
-// Format writes a policy so that Parse reads it back exactly. A load of 0 is
-// left out. A type that Parse does not know is written as a number.
+// Format writes a policy so that Parse reads it back exactly. A load of 0 at the end
+// is left out. A type that Parse does not know is written as a number.
 func Format(p param.Policy) string {
 	d, ok := Lookup(p.Type)
 	if !ok {
@@ -60,49 +60,49 @@ func Format(p param.Policy) string {
 	}
 	var b strings.Builder
 	b.WriteString(d.Name)
-	for _, v := range d.Values {
-		if v != Load || p.Load != 0 {
+	for i, v := range d.Values {
+		if v != Load || p.Load != 0 || i+1 < len(d.Values) {
 			b.WriteByte(':')
-			b.WriteString(v.format(p))
+			b.WriteString(formatValue(*p.Field(v), v))
 		}
 	}
 	return b.String()
 }
 
-// String names the value as error messages do.
-func (v Value) String() string {
-	return [...]string{"weight", "priority", "degradation", "load"}[v]
-}
-
-func (v Value) field(p *param.Policy) *uint32 {
-	return [...]*uint32{&p.Weight, &p.Priority, &p.Degradation, &p.Load}[v]
+// Names returns the short names of all policies.
+func Names() []string {
+	var names []string
+	for _, d := range registry.Load().all {
+		names = append(names, d.Name)
+	}
+	return names
 }
 
 // fraction tells whether the value is on the load scale.
-func (v Value) fraction() bool { return v == Load || v == Degradation }
+func fraction(v Value) bool { return v == Load || v == Degradation || v == Penalty }
 
-func (v Value) parse(p *param.Policy, text string) error {
-	if v.fraction() {
+func parseValue(to *uint32, v Value, text string) error {
+	if fraction(v) {
 		n, err := ParseFraction(text)
 		if err != nil {
 			return fmt.Errorf("%v: %w", v, err)
 		}
-		*v.field(p) = n
+		*to = n
 		return nil
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
 		return fmt.Errorf("%v %q is not a whole number from 0 to %d", v, text, uint32(math.MaxUint32))
 	}
-	*v.field(p) = uint32(n)
+	*to = uint32(n)
 	return nil
 }
 
-func (v Value) format(p param.Policy) string {
-	if v.fraction() {
-		return FormatFraction(*v.field(&p))
+func formatValue(n uint32, v Value) string {
+	if fraction(v) {
+		return FormatFraction(n)
 	}
-	return strconv.FormatUint(uint64(*v.field(&p)), 10)
+	return strconv.FormatUint(uint64(n), 10)
 }
 
 // ParseFraction reads a number from 0 to 1 as a value of the load scale, 0 to

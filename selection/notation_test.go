@@ -19,6 +19,18 @@ func TestByName(t *testing.T) {
 		param.LeastUsedDegradation: {"lud", "LeastUsedDegradation", "Least Used with Degradation"},
 		param.PriorityLeastUsed:    {"plu", "PriorityLeastUsed"},
 		param.RandomizedLeastUsed:  {"rlu", "RandomizedLeastUsed"},
+
+		param.RandomizedPriorityLeastUsed:            {"rplu", "RandomizedPriorityLeastUsed"},
+		param.RandomizedLeastUsedDegradation:         {"rlud", "RandomizedLeastUsedDegradation"},
+		param.PriorityLeastUsedDegradation:           {"plud", "PriorityLeastUsedDegradation"},
+		param.RandomizedPriorityLeastUsedDegradation: {"rplud", "RandomizedPriorityLeastUsedDegradation"},
+		param.WeightedRandomDPF:                      {"wranddpf", "WeightedRandomDPF"},
+		param.LeastUsedDPF:                           {"ludpf", "LeastUsedDPF"},
+		param.LeastUsedDegradationDPF:                {"luddpf", "LeastUsedDegradationDPF"},
+
+		param.PowerOfTwoChoices: {"p2c", "power of two choices"},
+		param.RendezvousHashing: {"hrw", "rendezvous-hashing"},
+		param.PeakEWMA:          {"ewma", "PeakEWMA"},
 	} {
 		for _, name := range spellings {
 			if d, ok := ByName(name); !ok || d.Type != want {
@@ -29,8 +41,8 @@ func TestByName(t *testing.T) {
 			t.Errorf("title %q, but %v", d.Title, want)
 		}
 	}
-	if d, ok := ByName("LeastUsedDPF"); ok {
-		t.Errorf("LeastUsedDPF is %v", d.Type)
+	if d, ok := ByName("PriorityLeastUsedDPF"); ok {
+		t.Errorf("PriorityLeastUsedDPF is %v", d.Type)
 	}
 }
 
@@ -45,6 +57,14 @@ func TestNotation(t *testing.T) {
 		"lu:0.5":                   {Type: param.LeastUsed, Load: 0x80000000},
 		"rlu:1":                    {Type: param.RandomizedLeastUsed, Load: 0xffffffff},
 		"lud:0.1":                  {Type: param.LeastUsedDegradation, Degradation: 0x1999999a},
+		"ludpf:0.001:100":          {Type: param.LeastUsedDPF, Penalty: 0x00418937, Distance: 100},
+		"luddpf:0.5:0:7:0.25":      {Type: param.LeastUsedDegradationDPF, Degradation: 0x80000000, Distance: 7, Load: 0x40000000},
+		"wranddpf:7:0.25:100":      {Type: param.WeightedRandomDPF, Weight: 7, Penalty: 0x40000000, Distance: 100},
+		"wranddpf":                 {Type: param.WeightedRandomDPF, Weight: 1},
+		"rplud:0.5":                {Type: param.RandomizedPriorityLeastUsedDegradation, Degradation: 0x80000000},
+		"p2c:0.5":                  {Type: param.PowerOfTwoChoices, Load: 0x80000000},
+		"hrw":                      {Type: param.RendezvousHashing, Weight: 1},
+		"ewma":                     {Type: param.PeakEWMA},
 		"plu:0:0.25":               {Type: param.PriorityLeastUsed, Load: 0x40000000},
 		"LeastUsedDegradation:0.1": {Type: param.LeastUsedDegradation, Degradation: 0x1999999a},
 		" WeightedRoundRobin : 2 ": {Type: param.WeightedRoundRobin, Weight: 2},
@@ -73,12 +93,14 @@ func TestNotation(t *testing.T) {
 		"lu:NaN":         ErrPolicyValue,
 		"lud:-0.1":       ErrPolicyValue,
 		"lud:0.1:0.2:0":  ErrPolicyValue,
+		"ludpf:0:0.5":    ErrPolicyValue,
+		"ewma:1":         ErrPolicyValue,
 	} {
 		if p, err := Parse(text); !errors.Is(err, want) {
 			t.Errorf("Parse(%q) = %+v, %v, want %v", text, p, err, want)
 		}
 	}
-	expect(t, Format(param.Policy{Type: 0xb0001001}), "0xb0001001")
+	expect(t, Format(param.Policy{Type: 0xb0002004}), "0xb0002004")
 }
 
 func TestPOL_3_1_01_LoadScale(t *testing.T) {
@@ -111,7 +133,8 @@ func TestPOL_3_2_01_WeightIsRelative(t *testing.T) {
 func TestAMB_56_NeutralValues(t *testing.T) {
 	for _, d := range All() {
 		want := param.Policy{Type: d.Type}
-		if d.Type == param.WeightedRoundRobin || d.Type == param.WeightedRandom {
+		switch d.Type {
+		case param.WeightedRoundRobin, param.WeightedRandom, param.WeightedRandomDPF, param.RendezvousHashing:
 			want.Weight = 1
 		}
 		if got := Neutral(d.Type); got != want {

@@ -1,8 +1,6 @@
 package selection
 
 import (
-	"math"
-	"math/bits"
 	"math/rand/v2"
 
 	"github.com/google/btree"
@@ -10,15 +8,15 @@ import (
 	"rserpool/asap/param"
 )
 
-// ordered is the policies that list elements by a key: Priority (RFC 5356,
-// section 4.5), Least Used (5.1), Least Used with Degradation (5.2) and Priority
-// Least Used (5.3). Elements of equal keys take turns as Round Robin has them:
-// whichever of them a reply names first is the last of them in the next reply.
+// ordered is the policies that list elements by a sum, smallest first: Priority (RFC
+// 5356, section 4.5), Least Used (5.1), Least Used with Degradation (5.2), Priority
+// Least Used (5.3) and their kin. Elements of equal sums take turns as Round Robin
+// has them: whichever of them a reply names first is the last of them in the next
+// reply.
 type ordered struct {
-	key    func(p param.Policy, served uint64) uint64
-	counts bool // the key grows with each use
-	tree   *btree.BTreeG[rank]
-	seq    uint64
+	measure measure
+	tree    *btree.BTreeG[rank]
+	seq     uint64
 }
 
 // rank is an element's place: by key, then by who waits longest.
@@ -34,29 +32,14 @@ func (a rank) less(b rank) bool {
 	return a.seq < b.seq
 }
 
-func newOrdered(key func(param.Policy, uint64) uint64, counts bool) func(*rand.Rand) Chooser {
+// Sorted makes choosers that list elements by base + served x step, smallest first,
+// where served counts the replies that the element stood in since it registered
+// last; sums stop at 2^64-1. No step stands for 0. Elements of equal sums take turns.
+func Sorted(base, step func(param.Policy) uint64) func(*rand.Rand) Chooser {
 	return func(*rand.Rand) Chooser {
-		return &ordered{key: key, counts: counts, tree: newTree(rank.less)}
+		return &ordered{measure: measure{base, step}, tree: newTree(rank.less)}
 	}
 }
-
-// Keys, smallest first. Loads are 32 bits wide, so a sum of two cannot overflow;
-// a counter times a degradation stops at the largest number.
-
-func byPriority(p param.Policy, _ uint64) uint64 { return uint64(math.MaxUint32 - p.Priority) }
-
-func byLoad(p param.Policy, _ uint64) uint64 { return uint64(p.Load) }
-
-func byDegradedLoad(p param.Policy, served uint64) uint64 {
-	hi, added := bits.Mul64(served, uint64(p.Degradation))
-	sum, carry := bits.Add64(uint64(p.Load), added, 0)
-	if hi|carry != 0 {
-		return math.MaxUint64
-	}
-	return sum
-}
-
-func byNextLoad(p param.Policy, _ uint64) uint64 { return uint64(p.Load) + uint64(p.Degradation) }
 
 func (c *ordered) Len() int { return c.tree.Len() }
 
@@ -68,8 +51,8 @@ func (c *ordered) Put(it *Item, policy param.Policy) {
 		c.seq++
 		it.seq = c.seq
 	}
-	it.policy, it.served = policy, 0
-	it.key = c.key(policy, 0)
+	c.measure.put(it, policy)
+	it.key = it.sum()
 	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
 }
 
@@ -110,11 +93,8 @@ func (c *ordered) Choose(dst []*Item, n, room int) []*Item {
 // use notes that an element was handed out. It gets behind those of its key when
 // its turn is over, and in any case when its key changes.
 func (c *ordered) use(it *Item, turn bool) {
-	key := it.key
-	if c.counts {
-		it.served++
-		key = c.key(it.policy, it.served)
-	}
+	it.served++
+	key := it.sum()
 	if key == it.key && !turn {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,6 +120,19 @@ func TestPOL_4_1_1_01_RoundRobinIsDefault(t *testing.T) {
 		u := NewUser(0, list("AB"), nil)
 		expect(t, take(u, 3), "ABA")
 	})
+}
+
+func TestPOL_7_1_01_StandardPoliciesAreNeitherPrivateNorWronglyAdaptive(t *testing.T) {
+	for _, d := range All()[:9] {
+		if !d.Type.Standard() || d.Type.Private() || d.Type.Adaptive() != d.Has(Load) {
+			t.Errorf("%s: standard %v, private %v, adaptive %v", d.Name, d.Type.Standard(), d.Type.Private(), d.Type.Adaptive())
+		}
+	}
+	for _, d := range All()[9:] {
+		if d.Type.Standard() || !d.Type.Private() {
+			t.Errorf("%s: standard %v, private %v", d.Name, d.Type.Standard(), d.Type.Private())
+		}
+	}
 }
 
 func TestPOL_4_1_2_01_CircularListWithHead(t *testing.T) {
@@ -452,8 +466,9 @@ func TestPOL_5_2_2_03_EveryEntryCounts(t *testing.T) {
 		c, items := fill(param.LeastUsedDegradation, degrading()...)
 		items["A"].Size, items["B"].Size = 40, 44
 		for room, want := range map[int]string{39: "", 40: "A", 83: "A", 84: "AB"} {
-			c.Put(items["A"], items["A"].policy)
-			c.Put(items["B"], items["B"].policy)
+			for _, m := range degrading() {
+				c.Put(items[m.name], m.policy)
+			}
 			expect(t, names(c.Choose(nil, 2, room)), want)
 			for name, it := range items {
 				if served := it.served > 0; served != strings.Contains(want, name) {
@@ -483,7 +498,9 @@ func TestPOL_5_2_2_04_LowestDegradedLoadsAreChosen(t *testing.T) {
 			1<<32 + 1:      math.MaxUint64,
 			math.MaxUint64: math.MaxUint64,
 		} {
-			if got := byDegradedLoad(p, served); got != want {
+			it := Item{served: served}
+			it.base, it.step = load(p), degradation(p)
+			if got := it.sum(); got != want {
 				t.Errorf("served %d: key 0x%x, want 0x%x", served, got, want)
 			}
 		}
@@ -564,10 +581,10 @@ func TestAMB_38_MissingValues(t *testing.T) {
 }
 
 func TestAMB_35_DefaultLimits(t *testing.T) {
+	limited := []string{"wrr", "wrand", "rlu", "rplu", "rlud", "rplud", "wranddpf", "p2c"}
 	for _, d := range All() {
 		want := Unlimited
-		switch d.Type {
-		case param.WeightedRoundRobin, param.WeightedRandom, param.RandomizedLeastUsed:
+		if slices.Contains(limited, d.Name) {
 			want = 3
 		}
 		if d.Limit != want {

@@ -87,7 +87,7 @@ func (p *pool) store(e *element, r *Record) {
 		p.chooser(e.record).Remove(&e.item)
 	}
 	if e.record == nil {
-		e.item.Value = e
+		e.item.Value, e.item.ID = e, r.Element.ID
 		p.elements.ReplaceOrInsert(entry{r.Element.ID, e})
 	}
 	renewed := e.record == nil || e.record.Generation != r.Generation

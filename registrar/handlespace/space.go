@@ -186,7 +186,7 @@ func (s *Space) admit(c *Register, p *pool, e *element) ([]byte, param.Operation
 		if causes := p.check(el); len(causes) > 0 {
 			return nil, causes
 		}
-	} else if _, known := selection.Lookup(el.Policy.Type); !known {
+	} else if !el.Policy.Type.Valid() {
 		return nil, param.OperationError{param.PolicyCause(param.CauseInvalidValues, el.Policy)}
 	}
 	encoded, err := param.AppendPoolElement(nil, el, false)

@@ -420,24 +420,26 @@ func TestASAP_3_1_37_InvalidValuesAreQuoted(t *testing.T) {
 	})
 }
 
-func TestAMB_55_UnknownPolicyCreatesNoPool(t *testing.T) {
+// Whether a policy is known must not decide what a command does: members of a ring
+// may be of different age. Who accepts registrations refuses it.
+func TestAMB_55_UnknownPolicyIsServedByRoundRobin(t *testing.T) {
 	s := fresh()
-	unknown := param.Policy{Type: 0xb0001001, Data: "\x00\x00\x00\x01"}
-	rejects(t, s, register("echo", 1, at(0), policy(unknown)), param.PolicyCause(param.CauseInvalidValues, unknown))
-	s.Apply(register("echo", 1, at(0)))
-	rejects(t, s, register("echo", 2, at(0), policy(unknown)),
-		param.PolicyCause(param.CauseInconsistentPolicy, with(param.RoundRobin)))
+	unknown := param.Policy{Type: 0xb0002004, Data: "\x00\x00\x00\x01"}
+	s.Apply(register("echo", 1, at(0), policy(unknown)))
+	s.Apply(register("echo", 2, at(0), policy(unknown)))
+	rejects(t, s, register("echo", 3, at(0)), param.PolicyCause(param.CauseInconsistentPolicy, param.Policy{Type: unknown.Type}))
+	for _, want := range []param.PEID{1, 2, 1} {
+		records, neutral, ok := s.Resolve(nil, "echo", Query{})
+		if !ok || len(records) != 2 || records[0].Element.ID != want || neutral.Type != unknown.Type || records[0].Element.Policy != unknown {
+			t.Fatalf("%v, %+v, %v", records, neutral, ok)
+		}
+	}
 }
 
 func TestPOL_7_1_01_TypesWithoutNumberAreRefused(t *testing.T) {
 	s := fresh()
 	for _, typ := range []param.PolicyType{0, 0x40000000} {
 		rejects(t, s, register("echo", 1, at(0), policy(with(typ))), param.PolicyCause(param.CauseInvalidValues, with(typ)))
-	}
-	for _, d := range selection.All() {
-		if d.Type.Private() || d.Type.Adaptive() != slices.Contains(d.Values, selection.Load) {
-			t.Errorf("%v is private %v, adaptive %v", d.Type, d.Type.Private(), d.Type.Adaptive())
-		}
 	}
 }
 

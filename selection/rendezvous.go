@@ -1,0 +1,119 @@
+package selection
+
+import (
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+
+	"github.com/google/btree"
+
+	"rserpool/asap/param"
+)
+
+// listed is the registrar's half of Rendezvous Hashing: replies list the elements in
+// the order of their identifiers, those of weight 0 last. Nothing moves, so that all
+// users work on the same list, whichever registrar they ask, even of a pool that
+// does not fit into a reply.
+type listed struct {
+	tree *btree.BTreeG[rank]
+	seq  uint64
+}
+
+func newListed(*rand.Rand) Chooser { return &listed{tree: newTree(rank.less)} }
+
+func (c *listed) Len() int { return c.tree.Len() }
+
+func (c *listed) Put(it *Item, policy param.Policy) {
+	c.Remove(it)
+	it.held = true
+	c.seq++
+	it.key, it.seq = uint64(it.ID), c.seq
+	if weightOf(policy) == 0 {
+		it.key |= 1 << 32
+	}
+	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
+}
+
+func (c *listed) Remove(it *Item) {
+	if it.held {
+		it.held = false
+		c.tree.Delete(rank{it.key, it.seq, it})
+	}
+}
+
+func (c *listed) Choose(dst []*Item, n, room int) []*Item {
+	start := len(dst)
+	c.tree.Ascend(func(r rank) bool {
+		if len(dst)-start >= n || r.it.Size > room {
+			return false
+		}
+		dst = append(dst, r.it)
+		room -= r.it.Size
+		return true
+	})
+	return dst
+}
+
+// rendezvous is the pool user's half: each element draws a number from the key and
+// its own identifier, and the largest number, by weight, has the key. An element that
+// leaves gives its keys to all others in proportion to their weights, and no other
+// key moves; one that comes takes its share from all others.
+type rendezvous struct {
+	list []param.PoolElement
+	self uint64 // stands for the key of requests without one
+}
+
+// PickRendezvous makes a Picker that gives requests of the same Key to the same
+// element as long as that is there, and spreads keys over the elements in
+// proportion to weight. All users of the pool agree, if they have the same list.
+// Requests without a key are all of one key, that of this Picker.
+func PickRendezvous(r *rand.Rand) Picker {
+	p := &rendezvous{}
+	if r != nil {
+		p.self = r.Uint64()
+	}
+	return p
+}
+
+func (p *rendezvous) Renew(list []param.PoolElement) { p.list = list }
+
+func (p *rendezvous) Pick(usable []int, r Request) int {
+	key := p.self
+	if r.Key != "" {
+		key = hashKey(r.Key)
+	}
+	best, most := usable[0], math.Inf(-1)
+	for _, i := range usable {
+		if s := score(key, &p.list[i]); s > most {
+			best, most = i, s
+		}
+	}
+	return best
+}
+
+// score is what the element offers for the key: with x even between 0 and 1,
+// weight / -ln x, so that the chance to offer the most is in proportion to weight.
+// Elements of weight 0 offer less than all others.
+func score(key uint64, e *param.PoolElement) float64 {
+	x := (float64(mix(key^mix(uint64(e.ID)))>>12) + 0.5) / (1 << 52)
+	weight := weightOf(e.Policy)
+	if weight == 0 {
+		return x - 1
+	}
+	return float64(weight) / -math.Log(x)
+}
+
+// hashKey is FNV-1a.
+func hashKey(key string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key)) // never fails
+	return h.Sum64()
+}
+
+// mix spreads each bit over all: the last step of SplitMix64.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
