@@ -6,7 +6,7 @@
 #   scripts/poolsim.sh [FIGURE...]   default: all
 #
 # Set in the environment: SEEDS=N runs of each point, default 6; REQUESTS=N measured
-# in each, default 12000.
+# in each, default 8000.
 #
 # All results go to out/poolsim.csv too.
 set -euo pipefail
@@ -14,4 +14,4 @@ cd "$(dirname "$0")/.."
 
 mkdir -p out
 exec go run ./scripts/poolsim -svg docs/policies -csv out/poolsim.csv \
-	-seeds "${SEEDS:-6}" -requests "${REQUESTS:-12000}" "$@"
+	-seeds "${SEEDS:-6}" -requests "${REQUESTS:-8000}" "$@"

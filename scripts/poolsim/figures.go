@@ -15,7 +15,7 @@ type figure struct {
 }
 
 var figures = []func(effort) figure{
-	equalServers, unequalServers, oldLoads, degradation, replies, hotStandby,
+	equalServers, unequalServers, oldLoads, degradation, replies, hotStandby, affinity, slowdown, combined, distance,
 }
 
 // effort says how long to measure.
@@ -111,7 +111,7 @@ func percentOfX(list []curve) []curve {
 }
 
 func equalServers(e effort) figure {
-	rows := sweep("equal", "load", []policy{random, roundRobin, leastUsed}, loads,
+	rows := sweep("equal", "load", []policy{random, roundRobin, twoChoices, leastUsed}, loads,
 		func(load float64) sim.Config { return e.at(load, eight) })
 	return figure{"equal", rows, func() (sheet, error) {
 		total := capacity(eight)
@@ -134,7 +134,7 @@ func equalServers(e effort) figure {
 }
 
 func unequalServers(e effort) figure {
-	all := []policy{random, roundRobin, weightedAny.replying(1), weightedRR, randomLU.replying(1), leastUsed, looksAhead, degrading}
+	all := []policy{random, roundRobin, weightedAny.replying(1), weightedRR, randomLU.replying(1), twoChoices, leastUsed, looksAhead, degrading}
 	rows := sweep("unequal", "load", all, []float64{0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95},
 		func(load float64) sim.Config { return e.at(load, mixed) })
 	return figure{"unequal", rows, func() (sheet, error) {
@@ -158,7 +158,7 @@ func unequalServers(e effort) figure {
 		return sheet{
 			title: "Unequal servers: policies that know nothing of the servers drown the slow ones",
 			note: "4 slow servers (200 ms per request) and 2 fast ones (50 ms), one request at a time; 40 users (Poisson, exponential). " +
-				"Weights are the capacities. Loads are registered at each change;\na server with requests for one second calls itself full. " + fmt.Sprintf(interval, e.seeds),
+				"Weights are the capacities. Loads are registered at each change;\na server with requests for one second calls itself full. wrand and rlu: one element in an answer. " + fmt.Sprintf(interval, e.seeds),
 			panels: [][]panel{{
 				{title: "Response time", x: load, y: "mean response time, ms", logY: true, yMin: 40, yMax: 10000, curves: percentOfX(curves(rows, ms, meanResponse))},
 				{title: "The slowest 1 %", x: load, y: "99th percentile of response time, ms", logY: true, yMin: 200, yMax: 20000, curves: percentOfX(curves(rows, ms, p99Response))},
@@ -174,7 +174,7 @@ func unequalServers(e effort) figure {
 var ages = []float64{0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10}
 
 func oldLoads(e effort) figure {
-	rows := sweep("stale", "load-report-interval", []policy{random, roundRobin, randomLU.replying(1), leastUsed, looksAhead, degrading}, ages,
+	rows := sweep("stale", "load-report-interval", []policy{random, roundRobin, randomLU.replying(1), twoChoices, leastUsed, degrading}, ages,
 		func(age float64) sim.Config {
 			c := e.at(0.7, eight)
 			c.LoadInterval = age
@@ -184,7 +184,7 @@ func oldLoads(e effort) figure {
 		return sheet{
 			title: "An old load value misleads: everybody runs to the server that was idle a second ago",
 			note: "8 equal servers, one request at a time, 100 ms of work each (exponential), 70 % of the capacity asked for (Poisson). " + fmt.Sprintf(interval, e.seeds) +
-				"\nThe default of --load-report-interval is 1 s.",
+				"\nThe default of --load-report-interval is 1 s: too long for requests of 100 ms. Priority Least Used does on equal servers what Least Used does. rlu: one element in an answer.",
 			panels: [][]panel{{
 				{title: "Waiting time", x: "--load-report-interval, s (a request takes 0.1 s)", y: "mean waiting time, ms", logX: true, logY: true,
 					yMin: 5, yMax: 10000, curves: curves(rows, ms, meanWait), marks: []marker{{1, "default"}}},

@@ -2,7 +2,7 @@
 // pictures of docs/policies.md.
 //
 //	poolsim [-svg DIR] [-csv FILE] [-seeds N] [FIGURE...]
-//	poolsim -capacities 5,5,20 [-policies rr,lu] [-load 0.7] ...   a pool of your own
+//	poolsim -capacities 5,5,20 [-policies rr,lu] ...   compares policies for your pool
 //
 // The same command prints and draws the same, octet for octet.
 package main
@@ -30,12 +30,16 @@ func run(args []string, out io.Writer) error {
 	csv := fs.String("csv", "", "write all results to this `file`")
 	scale := effort{}
 	fs.IntVar(&scale.seeds, "seeds", 6, "independent runs of each point")
-	fs.IntVar(&scale.requests, "requests", 12000, "requests that are measured in each run")
+	fs.IntVar(&scale.requests, "requests", 8000, "requests that are measured in each run")
+	own := ownPool(fs)
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if scale.seeds < 2 || scale.requests < 1 {
 		return fmt.Errorf("%d seeds and %d requests: need two and one at least", scale.seeds, scale.requests)
+	}
+	if own.capacities != "" {
+		return own.compare(scale, out)
 	}
 	var chosen []figure
 	for _, make := range figures {

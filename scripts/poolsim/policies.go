@@ -40,9 +40,21 @@ var (
 	weightedAny = policy{label: "wrand: Weighted Random", name: "wrand", color: purple, mark: plus, blind: true}
 	priority    = policy{label: "prio: Priority", name: "prio", color: vermillion, mark: pyramid, blind: true}
 	leastUsed   = policy{label: "lu: Least Used", name: "lu", color: blue, mark: dot}
-	degrading   = policy{label: "lud: Least Used with Degradation", name: "lud", results: 1, color: green, mark: box}
+	degrading   = policy{label: "lud: Least Used with Degradation,\none element in an answer", name: "lud", results: 1, color: green, mark: box}
 	looksAhead  = policy{label: "plu: Priority Least Used", name: "plu", color: sky, mark: triangle}
 	randomLU    = policy{label: "rlu: Randomized Least Used", name: "rlu", color: vermillion, mark: cross}
+	twoChoices  = policy{label: "p2c: Power of Two Choices", name: "p2c", color: purple, mark: pyramid}
+	rendezvous  = policy{label: "hrw: Rendezvous Hashing", name: "hrw", color: green, mark: pyramid, blind: true}
+	measuring   = policy{label: "ewma: Peak EWMA", name: "ewma", color: orange, mark: ring}
+
+	randomAhead     = policy{label: "rplu: randomized plu", name: "rplu", results: 1, color: orange, mark: plus}
+	randomDegrading = policy{label: "rlud: randomized lud", name: "rlud", results: 1, color: purple, mark: square}
+	aheadDegrading  = policy{label: "plud: plu with degradation", name: "plud", results: 1, color: black, mark: pyramid}
+	randomBoth      = policy{label: "rplud: randomized plud", name: "rplud", results: 1, color: grey, mark: ring}
+
+	weightedNear  = policy{label: "wranddpf: wrand, less for distance", name: "wranddpf", results: 1, color: vermillion, mark: square, blind: true}
+	usedNear      = policy{label: "ludpf: lu, more for distance", name: "ludpf", color: sky, mark: triangle}
+	degradingNear = policy{label: "luddpf: lud, more for distance", name: "luddpf", results: 1, color: orange, mark: ring}
 )
 
 // labelled is the policy under another name in the legend.

@@ -38,6 +38,11 @@ type Element struct {
 	// request adds to the load, 1/Full.
 	Weight, Priority uint32
 	Degradation      float64
+	// Distance is the time of one way to the element; each request goes there
+	// and back twice, for a connection and for the answer. Penalty is what a
+	// millisecond of it costs, a fraction of full load or of one unit of
+	// weight. Default 0.
+	Distance, Penalty float64
 }
 
 // Change is something that happens to an element during the simulation.
@@ -92,6 +97,9 @@ type Config struct {
 	// a user (pauses, if Closed) and of sizes, both scaled: gaps to the mean
 	// Users/Rate, sizes to a mean of 1 unit. Default Exponential.
 	Gaps, Sizes Distribution
+	// Keys is the number of different things that requests are about, all
+	// alike frequent, for policies that go by a key. Default 0: none.
+	Keys int
 	// Startup is the time from a choice until the request is at the element:
 	// the answer of the registrar and the connection. Default 0.
 	Startup float64
@@ -113,6 +121,7 @@ type Done struct {
 	Sent, Answered float64 // seconds
 	Size           float64 // units
 	User, Element  int
+	Key            string
 }
 
 func (c Config) withDefaults() Config {
@@ -166,6 +175,8 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("Elements[%d].Full is %v, must be 1 or more", i, e.Full))
 		}
 		notNegative(fmt.Sprintf("Elements[%d].Degradation", i), e.Degradation)
+		notNegative(fmt.Sprintf("Elements[%d].Distance", i), e.Distance)
+		notNegative(fmt.Sprintf("Elements[%d].Penalty", i), e.Penalty)
 	}
 	for i, change := range c.Changes {
 		notNegative(fmt.Sprintf("Changes[%d].At", i), change.At)
@@ -182,7 +193,7 @@ func (c Config) Validate() error {
 	for _, v := range []struct {
 		name  string
 		value float64
-	}{{"Results", float64(c.Results)}, {"Stale", c.Stale}, {"LoadStep", c.LoadStep}, {"LoadInterval", c.LoadInterval}, {"Startup", c.Startup}, {"Warmup", c.Warmup}} {
+	}{{"Results", float64(c.Results)}, {"Keys", float64(c.Keys)}, {"Stale", c.Stale}, {"LoadStep", c.LoadStep}, {"LoadInterval", c.LoadInterval}, {"Startup", c.Startup}, {"Warmup", c.Warmup}} {
 		notNegative(v.name, v.value)
 	}
 	return errors.Join(errs...)
@@ -201,6 +212,10 @@ func (e Element) policyOf(d selection.Definition, load float64) param.Policy {
 			p.Degradation = fraction(e.Degradation)
 		case selection.Load:
 			p.Load = fraction(load)
+		case selection.Penalty:
+			p.Penalty = fraction(e.Penalty)
+		case selection.Distance:
+			p.Distance = uint32(e.Distance*1000 + 0.5)
 		}
 	}
 	return p

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"rserpool/asap/param"
@@ -68,9 +69,9 @@ func (h *events) Pop() any {
 
 // user is one pool user with its cache.
 type user struct {
-	rand  *rand.Rand // of its requests
-	cache *selection.User
-	asked float64
+	rand   *rand.Rand // of its requests
+	choice *selection.User
+	asked  float64
 }
 
 // member is an element as it is registered.
@@ -213,39 +214,50 @@ func (s *simulation) send(u int) error {
 	if !s.cfg.Closed {
 		s.plan(event{kind: sends, n: u}, s.gap(u))
 	}
-	element, err := s.choose(u)
-	if err != nil {
+	if s.cfg.Keys > 0 {
+		r.key = strconv.Itoa(s.users[u].rand.IntN(s.cfg.Keys))
+	}
+	if err := s.choose(r); err != nil {
 		return err
 	}
-	r.element = element
 	s.count(1)
 	s.result.Sent++
 	if r.measured {
 		s.result.Measured++
 	}
-	s.plan(event{kind: reaches, n: r.element, request: r}, s.cfg.Startup)
+	s.plan(event{kind: reaches, n: r.element, request: r}, s.away(r.element))
 	return nil
 }
 
-// choose selects an element for a user as pooluser does: from its cache, or from a
-// new reply if that is stale.
-func (s *simulation) choose(n int) (int, error) {
-	u := &s.users[n]
-	if u.cache == nil || s.t-u.asked >= s.cfg.Stale {
+// choose selects an element for a request as pooluser does: from the user's cache, or
+// from a new reply if that is stale.
+func (s *simulation) choose(r *request) error {
+	u := &s.users[r.user]
+	if u.choice == nil || s.t-u.asked >= s.cfg.Stale {
 		s.records, _, _ = s.space.Resolve(s.records[:0], pool, handlespace.Query{Items: s.cfg.Results})
 		list := make([]param.PoolElement, len(s.records))
 		for i, r := range s.records {
 			list[i] = r.Element
 		}
-		u.cache, u.asked = selection.NewUser(s.policy.Type, list, s.random), s.t
+		if u.choice == nil {
+			u.choice = selection.NewUser(s.policy.Type, list, s.random)
+		} else {
+			u.choice.Renew(list)
+		}
+		u.asked = s.t
 		s.result.Resolutions++
 	}
-	e, ok := u.cache.Next()
+	e, ok := u.choice.NextFor(selection.Request{Key: r.key, Now: clock(s.t)})
 	if !ok {
-		return 0, fmt.Errorf("at %.3f s: the pool is empty", s.t)
+		return fmt.Errorf("at %.3f s: the pool is empty", s.t)
 	}
-	return int(e.ID) - 1, nil
+	u.choice.Sent(e.ID, clock(s.t))
+	r.element = int(e.ID) - 1
+	return nil
 }
+
+// away is the time that a request to an element is under way.
+func (s *simulation) away(i int) float64 { return s.cfg.Startup + 4*s.cfg.Elements[i].Distance }
 
 // answer takes note of a request that was served.
 func (s *simulation) answer(r *request) {
@@ -255,17 +267,18 @@ func (s *simulation) answer(r *request) {
 	if s.cfg.Closed {
 		s.plan(event{kind: sends, n: r.user}, s.gap(r.user))
 	}
+	took := s.t - r.sent
+	s.users[r.user].choice.Answered(param.PEID(r.element+1), time.Duration(took*1e9), clock(s.t))
 	if r.measured {
-		time := s.t - r.sent
 		alone := r.size / (s.cfg.Elements[r.element].Capacity)
 		if e := s.cfg.Elements[r.element]; !e.Shared {
 			alone *= float64(e.Slots)
 		}
-		s.result.add(time, max(0, time-alone-s.cfg.Startup), r.size)
+		s.result.add(took, max(0, took-alone-s.away(r.element)), r.size)
 		s.result.Elements[r.element].Measured++
 	}
 	if s.cfg.OnDone != nil {
-		s.cfg.OnDone(Done{Sent: r.sent, Answered: s.t, Size: r.size, User: r.user, Element: r.element})
+		s.cfg.OnDone(Done{Sent: r.sent, Answered: s.t, Size: r.size, User: r.user, Element: r.element, Key: r.key})
 	}
 }
 
@@ -291,7 +304,7 @@ func (s *simulation) announce(i int) {
 // registration is old enough.
 func (s *simulation) report(i int) {
 	m := &s.members[i]
-	if m.away || m.waiting || !s.policy.Type.Adaptive() {
+	if m.away || m.waiting || !s.policy.Has(selection.Load) {
 		return
 	}
 	if d := math.Abs(s.load(i) - m.sent); d == 0 || d < s.cfg.LoadStep {

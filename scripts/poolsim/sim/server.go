@@ -9,6 +9,7 @@ import (
 type request struct {
 	user, element int
 	sent, size    float64
+	key           string
 	measured      bool
 }
 
