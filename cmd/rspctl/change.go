@@ -55,7 +55,7 @@ element soon after rspctl has left. rsppe is the program that keeps a server in 
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&r.user, "transport", "t", "", "where pool users reach the element: PROTOCOL://HOST[,HOST...]:PORT with sctp, tcp,\nudp, udplite or dccp; only sctp takes several hosts")
-	fs.StringVarP(&r.policy, "policy", "p", "rr", "policy with its values: rr, rand, wrr:WEIGHT, wrand:WEIGHT, prio:PRIORITY, lu:LOAD,\nrlu:LOAD, lud:DEGRADATION:LOAD, plu:DEGRADATION:LOAD; loads are fractions from 0 to 1")
+	fs.StringVarP(&r.policy, "policy", "p", "rr", "policy with its values: rr, rand, wrr:WEIGHT, wrand:WEIGHT, prio:PRIORITY, lu:LOAD,\nrlu:LOAD, lud:DEGRADATION:LOAD, plu:DEGRADATION:LOAD,\np2c:LOAD, hrw:WEIGHT, ewma and rsplib's (see rsppe --help); loads are fractions from 0 to 1")
 	fs.DurationVar(&r.life, "life", 0, "registration life in whole seconds; 0 never ends")
 	fs.StringVar(&r.id, "id", "", "the element's identifier (default: chosen at random)")
 	fs.StringVar(&r.asap, "asap", "", "where registrars reach the element, sctp or tcp (default: nowhere, it is not probed)")

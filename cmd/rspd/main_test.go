@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,6 +52,9 @@ func TestCheckConfig(t *testing.T) {
 		{"bad compat", "", []string{"--compat", "other"}, cli.Usage, "other"},
 		{"bad group", "", []string{"--announce", "192.0.2.1:3863"}, cli.Usage, "announce"},
 		{"bad results", "", []string{"--results", "rr=0"}, cli.Usage, "results"},
+		{"policies", "policies: [\"batch-*=allow:lu,lud\", web*=pin:rr, \"*=forbid:rand\"]\n", nil, cli.OK, "valid"},
+		{"bad policies", "policies: [a=pin:lu, b=pin:none, c=let:lu, d]\n", nil, cli.Usage, `b=pin:none": unknown policy "none"`},
+		{"bad rules for policies", "", []string{"--policies", "a=pin:lu", "--policies", "a=allow:lu,lu"}, cli.Usage, "never used"},
 		{"no removals at all", "", []string{"--removal-share", "0"}, cli.Usage, "removal-share"},
 		{"two problems", "", []string{"--timers", "slow", "--table-page", "1"}, cli.Usage, "table page"},
 	} {
@@ -83,6 +87,7 @@ func TestSettingsReachTheRegistrar(t *testing.T) {
 		"--timers", "fast", "--keep-alive-timeout", "3s", "--compat", "rsplib", "--announce", "auto", "--id", "0x0a0b0c0d",
 		"--results", "wrr=7", "--limit-message-size", "32KiB", "--listen", "sctp://192.0.2.1,192.0.2.2:4000", "--enrp-listen", "off",
 		"--admin", "off", "--max-bad-pe-reports", "5",
+		"--policies", "batch-*=allow:lu,LeastUsedDegradation", "--policies", "a=b=pin:hrw", "--policies", "*=forbid:rand",
 	}, io.Discard, io.Discard)
 	if code != cli.OK {
 		t.Fatal(code)
@@ -95,6 +100,14 @@ func TestSettingsReachTheRegistrar(t *testing.T) {
 	}
 	if got.Limits.Results[param.WeightedRoundRobin] != 7 || got.Limits.MessageSize != 32<<10 || got.Limits.MaxBadPEReports != 5 {
 		t.Errorf("limits %+v", got.Limits)
+	}
+	rules := []registrar.PolicyRule{
+		{Pools: "batch-*", Allow: []param.PolicyType{param.LeastUsed, param.LeastUsedDegradation}},
+		{Pools: "a=b", Pin: param.RendezvousHashing},
+		{Pools: "*", Forbid: []param.PolicyType{param.Random}},
+	}
+	if !reflect.DeepEqual(got.Policies, rules) {
+		t.Errorf("policies %v", got.Policies)
 	}
 	if len(got.ASAP) != 1 || got.ASAP[0].String() != "sctp://192.0.2.1,192.0.2.2:4000" || len(got.ENRP) != 0 {
 		t.Errorf("endpoints %v, %v", got.ASAP, got.ENRP)

@@ -40,7 +40,7 @@ type settings struct {
 	Tuning                  registrar.Timers
 	Limits                  registrar.Limits
 	MessageSize, TablePage  cli.Size
-	Results                 []string
+	Results, Policies       []string
 	cluster                 clusterSettings
 	reload                  func() error
 }
@@ -116,7 +116,8 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.Limits.HoldBackShare, "hold-back-share", d.HoldBackShare, "share of a pool that --hold-back keeps")
 	fs.DurationVar(&c.Limits.HoldBack, "hold-back", d.HoldBack, "time after the loss of registrars of the ring for which elements that do not answer are marked suspect and kept")
 	fs.DurationVar(&c.Limits.Tombstone, "tombstone-life", d.Tombstone, "time beyond its registration life for which an element's removal is remembered")
-	fs.StringSliceVar(&c.Results, "results", nil, "elements in an answer by policy, POLICY=N; repeatable (default: all that fit; 3 for wrr, wrand, rlu and with --compat rsplib)")
+	fs.StringSliceVar(&c.Results, "results", nil, "elements in an answer by policy, POLICY=N; repeatable (default: all that fit; 3 for wrr, p2c, the policies by chance but rand, and with --compat rsplib)")
+	fs.StringArrayVar(&c.Policies, "policies", nil, "which policies elements of some pools may have: POOLS=allow:POLICY[,POLICY...], POOLS=forbid:POLICY[,...] or POOLS=pin:POLICY, where * in POOLS stands for anything; the first that matches counts; others are refused, by pin with word of the right one; repeatable (default: every policy that is known)")
 }
 
 const off = "off"
@@ -158,6 +159,8 @@ func (c *settings) build(l *links, log logrus.FieldLogger, keep bool) (registrar
 	fail("announce", c.announce(&cfg, log))
 	fail("timers", c.timers(&cfg))
 	fail("results", c.results(&cfg))
+	cfg.Policies, err = policyRules(c.Policies)
+	fail("policies", err)
 	cfg.Limits.MessageSize, cfg.Limits.TablePage = int(c.MessageSize), int(c.TablePage)
 	if c.Limits.RemovalShare == 0 { // the registrar takes 0 for the default
 		fail("removal-share", errors.New("must be more than 0"))
@@ -249,4 +252,39 @@ func (c *settings) results(cfg *registrar.Config) error {
 		cfg.Limits.Results[policy.Type] = n
 	}
 	return nil
+}
+
+// policyRules reads POOLS=allow:POLICY,..., POOLS=forbid:POLICY,... and
+// POOLS=pin:POLICY.
+func policyRules(texts []string) ([]registrar.PolicyRule, error) {
+	var rules []registrar.PolicyRule
+	var errs []error
+	for _, text := range texts {
+		equals := strings.LastIndex(text, "=") // pool handles may contain others
+		way, names, _ := strings.Cut(text[equals+1:], ":")
+		var types []param.PolicyType
+		for name := range strings.SplitSeq(names, ",") {
+			d, ok := selection.ByName(name)
+			if !ok {
+				errs = append(errs, fmt.Errorf("%q: unknown policy %q: know %s", text, name, strings.Join(selection.Names(), ", ")))
+			}
+			types = append(types, d.Type)
+		}
+		rule := registrar.PolicyRule{Pools: text[:max(0, equals)]}
+		switch {
+		case way == "allow":
+			rule.Allow = types
+		case way == "forbid":
+			rule.Forbid = types
+		case way == "pin" && len(types) == 1:
+			rule.Pin = types[0]
+		default:
+			errs = append(errs, fmt.Errorf("%q: want POOLS=allow:POLICY,..., POOLS=forbid:POLICY,... or POOLS=pin:POLICY", text))
+		}
+		rules = append(rules, rule)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return rules, nil
 }

@@ -56,7 +56,7 @@ type settings struct {
 
 func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Pool, "pool", "", "pool handle of the pool to join")
-	fs.StringVar(&c.Policy, "policy", "rr", "pool member selection policy, the same type in the whole pool: rr, rand, wrr:WEIGHT, wrand:WEIGHT, prio:PRIORITY, lu, rlu, lud:DEGRADATION, plu:DEGRADATION")
+	fs.StringVar(&c.Policy, "policy", "rr", "pool member selection policy, the same type in the whole pool: rr, rand, wrr:WEIGHT, wrand:WEIGHT, prio:PRIORITY, lu, rlu, lud:DEGRADATION, plu:DEGRADATION; ours: p2c, hrw:WEIGHT, ewma; rsplib's: rplu:DEGRADATION, rlud:DEGRADATION, plud:DEGRADATION, rplud:DEGRADATION, ludpf:PENALTY:DISTANCE, luddpf:DEGRADATION:PENALTY:DISTANCE, wranddpf:WEIGHT:PENALTY:DISTANCE")
 	fs.StringVar(&c.Life, "life", "", "registration life, such as 5m, or infinite (default 5m, with --compat rsplib 90s)")
 	fs.StringVar(&c.ID, "id", "", "PE identifier, such as 0x12345678 (default: random)")
 	fs.StringVar(&c.Service, "service", "", "the server: tcp://HOST:PORT, sctp://HOST:PORT or udp://HOST:PORT")
@@ -148,7 +148,7 @@ func (c *settings) element() (poolelement.Config, registrars.Parsed, error) {
 	check("life", err)
 	e.ID, err = parseID(c.ID)
 	check("id", err)
-	if c.Load != "" && !e.Policy.Type.Adaptive() {
+	if c.Load != "" && !e.Policy.Type.Has(param.FieldLoad) {
 		check("load", fmt.Errorf("the policy %q has no load", c.Policy))
 	}
 	return e, found, errors.Join(errs...)

@@ -144,6 +144,8 @@ type Policy struct {
 	Priority    uint32 `json:"priority,omitempty"`
 	Load        uint32 `json:"load,omitempty"`        // 0xffffffff = 100 %
 	Degradation uint32 `json:"degradation,omitempty"` // load scale
+	Penalty     uint32 `json:"penalty,omitempty"`     // load scale, per millisecond
+	Distance    uint32 `json:"distance,omitempty"`    // milliseconds
 	Data        string `json:"data,omitempty"`        // hexadecimal
 }
 

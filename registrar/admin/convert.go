@@ -88,6 +88,7 @@ func showPolicy(p param.Policy) Policy {
 	return Policy{
 		Name: PolicyName(p.Type), Type: policyNumber(p.Type),
 		Weight: p.Weight, Priority: p.Priority, Load: p.Load, Degradation: p.Degradation,
+		Penalty: p.Penalty, Distance: p.Distance,
 		Data: hex.EncodeToString([]byte(p.Data)),
 	}
 }
@@ -198,7 +199,10 @@ func (t Transport) parse() (param.Transport, error) {
 }
 
 func (p Policy) parse() (param.Policy, error) {
-	out := param.Policy{Weight: p.Weight, Priority: p.Priority, Load: p.Load, Degradation: p.Degradation}
+	out := param.Policy{
+		Weight: p.Weight, Priority: p.Priority, Load: p.Load, Degradation: p.Degradation,
+		Penalty: p.Penalty, Distance: p.Distance,
+	}
 	switch {
 	case p.Name != "":
 		d, ok := selection.ByName(p.Name)
