@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/registrar/admin"
@@ -28,7 +30,7 @@ func (r *Registrar) newAdmin(ctx context.Context) (*admin.Server, error) {
 		Log:         r.cfg.Log,
 	})
 	if err == nil {
-		r.cfg.Log.Infof("admin on %s", s.Addr())
+		r.cfg.Log.WithFields(logrus.Fields{"protocol": "http", "network": transport.TCP, "addresses": []string{s.Addr().String()}}).Info("listening")
 	}
 	return s, err
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"rserpool/asap/transport"
 )
 
@@ -37,10 +39,16 @@ func (r *Registrar) listen(ctx context.Context, port protocol, endpoint transpor
 			continue
 		}
 		opened = append(opened, listening{l, port})
-		r.cfg.Log.Infof("%s on %s %v", port, l.Network(), l.Addrs())
 	}
 	r.listeners = append(r.listeners, opened...)
 	return opened, err
+}
+
+// tell says in the log where others reach this registrar.
+func (r *Registrar) tell(opened []listening) {
+	for _, l := range opened {
+		r.cfg.Log.WithFields(logrus.Fields{"protocol": string(l.port), "network": l.Network(), "addresses": texts(l.Addrs())}).Info("listening")
+	}
 }
 
 // close closes the endpoints for a protocol.
@@ -93,6 +101,7 @@ func (r *Registrar) open() {
 			}
 		}
 	}
+	r.tell(opened)
 	for _, l := range opened {
 		r.group.Go(func() { r.accept(l) })
 	}

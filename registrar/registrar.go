@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/enrp/ring/ringnet"
@@ -230,6 +232,7 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	r.tell(r.listeners)
 	var order sequencer = &alone{space: r.space}
 	if r.cfg.Ring.On() {
 		if err := r.joinRing(ctx); err != nil {
@@ -248,7 +251,8 @@ func (r *Registrar) Start(ctx context.Context) (err error) {
 		r.group.Go(func() { r.accept(l) })
 	}
 	if room, want := r.room(), r.limits().Connections; room < want {
-		r.cfg.Log.Warnf("at most %d connections instead of %d: the process may have no more than %d files open", room, want, r.files)
+		r.cfg.Log.WithFields(logrus.Fields{"connections": room, "configured": want, "files": r.files}).
+			Warn("fewer connections than configured: the process may not have more files open")
 	}
 	r.announcer.start()
 	r.presence.start()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -91,8 +92,16 @@ func (r *Registrar) joinRing(ctx context.Context) error {
 		Space: r.space, Self: self, Ack: cfg.Ack, Alone: len(cfg.Peers) == 0, JoinWait: cfg.JoinWait,
 		Foreign: func(home handlespace.HomeID) bool { return r.owner.peers.lives(home.ID) },
 	}, r.started)
-	r.cfg.Log.Infof("ring %q: joining as %s", cfg.Cluster, self)
+	r.tellRing(group)
+	r.cfg.Log.WithFields(logrus.Fields{
+		"cluster": cfg.Cluster, "member": self.String(), "peers": len(cfg.Peers), "wait": cfg.JoinWait.String(), "ack": showAck(cfg.Ack),
+	}).Info("ring: joining; elements and users are served when the members have told what they know")
 	return nil
+}
+
+// tellRing says in the log where members reach this one.
+func (r *Registrar) tellRing(group ringGroup) {
+	r.cfg.Log.WithFields(logrus.Fields{"protocol": "ring", "addresses": strings.Fields(group.Self().Contact)}).Info("listening")
 }
 
 // leaveRing has the others take over this registrar's elements, after what was asked
@@ -355,7 +364,7 @@ func (e *ringEnd) log(event ring.Event) {
 		}
 		log.WithFields(fields).Info("ring: new view")
 	case ring.EndStable:
-		log.WithField("view", event.View.String()).Info("ring: all members know the same")
+		log.WithFields(logrus.Fields{"view": event.View.String(), "members": len(e.members)}).Info("ring: all members know the same")
 	case ring.Clash:
 		log.WithFields(logrus.Fields{"mine": event.Mine.String(), "other": event.Other.String()}).
 			Error("ring: another registrar uses the identifier of a member")

@@ -550,7 +550,7 @@ func turnedAway(t *testing.T, r *Registrar) {
 	if b.Ready() || b.Certain() {
 		t.Errorf("ready %v, certain %v", b.Ready(), b.Certain())
 	}
-	if _, err := b.Register(t.Context(), pool, param.PoolElement{ID: 1}); !errors.Is(err, admin.ErrUnavailable) {
+	if _, err := b.Register(t.Context(), pool, param.PoolElement{ID: 1, Policy: param.Policy{Type: param.RoundRobin}}); !errors.Is(err, admin.ErrUnavailable) {
 		t.Errorf("registration: %v", err)
 	}
 	if _, err := b.Remove(t.Context(), pool, 1); !errors.Is(err, admin.ErrUnavailable) {

@@ -195,7 +195,7 @@ func (c *clusterSettings) links(log logrus.FieldLogger) (*links, error) {
 			log.WithError(err).Error("changed certificates can't be used, the former ones stay")
 			return
 		}
-		log.Infof("changed certificates read, valid until %s", day(l.credentials.Expires()))
+		log.WithField("valid_until", day(l.credentials.Expires())).Info("changed certificates read")
 	}
 	l.refusals = registrar.NewRefusals(log)
 	secured := transport.NewNetworks(transport.Without(transport.SCTP, noTLSOverSCTP), tcp.New(tcp.WithTLS(tcp.TLS{
@@ -224,22 +224,32 @@ const soon = 30 * 24 * time.Hour
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
-// announceSafety says in the log who may speak on the ports of registrars.
-func (c *clusterSettings) announceSafety(l *links, log logrus.FieldLogger) {
+// announceSafety says in the log who may speak on the ports of registrars, where
+// there are such.
+func (c *clusterSettings) announceSafety(l *links, cfg registrar.Config, log logrus.FieldLogger) {
+	if len(cfg.ENRP) == 0 && !cfg.Ring.On() {
+		return
+	}
 	if l.credentials != nil {
 		until := l.credentials.Expires()
-		log.Infof("registrars speak TLS to each other, with certificates of the cluster %q; this one's is valid until %s", c.Cluster, day(until))
+		fields := logrus.Fields{"cluster": c.Cluster, "valid_until": day(until)}
+		if named := l.named(); len(named) > 0 {
+			fields["certificate_of"] = named
+		}
+		log.WithFields(fields).Info("registrars speak TLS to each other")
 		if time.Until(until) < soon {
-			log.Warnf("the certificate ends on %s: see 'rspd ca issue --help'", day(until))
+			log.WithField("valid_until", day(until)).Warn("the certificate ends soon: see 'rspd ca issue --help'")
 		}
 	}
 	switch {
 	case c.Insecure && l.credentials != nil:
-		log.Warn("insecure: the ENRP port is open to everybody who reaches it")
+		if len(cfg.ENRP) > 0 {
+			log.Warn("insecure: the ENRP port is open to everybody who reaches it")
+		}
 	case c.Insecure:
-		log.Warn("insecure: the ring and ENRP ports are open to everybody who reaches them")
+		log.Warn("insecure: the ports of registrars are open to everybody who reaches them")
 	case l.credentials == nil:
-		log.Info("without certificates (--tls-cert) the ring and ENRP ports are on loopback only; --insecure lifts this")
+		log.Info("without certificates (--tls-cert) the ports of registrars are on loopback only; --insecure lifts this")
 	}
 }
 

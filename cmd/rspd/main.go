@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
@@ -70,14 +71,6 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	if err != nil {
 		return cli.Exit(cli.Usage, err)
 	}
-	for _, name := range []string{transport.SCTP, transport.TCP} {
-		if _, err := l.plain.Get(name); err != nil {
-			log.Infof("transport %s: not available: %v", name, err)
-		} else {
-			log.Infof("transport %s: available", name)
-		}
-	}
-	c.cluster.announceSafety(l, log)
 	wishes := make(chan chan error)
 	serves, quit := context.WithCancel(context.WithoutCancel(ctx))
 	defer quit()
@@ -99,6 +92,15 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	if err != nil {
 		return cli.Exit(cli.Usage, err)
 	}
+	began := time.Now()
+	own := log.WithField("registrar", r.ID().String())
+	own.WithFields(logrus.Fields{"version": cli.Version(), "compat": string(c.Compat)}).Info("starting")
+	for _, name := range []string{transport.SCTP, transport.TCP} {
+		if _, err := l.plain.Get(name); err != nil {
+			own.WithError(err).WithField("network", name).Info("transport not available")
+		}
+	}
+	c.cluster.announceSafety(l, cfg, own)
 	if l.credentials != nil {
 		l.credentials.Check = func(named []param.RegistrarID) error { return transport.CheckRegistrar(named, r.ID()) }
 	}
@@ -109,7 +111,10 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	leave := func() error {
 		quit()
 		notify(log, daemon.SdNotifyStopping)
-		return r.Stop(context.WithoutCancel(ctx))
+		began := time.Now()
+		err := r.Stop(context.WithoutCancel(ctx))
+		own.WithField("after", time.Since(began).Round(time.Millisecond).String()).Info("stopped")
+		return err
 	}
 
 	again := func() error {
@@ -127,17 +132,17 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 			}
 		}
 		if err != nil {
-			log.WithError(err).Error("configuration not taken, the old one stays")
+			own.WithError(err).Error("configuration not taken, the old one stays")
 			return err
 		}
-		log.Info("configuration read again")
+		own.Info("configuration read again")
 		return nil
 	}
 	for {
 		select {
 		case <-serving:
 			serving = nil
-			log.WithField("registrar", r.ID()).Info("serving")
+			own.WithField("after", time.Since(began).Round(time.Millisecond).String()).Info("serving")
 			notify(log, daemon.SdNotifyReady)
 		case <-hangups:
 			// The error was logged; the old configuration goes on.
@@ -147,7 +152,7 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 		case trouble := <-r.Failed():
 			return errors.Join(trouble, leave())
 		case <-ctx.Done():
-			log.Info("leaving")
+			own.Info("leaving")
 			return leave()
 		}
 	}

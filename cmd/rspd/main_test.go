@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -151,13 +152,28 @@ func (b *buffer) wait(t *testing.T, text string, n int) string {
 	}
 }
 
-// field returns what stands behind a prefix, up to one of the end characters.
-func field(log, prefix, end string) string {
-	_, rest, _ := strings.Cut(log, prefix)
-	if i := strings.IndexAny(rest, end); i >= 0 {
-		return rest[:i]
+// logged reads the lines of a log in JSON.
+func logged(t *testing.T, log string) (lines []map[string]any) {
+	t.Helper()
+	for text := range strings.Lines(log) {
+		var line map[string]any
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		lines = append(lines, line)
 	}
-	return rest
+	return lines
+}
+
+// listens returns the first address of the last endpoint for a protocol.
+func listens(t *testing.T, log, protocol string) (addr string) {
+	t.Helper()
+	for _, line := range logged(t, log) {
+		if line["msg"] == "listening" && line["protocol"] == protocol {
+			addr = line["addresses"].([]any)[0].(string)
+		}
+	}
+	return addr
 }
 
 func TestServesReloadsAndLeaves(t *testing.T) {
@@ -177,12 +193,12 @@ func TestServesReloadsAndLeaves(t *testing.T) {
 	go func() { done <- cli.Run(ctx, command(), []string{"--config", file}, io.Discard, log) }()
 
 	text := log.wait(t, "serving", 1)
-	for _, want := range []string{"transport sctp", "transport tcp: available", "asap on tcp"} {
+	for _, want := range []string{`"starting"`, `"listening"`, `"protocol":"asap"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("does not say %q:\n%s", want, text)
 		}
 	}
-	c, err := net.Dial("tcp", field(text, "asap on tcp [", "]"))
+	c, err := net.Dial("tcp", listens(t, text, "asap"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +237,7 @@ func TestServesReloadsAndLeaves(t *testing.T) {
 	write(base + "listen: tcp://127.0.0.1:1\n")
 	hangup()
 	log.wait(t, "the old one stays", 2)
-	resp, err := http.Post("http://"+field(text, "admin on ", "\"")+"/-/reload", "", nil)
+	resp, err := http.Post("http://"+listens(t, text, "http")+"/-/reload", "", nil)
 	if err != nil || resp.StatusCode != http.StatusConflict {
 		t.Errorf("reload by HTTP: %v %v", resp, err)
 	} else {

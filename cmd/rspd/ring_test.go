@@ -30,7 +30,10 @@ func start(t *testing.T, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &process{t: t, log: &buffer{more: make(chan struct{}, 1)}, done: make(chan cli.ExitCode, 1), stop: cancel}
-	args = append(args, "--listen", "tcp://127.0.0.1:0", "--enrp-listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json")
+	if !slices.Contains(args, "--enrp-listen") {
+		args = append(args, "--enrp-listen", "tcp://127.0.0.1:0")
+	}
+	args = append(args, "--listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json")
 	go func() { d.done <- cli.Run(ctx, command(), args, io.Discard, d.log) }()
 	t.Cleanup(func() {
 		cancel()
@@ -38,7 +41,7 @@ func start(t *testing.T, args ...string) *process {
 	})
 	text := d.log.wait(t, "serving", 1)
 	var err error
-	if d.api, err = client.New(field(text, "admin on ", "\""), nil); err != nil {
+	if d.api, err = client.New(listens(t, text, "http"), nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.api.Close)
@@ -111,7 +114,7 @@ func TestThreeMembersByCertificates(t *testing.T) {
 	}
 
 	stranger := start(t, append(member(4), "--insecure")...)
-	stranger.log.wait(t, "insecure: the ring and ENRP ports are open", 1)
+	stranger.log.wait(t, "insecure: the ports of registrars are open", 1)
 	one.log.wait(t, `"reason":"not-tls"`, 3)
 	one.until("two members, as before", both)
 
@@ -140,4 +143,58 @@ func TestThreeMembersByCertificates(t *testing.T) {
 
 	three.stop()
 	one.until("two members after one left", both)
+}
+
+// An operator reads in the log at the start what this one is, where it listens and what
+// it waits for: each once, with what can vary in fields.
+func TestWhatTheLogSaysAtTheStart(t *testing.T) {
+	dir, tls := made(t, "blue")
+	if code, _, stderr := run1(t, "ca", "issue", "seven", "--id", "7", "--dir", dir); code != cli.OK {
+		t.Fatal(stderr)
+	}
+	named := slices.Clone(tls)
+	for i, arg := range named {
+		named[i] = strings.Replace(arg, "one.", "seven.", 1)
+	}
+	alone := []string{"starting", "without certificates (--tls-cert) the ports of registrars are on loopback only; --insecure lifts this",
+		"listening http", "listening asap", "listening enrp", "serving", "leaving", "stopped"}
+	for name, tt := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"alone":              {nil, alone},
+		"without registrars": {[]string{"--enrp-listen", "off"}, slices.Concat(alone[:1], alone[2:4], alone[5:])},
+		"in a ring": {append(named, "--ring-listen", "tcp://127.0.0.1:0", "--ring-timers", "test"), []string{
+			"starting", "registrars speak TLS to each other", "listening http", "listening enrp", "listening ring",
+			"ring: joining; elements and users are served when the members have told what they know",
+			"ring: new view", "ring: all members know the same", "listening asap", "serving", "leaving", "stopped"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, tt.args...)
+			d.stop()
+			code := <-d.done
+			d.done <- code
+			text := d.log.wait(t, "stopped", 1)
+			var got []string
+			for _, line := range logged(t, text) {
+				said := line["msg"].(string)
+				if said == "listening" {
+					said += " " + line["protocol"].(string)
+				}
+				switch {
+				case line["registrar"] == nil:
+					t.Errorf("%v does not say which registrar", line)
+				case strings.HasPrefix(said, "fewer connections") || said == "transport not available": // as the machine is
+					continue
+				}
+				got = append(got, said)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+			if addr := listens(t, text, "asap"); strings.HasSuffix(addr, ":0") {
+				t.Errorf("listens on %q", addr)
+			}
+		})
+	}
 }
