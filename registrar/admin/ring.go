@@ -230,7 +230,7 @@ func showGeneration(g handlespace.Generation) string {
 	if g == (handlespace.Generation{}) {
 		return ""
 	}
-	return fmt.Sprintf("%s by %s/%d", time.UnixMilli(int64(g.Stamp)).UTC().Format("2006-01-02T15:04:05.000Z"), g.Raiser, g.Incarnation)
+	return fmt.Sprintf("%s by %s/%d", time.UnixMicro(int64(g.Stamp)).UTC().Format("2006-01-02T15:04:05.000000Z"), g.Raiser, g.Incarnation)
 }
 
 func (s *Server) ring(w http.ResponseWriter, r *http.Request) error {

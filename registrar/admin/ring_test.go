@@ -86,7 +86,7 @@ func TestEventsOfElementsInARing(t *testing.T) {
 
 func TestMergeEntries(t *testing.T) {
 	at := func(ms uint64) handlespace.Generation {
-		return handlespace.Generation{Stamp: ms, Raiser: 1, Incarnation: 9}
+		return handlespace.Generation{Stamp: 1000 * ms, Raiser: 1, Incarnation: 9}
 	}
 	home := func(life uint64) handlespace.HomeID { return handlespace.HomeID{ID: 0x11, Incarnation: life} }
 	key := handlespace.Key{Handle: "a b", ID: 7}
@@ -95,11 +95,11 @@ func TestMergeEntries(t *testing.T) {
 		want  MergeItem
 	}{
 		{handlespace.MergeEntry{Key: key, Kept: at(2000), Lost: at(1000), KeptHome: home(1), LostHome: home(2)},
-			MergeItem{Result: MergeReplaced, KeptHome: "0x00000011", LostHome: "0x00000011", Kept: "1970-01-01T00:00:02.000Z by 0x00000001/9", Lost: "1970-01-01T00:00:01.000Z by 0x00000001/9"}},
+			MergeItem{Result: MergeReplaced, KeptHome: "0x00000011", LostHome: "0x00000011", Kept: "1970-01-01T00:00:02.000000Z by 0x00000001/9", Lost: "1970-01-01T00:00:01.000000Z by 0x00000001/9"}},
 		{handlespace.MergeEntry{Key: key, Kept: at(2000), KeptHome: home(1)},
-			MergeItem{Result: MergeAdded, KeptHome: "0x00000011", Kept: "1970-01-01T00:00:02.000Z by 0x00000001/9"}},
+			MergeItem{Result: MergeAdded, KeptHome: "0x00000011", Kept: "1970-01-01T00:00:02.000000Z by 0x00000001/9"}},
 		{handlespace.MergeEntry{Key: key, Kept: at(2000), Lost: at(1000), LostHome: home(2), Removed: true},
-			MergeItem{Result: MergeRemoved, LostHome: "0x00000011", Kept: "1970-01-01T00:00:02.000Z by 0x00000001/9", Lost: "1970-01-01T00:00:01.000Z by 0x00000001/9"}},
+			MergeItem{Result: MergeRemoved, LostHome: "0x00000011", Kept: "1970-01-01T00:00:02.000000Z by 0x00000001/9", Lost: "1970-01-01T00:00:01.000000Z by 0x00000001/9"}},
 	} {
 		tt.want.Handle, tt.want.ID = `a\x20b`, "0x00000007"
 		if got := ShowMergeEntry(tt.entry); got != tt.want {

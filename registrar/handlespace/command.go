@@ -17,8 +17,9 @@ type Generation struct {
 	// or deregistration. It goes first when generations are compared: a home
 	// that confirmed an old copy does not win against a later registration.
 	Content uint64
-	// Stamp is max(previous + 1, the home registrar's clock in ms). Previous is
-	// that of the element, of its tombstone, or of forgotten tombstones.
+	// Stamp is max(previous + 1, the home registrar's clock in μs): sides that were
+	// apart tell what came later as well as their clocks do. Previous is that of the
+	// element, of its tombstone, or of forgotten tombstones.
 	Stamp uint64
 	// Raiser is the registrar that raised it, by identifier and incarnation.
 	Raiser      param.RegistrarID

@@ -20,7 +20,7 @@ func TestENRP_3_3_1_04_ImportCreatesThePool(t *testing.T) {
 	if p, ok := s.Pool("echo"); !ok || p.Policy != param.WeightedRandom || !e.PoolCreated || !e.Imported {
 		t.Errorf("%+v, %+v", p, e)
 	}
-	want := Generation{uint64(at(0).UnixMilli()), uint64(at(0).UnixMilli()), elsewhere, 0}
+	want := Generation{uint64(at(0).UnixMicro()), uint64(at(0).UnixMicro()), elsewhere, 0}
 	if r := e.Record; r.Generation != want || r.Home() != live(elsewhere, 0) || !r.Confirmed {
 		t.Errorf("%+v", r)
 	}
@@ -141,7 +141,7 @@ func TestConfirmRaisesTheGenerationOnce(t *testing.T) {
 	other.Generation.Stamp++
 	none(t, s, other)
 	e := one[Confirmed](t, s, c)
-	if g := e.Record.Generation; !e.Record.Confirmed || g != (Generation{r.Generation.Content, uint64(at(2).UnixMilli()), there, 7}) || e.Previous != r {
+	if g := e.Record.Generation; !e.Record.Confirmed || g != (Generation{r.Generation.Content, uint64(at(2).UnixMicro()), there, 7}) || e.Previous != r {
 		t.Errorf("%+v", e.Record)
 	}
 	c.Generation = e.Record.Generation
@@ -288,6 +288,21 @@ func TestDeregistrationOfWhatIsAbsentIsRemembered(t *testing.T) {
 			t.Error("what is remembered is not raised")
 		}
 	})
+}
+
+// Two sides, clients that need less than a millisecond to go from one to the other.
+func TestLaterWordWinsHoweverSoonItCame(t *testing.T) {
+	early, late := fresh(), fresh()
+	early.Apply(register("echo", 1, at(0.0001), home(there), life(60)))
+	late.Apply(register("echo", 1, at(0.0002), home(here), life(70)))
+	items := known(early)
+	early.Apply(Merge{Items: known(late), End: true})
+	late.Apply(Merge{Items: items, End: true})
+	for _, s := range []*Space{early, late} {
+		if r := s.Get("echo", 1); r.Element.Life != 70 {
+			t.Errorf("%+v has won", r.Generation)
+		}
+	}
 }
 
 func TestHoldBackAfterTheLossOfRegistrars(t *testing.T) {

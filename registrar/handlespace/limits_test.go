@@ -191,7 +191,7 @@ func TestSuspects(t *testing.T) {
 func TestGenerations(t *testing.T) {
 	s := fresh()
 	first := registered(s.Apply(register("echo", 1, at(0)))).Generation
-	if want := (Generation{uint64(start.UnixMilli()), uint64(start.UnixMilli()), here, 1}); first != want {
+	if want := (Generation{uint64(start.UnixMicro()), uint64(start.UnixMicro()), here, 1}); first != want {
 		t.Errorf("%+v, want %+v", first, want)
 	}
 	t.Run("grow when the clock does not", func(t *testing.T) {

@@ -202,7 +202,7 @@ func (m *model) raised(k Key, raiser HomeID, now time.Time) Generation {
 	} else if t, ok := m.graves[k]; ok {
 		before = max(before, t.Generation.Stamp)
 	}
-	stamp := max(before+1, uint64(now.UnixMilli()))
+	stamp := max(before+1, uint64(now.UnixMicro()))
 	return Generation{stamp, stamp, raiser.ID, raiser.Incarnation}
 }
 

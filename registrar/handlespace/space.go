@@ -378,5 +378,5 @@ func (s *Space) publish() {
 // starts above what is remembered of its former lives, so that a command that names
 // one of them can't meet the new one.
 func nextStamp(previous uint64, now time.Time) uint64 {
-	return max(previous+1, uint64(max(now.UnixMilli(), 0)))
+	return max(previous+1, uint64(max(now.UnixMicro(), 0)))
 }

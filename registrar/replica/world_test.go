@@ -363,7 +363,7 @@ func (n *node) Act(r *rand.Rand, now time.Time) {
 
 func (n *node) propose(cmd handlespace.Command, key handlespace.Key, serial uint32) {
 	n.token++
-	n.calls[n.token] = &call{key: key, serial: serial, stamp: uint64(n.now.UnixMilli())}
+	n.calls[n.token] = &call{key: key, serial: serial, stamp: uint64(n.now.UnixMicro())}
 	n.replica.Propose(n.token, cmd, n.now)
 }
 
