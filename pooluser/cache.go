@@ -3,7 +3,6 @@ package pooluser
 import (
 	"container/list"
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"rserpool/asap"
@@ -24,10 +23,10 @@ type entry struct {
 	policy   param.PolicyType
 	elements []param.PoolElement
 	filled   time.Time
-	home     hunt.Link // where it came from
-	updates  bool      // its sender will send changes
-	doubted  bool      // a registrar asked later did not confirm it
-	user     *selection.User
+	home     hunt.Link       // where it came from
+	updates  bool            // its sender will send changes
+	doubted  bool            // a registrar asked later did not confirm it
+	user     *selection.User // made for policy, nil when known is false
 
 	refusal   error     // the negative answer, when known is false
 	notBefore time.Time // no new request for a stale or negative entry before
@@ -51,18 +50,23 @@ func (e *entry) answer(now time.Time, stale time.Duration) Answer {
 	}
 }
 
-// fill takes in a positive answer. Elements that failed within the last pause stay
+// fill takes in a positive answer. Elements that failed within the retry pause stay
 // marked: the registrar may not know yet.
-func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, now time.Time, pause time.Duration, r *rand.Rand) {
+func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, now time.Time, cfg *Config) {
 	e.known, e.doubted, e.refusal, e.notBefore = true, false, nil, time.Time{}
-	e.policy = response.Policy.Type
-	if e.policy == 0 {
-		e.policy = param.RoundRobin // ASAP-2.2.6-03
+	policy := response.Policy.Type
+	if policy == 0 {
+		policy = param.RoundRobin // ASAP-2.2.6-03
 	}
 	e.elements, e.filled, e.home, e.updates = response.Elements, now, home, response.AcceptUpdates
-	e.user = selection.NewUser(e.policy, e.elements, r)
+	if e.user == nil || policy != e.policy {
+		e.user = selection.NewUserOf(cfg.picker(e.pool, policy), e.elements)
+	} else {
+		e.user.Renew(e.elements)
+	}
+	e.policy = policy
 	for id, at := range e.failed {
-		if now.Sub(at) >= pause {
+		if now.Sub(at) >= cfg.RetryPause {
 			delete(e.failed, id)
 			continue
 		}
@@ -71,17 +75,17 @@ func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, no
 }
 
 // restart begins selecting anew, with no element marked as failed.
-func (e *entry) restart(r *rand.Rand) {
+func (e *entry) restart() {
 	clear(e.failed)
-	e.user = selection.NewUser(e.policy, e.elements, r)
+	e.user.Renew(e.elements)
 }
 
 func (e *entry) forget() {
 	e.known, e.elements, e.user = false, nil, nil
 }
 
-func (e *entry) next() (param.PoolElement, bool) {
-	element, ok := e.user.Next()
+func (e *entry) next(request selection.Request) (param.PoolElement, bool) {
+	element, ok := e.user.NextFor(request)
 	if ok {
 		e.note(element.ID)
 	}

@@ -17,7 +17,9 @@ import (
 	"rserpool/asap"
 	"rserpool/asap/hunt"
 	"rserpool/asap/hunt/huntnet"
+	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	"rserpool/selection"
 )
 
 // Config describes a Resolver. Networks and either Registrars or Announcers are
@@ -79,6 +81,11 @@ type Config struct {
 	PPID uint32
 	// DialStream connects to TCP elements. Default: net.Dialer.
 	DialStream func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Pick returns what selects elements of a pool, such as
+	// selection.PickPeakEWMA, in place of what the pool's policy says; nil
+	// for that. It must not call the Resolver. Default: nil for all pools.
+	Pick func(pool param.PoolHandle, policy param.PolicyType) func(*rand.Rand) selection.Picker
 
 	// RSPLib makes it get on with rsplib's registrars: their timers, pool
 	// handles of at most 32 octets, their Handle Resolution option, no

@@ -331,7 +331,7 @@ func (r *Resolver) settle(e *entry, reply asap.Message, err error, now time.Time
 // fill replaces what the entry knows.
 func (r *Resolver) fill(e *entry, response *asap.HandleResolutionResponse, now time.Time) {
 	home, _ := r.client.Home()
-	e.fill(response, home.Link, now, r.cfg.RetryPause, r.cfg.Rand)
+	e.fill(response, home.Link, now, &r.cfg)
 }
 
 // refused takes in a negative answer.
@@ -405,7 +405,8 @@ func (r *Resolver) Report(ctx context.Context, pool param.PoolHandle, id param.P
 	return true, nil
 }
 
-// Select resolves the pool and selects one of its elements by the pool's policy.
+// Select resolves the pool and selects one of its elements by the pool's policy, or
+// by that of Config.Pick. ctx may carry a key for it (WithKey).
 // When all have failed it asks the registrar again, and where that brings no
 // others it begins anew with them, after a pause (Config.RetryPause). Errors are
 // those of Resolve.
@@ -413,20 +414,20 @@ func (r *Resolver) Select(ctx context.Context, pool param.PoolHandle) (param.Poo
 	if _, err := r.Resolve(ctx, pool); err != nil {
 		return param.PoolElement{}, err
 	}
-	if element, ok := r.next(pool); ok {
+	if element, ok := r.next(ctx, pool); ok {
 		return element, nil
 	}
 	if err := r.replace(ctx, pool); err != nil {
 		return param.PoolElement{}, err
 	}
-	if element, ok := r.next(pool); ok {
+	if element, ok := r.next(ctx, pool); ok {
 		return element, nil
 	}
 	if err := r.pause(ctx); err != nil {
 		return param.PoolElement{}, err
 	}
 	r.restart(pool)
-	if element, ok := r.next(pool); ok {
+	if element, ok := r.next(ctx, pool); ok {
 		return element, nil
 	}
 	return param.PoolElement{}, &RefusedError{Pool: pool, Causes: param.OperationError{{Code: param.CauseUnknownPoolHandle}}}
@@ -451,14 +452,14 @@ func (r *Resolver) replace(ctx context.Context, pool param.PoolHandle) error {
 }
 
 // next selects from the entry.
-func (r *Resolver) next(pool param.PoolHandle) (param.PoolElement, bool) {
+func (r *Resolver) next(ctx context.Context, pool param.PoolHandle) (param.PoolElement, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.pools[pool]
 	if e == nil || !e.known {
 		return param.PoolElement{}, false
 	}
-	return e.next()
+	return e.next(request(ctx))
 }
 
 // note remembers an element as asked for.
@@ -483,7 +484,7 @@ func (r *Resolver) restart(pool param.PoolHandle) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.pools[pool]; e != nil && e.known {
-		e.restart(r.cfg.Rand)
+		e.restart()
 	}
 }
 
