@@ -135,6 +135,15 @@ func started(t *testing.T, change ...func(*Config)) *rig {
 	return r
 }
 
+// homed returns a machine that serves, whose peer a is home to an element.
+func homed(t *testing.T, change ...func(*Config)) *rig {
+	t.Helper()
+	r := started(t, change...)
+	r.peer(toA, a)
+	r.has(element("p", 1, a))
+	return r
+}
+
 func mentors(n int) func(*Config) { return func(c *Config) { c.Mentors = n } }
 
 func lower(c *Config) { c.LowerIDWinsTakeover = true }
@@ -144,6 +153,13 @@ func (r *rig) collect() {
 		r.space.apply(action)
 		r.out = append(r.out, action)
 	}
+}
+
+// lose ends a link, and nobody can be reached to make another.
+func (r *rig) lose(l Link) {
+	r.Helper()
+	r.m.LinkDown(l, r.now)
+	r.m.DialFailed(r.dial().ID, false, r.now)
 }
 
 // take returns what the machine has asked for since the last call.

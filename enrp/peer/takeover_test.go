@@ -18,8 +18,7 @@ func arbitrating(t *testing.T, change ...func(*Config)) *rig {
 	r.peer(toC, c)
 	r.has(element("p", 1, a), element("p", 2, b), element("p", 3, own))
 	r.take()
-	r.m.LinkDown(toA, r.now)
-	r.m.DialFailed(r.dial().ID, false, r.now)
+	r.lose(toA)
 	r.collect()
 	r.wantState(a, TakingOver)
 	return r
@@ -47,9 +46,7 @@ func TestENRP_3_5_1_01_ENRP_3_5_1_02_ENRP_3_1_02_TakeoverBeginsWithAnAnnouncemen
 }
 
 func TestENRP_3_5_1_03_TheTargetGetsACopy(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
-	r.has(element("p", 1, a))
+	r := homed(t)
 	r.after(66 * time.Second)
 	if m := only[*enrp.InitTakeover](r, r.messages(toA)); m.Target != a {
 		t.Errorf("%+v", m)
@@ -71,11 +68,8 @@ func TestENRP_3_5_1_04_ENRP_3_5_1_10_SM_PEER_08_AllAcknowledgementsAreWaitedFor(
 }
 
 func TestENRP_3_5_1_10_WithoutOthersItWinsAtOnce(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
-	r.has(element("p", 1, a))
-	r.m.LinkDown(toA, r.now)
-	r.m.DialFailed(r.dial().ID, false, r.now)
+	r := homed(t)
+	r.lose(toA)
 	if x := did[TakeOver](r); x.Target != a || x.Home != own {
 		t.Errorf("%+v", x)
 	}
@@ -272,10 +266,8 @@ func TestENRP_3_5_2_06_ENRP_3_5_2_07_AMB_43_SM_PEER_11_SM_PRE_14_TakeoverByAnoth
 }
 
 func TestAMB_46_SM_PEER_12_ForgottenTargetsAreMonitoredAgain(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
+	r := homed(t)
 	r.peer(toB, b)
-	r.has(element("p", 1, a))
 	r.hear(toB, wish(b, a))
 	r.hear(toA, r.presence(a))
 	r.wantState(a, Active)
@@ -310,8 +302,7 @@ func TestOnlyTheArbiterTakesOver(t *testing.T) {
 	r.m.Arbitrate(false, r.now)
 	r.peer(toA, a)
 	r.has(element("p", 1, a))
-	r.m.LinkDown(toA, r.now)
-	r.m.DialFailed(r.dial().ID, false, r.now)
+	r.lose(toA)
 	r.wantState(a, Dead)
 	r.after(time.Hour)
 	r.wantHome("p", 1, a)
@@ -325,8 +316,7 @@ func TestDeadPeersComeBack(t *testing.T) {
 	r.m.Arbitrate(false, r.now)
 	r.peer(toA, a)
 	r.has(element("p", 1, a))
-	r.m.LinkDown(toA, r.now)
-	r.m.DialFailed(r.dial().ID, false, r.now)
+	r.lose(toA)
 	r.hear(toB, r.presence(a))
 	r.wantState(a, Active)
 }

@@ -118,10 +118,8 @@ func TestENRP_3_4_3_02_SM_PEER_03_SilentPeerIsAsked(t *testing.T) {
 }
 
 func TestENRP_3_4_3_03_ENRP_3_4_3_04_SM_PEER_04_PeerThatDoesNotAnswerIsTakenOver(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
+	r := homed(t)
 	r.peer(toB, b)
-	r.has(element("p", 1, a))
 	r.hear(toB, r.presence(b))
 	r.after(40 * time.Second)
 	r.hear(toB, r.presence(b))
@@ -136,11 +134,8 @@ func TestENRP_3_4_3_03_ENRP_3_4_3_04_SM_PEER_04_PeerThatDoesNotAnswerIsTakenOver
 }
 
 func TestENRP_3_4_3_03_PeerThatCantBeReachedIsDead(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
-	r.has(element("p", 1, a))
-	r.m.LinkDown(toA, r.now)
-	r.m.DialFailed(r.dial().ID, false, r.now)
+	r := homed(t)
+	r.lose(toA)
 	r.wantState(a, Gone) // taken over: nobody else is there
 	r.wantHome("p", 1, a)
 	r.collect()
@@ -148,9 +143,7 @@ func TestENRP_3_4_3_03_PeerThatCantBeReachedIsDead(t *testing.T) {
 }
 
 func TestLostLinkComesBack(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
-	r.has(element("p", 1, a))
+	r := homed(t)
 	r.m.LinkDown(toA, r.now)
 	d := r.dial()
 	if d.Mentor != -1 || d.To.Port != 9901 {
@@ -169,9 +162,7 @@ func TestLostLinkComesBack(t *testing.T) {
 
 // What this machine lacks says nothing of the peer.
 func TestOwnTroubleIsNobodysDeath(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
-	r.has(element("p", 1, a))
+	r := homed(t)
 	r.m.LinkDown(toA, r.now)
 	r.m.DialFailed(r.dial().ID, true, r.now)
 	r.wantState(a, Active)
@@ -204,9 +195,7 @@ func TestGuestsLeaveNothingBehind(t *testing.T) {
 }
 
 func TestAMB_67_PresenceWithoutChecksumIsNotAudited(t *testing.T) {
-	r := started(t)
-	r.peer(toA, a)
-	r.has(element("p", 1, a))
+	r := homed(t)
 	m := r.presence(a)
 	m.Checksum, m.NoChecksum = 0, true
 	r.hear(toA, m)
@@ -316,9 +305,7 @@ func TestHomesThatNobodyHasHeardOfAreTakenOver(t *testing.T) {
 }
 
 func TestRsplibTimersFindADeadPeerWithinTenSeconds(t *testing.T) {
-	r := started(t, func(c *Config) { c.Timers = Rsplib() })
-	r.peer(toA, a)
-	r.has(element("p", 1, a))
+	r := homed(t, func(c *Config) { c.Timers = Rsplib() })
 	r.after(10*time.Second - 1)
 	r.wantHome("p", 1, a)
 	r.after(1)
