@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,225 +13,9 @@ import (
 	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
-	"rserpool/asap/transport/mem"
-	"rserpool/enrp/ring"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/replica"
 )
-
-// ringWorld is a ring of registrars, each on a machine of its own, and raw peers.
-type ringWorld struct {
-	*world
-	fake    *fakeRing // nil: a real ring
-	change  []func(*Config)
-	members []*ringMember
-}
-
-type ringMember struct {
-	w       *ringWorld
-	machine string
-	addr    netip.Addr
-	id      param.RegistrarID
-	r       *Registrar // nil after its end
-}
-
-func (m *ringMember) at() netip.AddrPort { return netip.AddrPortFrom(m.addr, asapAddr.Port()) }
-
-const ringPort = 9902
-
-// inRing runs f with n registrars that are not started yet, over a real ring or a
-// fake one.
-func inRing(t *testing.T, n int, fake bool, f func(w *ringWorld), change ...func(*Config)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := &ringWorld{world: &world{T: t, net: mem.NewNetwork(1), made: make(map[string]bool)}, change: change}
-		if fake {
-			w.fake = newFakeRing()
-			defer w.fake.close()
-		}
-		defer func() { // also when f fails
-			for _, p := range w.peers {
-				p.leave()
-			}
-			for _, m := range w.members {
-				m.stop()
-			}
-		}()
-		for i := range n {
-			w.members = append(w.members, &ringMember{
-				w: w, machine: fmt.Sprintf("r%d", i+1), addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)}), id: param.RegistrarID(0x0a0a0a01 + i),
-			})
-		}
-		f(w)
-	})
-}
-
-// start starts a registrar, for the first time or again.
-func (m *ringMember) start() {
-	w := m.w
-	w.Helper()
-	cfg := w.config(m.machine, m.addr.String(), w.change...)
-	cfg.ID = m.id
-	cfg.Ring.Networks = cfg.Networks
-	cfg.Ring.Listen = []transport.Endpoint{{Network: transport.Mem, Hosts: []string{m.addr.String()}, Port: ringPort}}
-	for _, other := range w.members {
-		cfg.Ring.Peers = append(cfg.Ring.Peers, transport.Endpoint{Network: transport.Mem, Hosts: []string{other.addr.String()}, Port: ringPort})
-	}
-	r, err := New(cfg)
-	if err != nil {
-		w.Fatal(err)
-	}
-	if w.fake != nil {
-		r.newGroup = w.fake.group
-	}
-	if err := r.Start(context.Background()); err != nil {
-		w.Fatal(err)
-	}
-	m.r = r
-	synctest.Wait()
-}
-
-// stop stops a registrar politely.
-func (m *ringMember) stop() {
-	if m.r == nil {
-		return
-	}
-	if err := m.r.Stop(context.Background()); err != nil {
-		m.w.Errorf("Stop %s: %v", m.machine, err)
-	}
-	m.r = nil
-	synctest.Wait()
-}
-
-// kill ends a registrar as SIGKILL does. What is left of it runs on without
-// network.
-func (m *ringMember) kill() {
-	m.w.net.Kill(m.machine)
-	r := m.r
-	m.r = nil
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = r.Stop(ctx) // can't leave
-	synctest.Wait()
-}
-
-// startAll starts all registrars and waits until they serve in one view.
-func (w *ringWorld) startAll() {
-	w.Helper()
-	for _, m := range w.members {
-		m.start()
-	}
-	if w.fake != nil {
-		w.meet(w.members...)
-	}
-	w.ready()
-}
-
-// until lets time pass until a condition holds, and returns how long that took.
-func (w *ringWorld) until(what string, d time.Duration, condition func() bool) time.Duration {
-	w.Helper()
-	start := time.Now()
-	for synctest.Wait(); !condition(); synctest.Wait() {
-		if time.Since(start) >= d {
-			w.Fatalf("not within %v: %s", d, what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return time.Since(start)
-}
-
-// ready waits until all registrars serve in one view.
-func (w *ringWorld) ready() {
-	w.Helper()
-	defer func() {
-		if w.Failed() {
-			w.describe()
-		}
-	}()
-	w.until("all ready in one view", 20*time.Second, func() bool { return w.together(w.members...) })
-}
-
-// describe writes how the members are.
-func (w *ringWorld) describe() {
-	for _, m := range w.members {
-		if m.r == nil {
-			w.Logf("%s is down", m.machine)
-			continue
-		}
-		st, err := m.r.ring.group.Status(context.Background())
-		w.Logf("%s: ready %v, unsure %v, synced %v, %v; replica %+v; ring %+v", m.machine, m.r.ready.Load(), m.r.unsure.Load(), st.Synced, err, m.r.ring.replica.Stats(), st.Status)
-		for _, p := range st.Peers {
-			w.Logf("    %+v", p)
-		}
-	}
-}
-
-// together reports whether these registrars serve in one view of their own.
-func (w *ringWorld) together(members ...*ringMember) bool {
-	for _, m := range members {
-		if m.r == nil || !m.r.ready.Load() || m.r.unsure.Load() {
-			return false
-		}
-		if w.fake == nil {
-			st, err := m.r.ring.group.Status(context.Background())
-			if err != nil || len(st.View.Members) != len(members) || st.Synced != st.View.ID {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// element makes a peer at a registrar that accepts associations.
-func (m *ringMember) element() *peer {
-	m.w.Helper()
-	p := m.w.host()
-	p.calm = true
-	p.listen()
-	p.connect(m.at())
-	return p
-}
-
-// user makes a peer that asks.
-func (m *ringMember) user() *peer {
-	m.w.Helper()
-	p := m.w.host()
-	p.connect(m.at())
-	return p
-}
-
-// knows returns the elements that a registrar has of the pool.
-func (m *ringMember) knows(handle param.PoolHandle) []param.PEID {
-	var out []param.PEID
-	for _, r := range m.r.space.Elements(nil, handle, 0, 1000) {
-		out = append(out, r.Element.ID)
-	}
-	return out
-}
-
-func (w *ringWorld) wantKnown(handle param.PoolHandle, want ...param.PEID) {
-	w.Helper()
-	synctest.Wait()
-	for _, m := range w.members {
-		if m.r == nil {
-			continue
-		}
-		if got := m.knows(handle); !slices.Equal(got, want) {
-			w.Errorf("%s knows %v, want %v", m.machine, got, want)
-		}
-	}
-}
-
-// meet puts members of a fake ring into one view.
-func (w *ringWorld) meet(members ...*ringMember) {
-	var groups []*fakeGroup
-	for _, m := range members {
-		groups = append(groups, m.r.ring.group.(*fakeGroup))
-	}
-	w.fake.do(func() { w.fake.install(ring.CauseMerge, groups...) })
-}
-
-func ringConfig(f func(*RingConfig)) func(*Config) { return func(c *Config) { f(&c.Ring) } }
 
 func TestRegistrationIsAnsweredWhenEveryMemberHasIt(t *testing.T) {
 	inRing(t, 3, true, func(w *ringWorld) {
@@ -328,13 +111,8 @@ func errorOf(t *testing.T, p *peer) param.OperationError {
 func TestRegistrarDoesNotLeaveInTheMiddleOfAnExchange(t *testing.T) {
 	inRing(t, 2, true, func(w *ringWorld) {
 		one, two := w.members[0], w.members[1]
-		for _, m := range w.members {
-			m.start()
-		}
-		w.until("both serve alone", time.Minute, func() bool { return one.r.ready.Load() && two.r.ready.Load() })
-		w.meet(one, two)
-		w.fake.do(func() { w.fake.set(func() { w.fake.held = true }) }) // after the install
-		synctest.Wait()
+		w.startApart()
+		w.meetSlowly()
 		group := two.r.ring.group.(*fakeGroup)
 		leaving := func() (is bool) {
 			w.fake.set(func() { is = group.leaving })
@@ -349,7 +127,7 @@ func TestRegistrarDoesNotLeaveInTheMiddleOfAnExchange(t *testing.T) {
 		if leaving() {
 			t.Error("it begins to leave before END")
 		}
-		w.fake.set(func() { w.fake.held = false })
+		w.hold(false)
 		<-stopped
 		if one.r.unsure.Load() {
 			t.Error("the other still waits")
@@ -385,9 +163,9 @@ func TestJoiningRegistrarKeepsItsDoorsClosed(t *testing.T) {
 		other := w.members[1]
 		other.start()
 		w.meet(m, other)
-		w.fake.set(func() { w.fake.held = true })
+		w.hold(true)
 		w.after(time.Minute)
-		w.fake.set(func() { w.fake.held = false })
+		w.hold(false)
 		w.until("both serve", time.Minute, func() bool { return m.r.ready.Load() && other.r.ready.Load() })
 	})
 }
@@ -395,19 +173,14 @@ func TestJoiningRegistrarKeepsItsDoorsClosed(t *testing.T) {
 func TestNothingIsDeniedWhileSidesMeet(t *testing.T) {
 	inRing(t, 2, true, func(w *ringWorld) {
 		one, two := w.members[0], w.members[1]
-		for _, m := range w.members {
-			m.start()
-		}
-		w.until("both serve alone", time.Minute, func() bool { return one.r.ready.Load() && two.r.ready.Load() })
+		w.startApart()
 		p := two.element()
 		p.join(pool, p.element(1))
 		u, lost := one.user(), one.user()
 		if m := u.resolve(pool); len(m.Elements) > 0 || m.Error == nil {
 			t.Fatal("known already")
 		}
-		w.meet(one, two)
-		w.fake.do(func() { w.fake.set(func() { w.fake.held = true }) }) // after the install
-		synctest.Wait()
+		w.meetSlowly()
 		u.say(&asap.HandleResolution{Handle: pool})
 		u.say(&asap.HandleResolution{Handle: "other"})
 		u.silence()
@@ -420,7 +193,7 @@ func TestNothingIsDeniedWhileSidesMeet(t *testing.T) {
 		if b := (backend{one.r}); !b.Ready() || b.Certain() {
 			t.Errorf("ready %v, certain %v", b.Ready(), b.Certain())
 		}
-		w.fake.set(func() { w.fake.held = false })
+		w.hold(false)
 		var answers []string
 		for _, m := range u.heard() {
 			answer := m.(*asap.HandleResolutionResponse)
@@ -439,18 +212,12 @@ func TestNothingIsDeniedWhileSidesMeet(t *testing.T) {
 // What a client gets no answer to it asks another registrar.
 func TestWhatCannotBeDeniedForLongIsNotAnswered(t *testing.T) {
 	inRing(t, 2, true, func(w *ringWorld) {
-		one, two := w.members[0], w.members[1]
-		for _, m := range w.members {
-			m.start()
-		}
-		w.until("both serve alone", time.Minute, func() bool { return one.r.ready.Load() && two.r.ready.Load() })
-		u := one.user()
-		w.meet(one, two)
-		w.fake.do(func() { w.fake.set(func() { w.fake.held = true }) })
-		synctest.Wait()
+		w.startApart()
+		u := w.members[0].user()
+		w.meetSlowly()
 		u.say(&asap.HandleResolution{Handle: pool})
 		w.after(heldFor + time.Second)
-		w.fake.set(func() { w.fake.held = false })
+		w.hold(false)
 		w.after(time.Second)
 		u.silence()
 		if m := u.resolve(pool); m.Error == nil {
@@ -476,7 +243,7 @@ func TestRegistrationsAreRefusedWhenTooManyWaitForTheRing(t *testing.T) {
 		if n := w.exceeded("ring_backlog"); !m.Reject || m.ID != 8 || n != 1 {
 			t.Errorf("rejected %v %v, counted %d", m.Reject, m.ID, n)
 		}
-		w.fake.set(func() { w.fake.held = false })
+		w.hold(false)
 		synctest.Wait()
 		if got := len(p.heard()); got != 7 {
 			t.Errorf("%d answers, want 7", got)
@@ -498,7 +265,7 @@ func TestOctetsThatWaitForTheRingAreBounded(t *testing.T) {
 		p.silence()
 		p.say(&asap.Registration{Handle: long, Element: p.element(5)})
 		w.wantCauses(errorOf(t, p), param.CauseLackOfResources)
-		w.fake.set(func() { w.fake.held = false })
+		w.hold(false)
 		synctest.Wait()
 		if got := len(p.heard()); got != 4 {
 			t.Errorf("%d answers, want 4", got)
@@ -533,16 +300,6 @@ func TestRingThatEndsTakesTheRegistrarWithIt(t *testing.T) {
 	})
 }
 
-// ringOf is what administrators see of the ring.
-func (w *ringWorld) ringOf(m *ringMember) admin.Ring {
-	w.Helper()
-	r, err := backend{m.r}.Ring(w.Context())
-	if err != nil {
-		w.Error(err)
-	}
-	return r
-}
-
 // turnedAway checks what administrators hear of a registrar that serves nobody.
 func turnedAway(t *testing.T, r *Registrar) {
 	t.Helper()
@@ -562,26 +319,6 @@ type endedGroup struct{ ringGroup }
 
 func (endedGroup) Done() <-chan struct{} { c := make(chan struct{}); close(c); return c }
 func (endedGroup) Err() error            { return context.DeadlineExceeded }
-
-// elsewhere makes a peer on the same machine that is connected to another registrar.
-func (p *peer) elsewhere(m *ringMember) *peer {
-	p.w.Helper()
-	q := &peer{w: p.w, host: p.host, addrs: p.addrs, ppid: p.ppid, calm: true, acks: make(map[param.PoolHandle][]param.PEID)}
-	q.ctx, q.cancel = context.WithCancel(context.Background())
-	p.w.peers = append(p.w.peers, q)
-	q.connect(m.at())
-	return q
-}
-
-// try connects if that is possible.
-func (p *peer) try(to netip.AddrPort) {
-	c, err := p.host.Dial(p.ctx, nil, []netip.AddrPort{to}, transport.Options{})
-	if err != nil {
-		return
-	}
-	p.conn = c
-	p.group.Go(func() { p.receive(c) })
-}
 
 func TestJoiningRegistrarIsNotAnnounced(t *testing.T) {
 	inRing(t, 1, true, func(w *ringWorld) {

@@ -137,11 +137,19 @@ func (p *peer) told() (home param.RegistrarID) {
 	return home
 }
 
-func TestCrashOfAHomeGivesItsElementsNewOnes(t *testing.T) {
+// scene runs f on a real ring of three registrars with so many elements, and users at all of
+// them.
+func scene(t *testing.T, n int, f func(w *ringWorld, elements []*peer, all []param.PEID, askers []*asker)) {
+	t.Helper()
 	inRing(t, 3, false, func(w *ringWorld) {
 		w.startAll()
-		elements, all := w.populate(9)
-		askers := w.askers()
+		elements, all := w.populate(n)
+		f(w, elements, all, w.askers())
+	})
+}
+
+func TestCrashOfAHomeGivesItsElementsNewOnes(t *testing.T) {
+	scene(t, 9, func(w *ringWorld, elements []*peer, all []param.PEID, askers []*asker) {
 		w.watched(askers, 100*time.Millisecond, all...)
 		w.members[0].kill()
 		start := time.Now()
@@ -172,10 +180,7 @@ func TestCrashOfAHomeGivesItsElementsNewOnes(t *testing.T) {
 }
 
 func TestCrashOfAllButOne(t *testing.T) {
-	inRing(t, 3, false, func(w *ringWorld) {
-		w.startAll()
-		_, all := w.populate(9)
-		askers := w.askers()
+	scene(t, 9, func(w *ringWorld, _ []*peer, all []param.PEID, askers []*asker) {
 		w.members[0].kill()
 		w.members[1].kill()
 		w.watched(askers, 3*time.Second, all...)
@@ -184,10 +189,7 @@ func TestCrashOfAllButOne(t *testing.T) {
 }
 
 func TestRestartUnderTheSameIdentifier(t *testing.T) {
-	inRing(t, 3, false, func(w *ringWorld) {
-		w.startAll()
-		_, all := w.populate(6)
-		askers := w.askers()
+	scene(t, 6, func(w *ringWorld, _ []*peer, all []param.PEID, askers []*asker) {
 		first := w.members[0].r.incarnation
 		w.members[0].kill()
 		// Before the others have noticed.
@@ -210,10 +212,7 @@ func TestRestartUnderTheSameIdentifier(t *testing.T) {
 }
 
 func TestLeavingRegistrarHandsItsElementsOver(t *testing.T) {
-	inRing(t, 3, false, func(w *ringWorld) {
-		w.startAll()
-		_, all := w.populate(6)
-		askers := w.askers()
+	scene(t, 6, func(w *ringWorld, _ []*peer, all []param.PEID, askers []*asker) {
 		start := time.Now()
 		w.members[0].stop()
 		if d := time.Since(start); d > time.Second {
@@ -231,9 +230,7 @@ func TestSidesThatWereApartMeet(t *testing.T) {
 		w.startAll()
 		_, all := w.populate(6)
 		one, two, three := w.members[0], w.members[1], w.members[2]
-		w.net.Cut(one.machine, two.machine)
-		w.net.Cut(one.machine, three.machine)
-		w.until("two sides", 10*time.Second, func() bool { return w.together(one) && w.together(two, three) })
+		w.part(w.members[:1], w.members[1:])
 		// Either side has news; of one element both.
 		p, q := one.element(), two.element()
 		p.join(pool, p.element(10))
@@ -246,10 +243,7 @@ func TestSidesThatWereApartMeet(t *testing.T) {
 		gone := w.members[1].element()
 		gone.join(pool, gone.element(12))
 		gone.say(&asap.Deregistration{Handle: pool, ID: 12})
-		w.net.Heal(one.machine, two.machine)
-		w.net.Heal(one.machine, three.machine)
-		took := w.until("one ring", 10*time.Second, func() bool { return w.together(w.members...) })
-		t.Logf("one ring after %v", took)
+		t.Logf("one ring after %v", w.heal(w.members[:1], w.members[1:]))
 		w.wantKnown(pool, append(all, 10, 11)...)
 		if !w.alike() {
 			t.Error("the registrars differ")
@@ -349,21 +343,15 @@ func TestElementThatDiesWithItsHomeIsHeldBack(t *testing.T) {
 
 func TestRegistrationDuringTheMergeIsAnsweredAfterIt(t *testing.T) {
 	inRing(t, 2, true, func(w *ringWorld) {
-		one, two := w.members[0], w.members[1]
-		for _, m := range w.members {
-			m.start()
-		}
-		w.until("both serve alone", time.Minute, func() bool { return one.r.ready.Load() && two.r.ready.Load() })
-		p := one.element()
+		w.startApart()
+		p := w.members[0].element()
 		p.answerFor(pool, 1)
-		w.meet(one, two)
-		w.fake.do(func() { w.fake.set(func() { w.fake.held = true }) })
-		synctest.Wait()
+		w.meetSlowly()
 		p.say(&asap.Registration{Handle: pool, Element: p.element(1)})
 		p.say(&asap.Deregistration{Handle: pool, ID: 7})
 		w.after(10 * time.Second)
 		p.silence()
-		w.fake.set(func() { w.fake.held = false })
+		w.hold(false)
 		synctest.Wait()
 		if got := p.heard(); len(got) != 2 {
 			t.Errorf("answers %v", got)
@@ -378,8 +366,7 @@ func TestElementIsToldThatItWasRemovedElsewhere(t *testing.T) {
 		left, two := w.members[0], w.members[1]
 		p := left.element()
 		p.join(pool, p.element(1))
-		w.net.Cut(left.machine, two.machine)
-		w.until("two sides", 10*time.Second, func() bool { return w.together(left) && w.together(two) })
+		w.part(w.members[:1], w.members[1:])
 		w.after(time.Millisecond)
 		q := p.elsewhere(two)
 		q.say(&asap.Deregistration{Handle: pool, ID: 1})
@@ -387,8 +374,7 @@ func TestElementIsToldThatItWasRemovedElsewhere(t *testing.T) {
 			t.Fatalf("deregistration: %v", m.Error)
 		}
 		p.take()
-		w.net.Heal(left.machine, two.machine)
-		w.until("one ring", 10*time.Second, func() bool { return w.together(w.members...) })
+		w.heal(w.members[:1], w.members[1:])
 		w.wantKnown(pool)
 		// Should it live on, it can register again.
 		if m := one[*asap.DeregistrationResponse](p); m.ID != 1 || m.Error != nil {
