@@ -42,6 +42,7 @@ var rules = []rule{
 	{"asap/transport/mem", []string{"asap/param", "asap/transport"}, nil},
 	{"asap/transport/transporttest", []string{"asap/param", "asap/transport"}, []string{"go.uber.org/goleak"}},
 	{"selection", []string{"asap/param"}, []string{"github.com/google/btree"}},
+	{"selection/*", []string{"asap/param", "selection"}, nil},
 	{"enrp", []string{"asap/param"}, nil},
 	{"enrp/table", []string{"asap/param", "enrp"}, nil},
 	{"enrp/peer", []string{"asap/param", "enrp"}, nil},
