@@ -121,7 +121,7 @@ title() { # title TEXT PART...
 failed=
 try() { # try PART, unless it is not wanted
 	wanted "$1" || return 0
-	local status=0
+	local status=0 begun=$SECONDS
 	set +e
 	(
 		trap end EXIT
@@ -130,6 +130,7 @@ try() { # try PART, unless it is not wanted
 	)
 	status=$?
 	set -e
+	echo "ringbench: $1: $((SECONDS - begun)) s" >&2
 	if [ $status -ne 0 ]; then
 		failed+=" $1"
 		echo "ringbench: FAILED: $1" >&2
