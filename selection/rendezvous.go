@@ -82,25 +82,33 @@ func (p *rendezvous) Pick(usable []int, r Request) int {
 	if r.Key != "" {
 		key = hashKey(r.Key)
 	}
-	best, most := usable[0], math.Inf(-1)
-	for _, i := range usable {
-		if s := score(key, &p.list[i]); s > most {
-			best, most = i, s
+	place, most := usable[0], p.offer(key, usable[0])
+	for _, i := range usable[1:] {
+		if o := p.offer(key, i); most.less(o) {
+			place, most = i, o
 		}
 	}
-	return best
+	return place
 }
 
-// score is what the element offers for the key: with x even between 0 and 1,
-// weight / -ln x, so that the chance to offer the most is in proportion to weight.
-// Elements of weight 0 offer less than all others.
-func score(key uint64, e *param.PoolElement) float64 {
-	x := (float64(mix(key^mix(uint64(e.ID)))>>12) + 0.5) / (1 << 52)
-	weight := weightOf(e.Policy)
-	if weight == 0 {
-		return x - 1
+// offer is what an element has for a key.
+type offer struct {
+	weight uint64
+	x      float64 // even between 0 and 1, by key and element
+}
+
+func (p *rendezvous) offer(key uint64, place int) offer {
+	e := &p.list[place]
+	return offer{weightOf(e.Policy), (float64(mix(key^mix(uint64(e.ID)))>>12) + 0.5) / (1 << 52)}
+}
+
+// less compares weight / -ln x: so the chance to offer the most is in proportion to
+// weight. Logarithms are slow, and weights mostly equal.
+func (a offer) less(b offer) bool {
+	if a.weight == b.weight {
+		return a.x < b.x
 	}
-	return float64(weight) / -math.Log(x)
+	return float64(a.weight)/-math.Log(a.x) < float64(b.weight)/-math.Log(b.x)
 }
 
 // hashKey is FNV-1a.
