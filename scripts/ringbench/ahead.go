@@ -47,8 +47,9 @@ type bodies struct {
 	open     batch
 	unsent   int // octets in sealed and open
 	sent     uint64
-	octets   int  // of own messages that are not ordered
-	asked    bool // a number of ours is on its way round
+	octets   int    // of own messages that are not ordered
+	asked    uint64 // the number that was last handed to the token
+	waiting  bool   // it is not ordered yet
 	received map[ring.Member]uint64
 	taken    map[ring.Member]uint64
 	order    []ordered
@@ -181,10 +182,10 @@ func (b *bodies) seal() {
 
 // ask has the own messages ordered, unless that is on its way.
 func (b *bodies) ask() error {
-	if b.asked || b.sent == b.taken[b.self] {
+	if b.waiting || b.sent == b.asked {
 		return nil
 	}
-	b.asked = true
+	b.waiting, b.asked = true, b.sent
 	return b.propose(binary.BigEndian.AppendUint64(nil, b.sent))
 }
 
@@ -279,7 +280,7 @@ func (b *bodies) handle(entries []ring.Entry) {
 	for _, e := range entries {
 		b.order = append(b.order, ordered{e.From, binary.BigEndian.Uint64(e.Payload)})
 		if e.From == b.self {
-			b.asked = false
+			b.waiting = false
 		}
 	}
 	b.deliver()

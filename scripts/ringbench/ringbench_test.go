@@ -64,7 +64,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "run", "--loopback", "--port", "17700", "--members", "1", "--payloads", "100", "--rates", "1000",
-		"--runs", "1", "--seconds", "0.2", "--warmup", "50ms", "--json", "--rival", "other="+rival)
+		"--runs", "1", "--seconds", "0.2", "--warmup", "50ms", "--outstanding", "100", "--json", "--rival", "other="+rival)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
