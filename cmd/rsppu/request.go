@@ -72,7 +72,9 @@ func (u *user) attempt(ctx context.Context, request []byte, a *answer) error {
 		a.attempts += len(conn.Tried)
 	}
 	u.conn = nil
+	answered := conn.Measure()
 	data, err := u.converse(ctx, conn, request)
+	answered()
 	if err != nil {
 		if ctx.Err() != nil {
 			return errors.Join(err, conn.Close())
@@ -219,7 +221,10 @@ func (u *user) attemptExec(ctx context.Context, request []byte, a *answer) error
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	out := limitedBuffer{max: maxAnswer}
 	cmd.Stdout = &out
-	if err = cmd.Run(); err == nil && out.cut {
+	answered := u.resolver.Measure(u.pool, element.ID)
+	err = cmd.Run()
+	answered()
+	if err == nil && out.cut {
 		err = fmt.Errorf("more than %d octets of output", maxAnswer)
 	}
 	if err == nil {

@@ -201,6 +201,41 @@ func TestFailoverBetweenRequests(t *testing.T) {
 	}
 }
 
+// The user's own policy counts, and a key keeps its element over runs and registrars'
+// orders.
+func TestOwnPolicy(t *testing.T) {
+	one, two := newElement(t, "one"), newElement(t, "two")
+	a, b := poolElement(1, one.listener.Addr()), poolElement(2, two.listener.Addr())
+	orders := []*hunttest.Registrar{registrar(t, a, b), registrar(t, b, a)}
+	many := func(r *hunttest.Registrar, args ...string) string {
+		t.Helper()
+		res := rsppu(t, r, "", append([]string{"pool", "--request", "x", "--repeat", "4", "--interval", "0", "--raw"}, args...)...)
+		if res.code != cli.OK {
+			t.Errorf("exit code %d: %s", res.code, res.errOut)
+		}
+		return res.out
+	}
+	if got := many(orders[0]); got != "one x\ntwo x\none x\ntwo x\n" {
+		t.Errorf("the pool's: %q", got)
+	}
+	owners := map[string]bool{}
+	for _, key := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		first := many(orders[0], "--policy", "hrw", "--key", key)
+		owners[first] = true
+		if again := many(orders[1], "--policy", "hrw", "--key", key); again != first || strings.Count(first, first[:4]) != 4 {
+			t.Errorf("key %s: %q, then %q", key, first, again)
+		}
+	}
+	if len(owners) != 2 {
+		t.Errorf("all keys to one element: %v", owners)
+	}
+	for _, policy := range []string{"ewma", "p2c"} {
+		if got := many(orders[0], "--policy", policy); strings.Count(got, " x\n") != 4 {
+			t.Errorf("%s: %q", policy, got)
+		}
+	}
+}
+
 // An element that accepts and says nothing costs one attempt's time.
 func TestSilentElementIsLeft(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -400,6 +435,7 @@ func TestUsage(t *testing.T) {
 		{"pool"},
 		{"pool", "--registrar", "x", "--request", "a", "--lines"},
 		{"pool", "--registrar", "x", "--read", "word"},
+		{"pool", "--registrar", "x", "--policy", "none"},
 		{"pool", "--registrar", "x", "--timeout", "-1s"},
 		{"pool", "--registrar", "x", "--lines", "--repeat", "2"},
 		{"pool", "--registrar", "x", "--http", "/", "--sticky"},

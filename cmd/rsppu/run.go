@@ -30,6 +30,7 @@ type user struct {
 }
 
 func (u *user) run(ctx context.Context) error {
+	ctx = pooluser.WithKey(ctx, u.Key)
 	if u.Request == "" && !u.Lines && u.HTTP == "" && u.Exec == "" {
 		if u.Repeat == 1 {
 			return u.stream(ctx)

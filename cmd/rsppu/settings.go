@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
+	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/cmd/internal/cli"
 	"rserpool/cmd/internal/registrars"
 	"rserpool/pooluser"
+	"rserpool/selection"
 )
 
 // settings are the texts of flags and files.
@@ -21,6 +24,8 @@ type settings struct {
 	registrars.Settings
 	Stale     time.Duration
 	Subscribe bool
+
+	Policy, Key string
 
 	Timeout, AttemptTimeout time.Duration
 	PPID                    uint32
@@ -38,6 +43,9 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	c.Settings.Declare(fs)
 	fs.DurationVar(&c.Stale, "stale", 30*time.Second, "how long an answer of the registrar is used before it is renewed; 0 asks for each connection")
 	fs.BoolVar(&c.Subscribe, "subscribe", false, "ask the registrar to send changes of the pool")
+
+	fs.StringVar(&c.Policy, "policy", "", "select elements as users of this policy do, whatever that of the pool: rr, rand, prio; p2c (less load of two), hrw (by --key), ewma (by response times) (default: the pool's)")
+	fs.StringVar(&c.Key, "key", "", "what the requests are about; policies with affinity (hrw) give the same key to the same element")
 
 	fs.DurationVar(&c.Timeout, "timeout", 15*time.Second, "time for a connection or a request, all elements tried included")
 	fs.DurationVar(&c.AttemptTimeout, "attempt-timeout", 2*time.Second, "time for one element to accept a connection, and to answer a request")
@@ -114,6 +122,17 @@ func (c *settings) config(networks *transport.Networks) (pooluser.Config, regist
 	}
 	if len(found.Groups) > 0 {
 		cfg.Announcers = []transport.Announcer{nil}
+	}
+	if c.Policy != "" {
+		policy, ok := selection.ByName(c.Policy)
+		if !ok {
+			err = errors.Join(err, fmt.Errorf("policy: unknown policy %q: know %s", c.Policy, strings.Join(selection.Names(), ", ")))
+		}
+		pick := policy.NewPicker
+		if policy.Type == param.PowerOfTwoChoices {
+			pick = selection.PickLessLoadedOfTwo // no registrar has drawn
+		}
+		cfg.Pick = func(param.PoolHandle, param.PolicyType) func(*rand.Rand) selection.Picker { return pick }
 	}
 	return cfg, found, err
 }
