@@ -146,9 +146,10 @@ func (m *Machine) install(first *Copy) {
 	if m.cfg.Size > 0 {
 		m.out.Persist = &Durable{Counter: first.View.Counter}
 	}
+	clear(m.clashes)
 	m.emit(Installed{View: m.view, Cause: in.Cause, Exchange: in.Exchange, Origins: in.Origins, Left: left})
 	m.locksToView(&old)
-	m.probeAt = m.now.Add(m.jitter(m.cfg.Timers.ProbeInterval) / 2)
+	m.probeAt = m.now.Add(m.jitter(m.cfg.Timers.ProbeInterval)/2 + m.relayDelay())
 }
 
 // knowingTheSame returns the lowest of the members that come with the same knowledge

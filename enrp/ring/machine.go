@@ -57,11 +57,12 @@ type Machine struct {
 	probeAt time.Time
 	behind  time.Time // since when there is a group with a higher view
 	steady  steadiness
-	clashes map[Member]bool // reported
+	clashes map[Member]bool // reported in this view
 
 	leaving bool
 	leaveBy time.Time
 	left    bool
+	excused bool // its latest delay was
 
 	out      Output
 	handed   bool // out was returned by Ready
@@ -112,6 +113,7 @@ type installed struct {
 type passing struct {
 	to       Node
 	token    *Token
+	sentAt   time.Time
 	resendAt time.Time
 	until    time.Time
 	redialed bool
@@ -163,12 +165,17 @@ func (m *Machine) begin(now time.Time) {
 			m.entries = nil
 		}
 	}
+	m.now = m.clock(now)
+}
+
+// clock returns a time of the caller on the machine's clock.
+func (m *Machine) clock(now time.Time) time.Time {
 	now = now.Add(m.skew)
 	if now.Before(m.now) {
 		m.skew += m.now.Sub(now)
 		now = m.now
 	}
-	m.now = now
+	return now
 }
 
 // end ends each call from outside.
@@ -296,18 +303,23 @@ func (m *Machine) Step(msg Message, now time.Time) {
 	m.end()
 }
 
-func (m *Machine) step(msg Message) {
-	h := msg.Head()
-	from := h.From
+// misled says why a message is none for this member; empty: it is one.
+func (m *Machine) misled(h *Header) string {
 	switch {
 	case !m.same(h.To, m.self.Member):
-		m.drop("not for this member")
-		return
-	case from.ID == 0 || from.Member == m.self.Member:
-		m.drop("sender")
+		return "not for this member"
+	case h.From.ID == 0 || h.From.Member == m.self.Member:
+		return "sender"
+	}
+	return ""
+}
+
+func (m *Machine) step(msg Message) {
+	if why := m.misled(msg.Head()); why != "" {
+		m.drop(why)
 		return
 	}
-	m.hear(from.Member)
+	m.hear(msg.Head().From.Member)
 	if m.faults.Has(fault.LatePacketIsJoin) && m.lateJoin(msg) {
 		return
 	}

@@ -23,7 +23,7 @@ func (m *Machine) found(n Node) {
 	case m.left || n.ID == 0 || n.Member == m.self.Member || m.index(&m.view, n.Member) >= 0 || len(n.Contact) > MaxContact:
 		return
 	}
-	if m.foundOutside(n) && m.mayProbe() {
+	if m.foundOutside(n) && m.me == 0 && m.mayProbe() {
 		m.probeAt = m.now // a new one: don't wait
 	}
 }
@@ -39,15 +39,24 @@ func (m *Machine) foundOutside(n Node) bool {
 	return !ok || have.Member != n.Member
 }
 
-// mayProbe reports whether this member looks for other groups: the coordinator of a
-// view that goes on does.
+// mayProbe reports whether this member looks for other groups: those of a view that
+// goes on do. The coordinator comes first, see relayAfter.
 func (m *Machine) mayProbe() bool {
-	return m.me == 0 && !m.away() && m.call == nil && !m.leaving && !m.left && (m.ask == nil || m.ask.cause == CauseMerge)
+	return !m.away() && m.call == nil && !m.leaving && !m.left && (m.ask == nil || m.ask.cause == CauseMerge)
+}
+
+// relayAfter is how many intervals each member gives those before it in the list to
+// meet other groups. They may not hear these.
+const relayAfter = 6
+
+// relayDelay is how much longer than the coordinator this member waits.
+func (m *Machine) relayDelay() time.Duration {
+	return time.Duration(m.me*relayAfter) * m.cfg.Timers.ProbeInterval
 }
 
 // startProbe asks all outside.
 func (m *Machine) startProbe() {
-	m.probeAt = m.now.Add(m.cfg.Timers.ProbeInterval)
+	m.probeAt = m.now.Add(time.Duration(1+min(m.me, relayAfter)) * m.cfg.Timers.ProbeInterval)
 	if !m.mayProbe() || m.ask != nil || len(m.outside) == 0 {
 		return
 	}
@@ -79,7 +88,7 @@ func (m *Machine) onProbed(p *Pong) {
 	m.counter = max(m.counter, p.Promised.Counter)
 	known := func(v View) bool { return v.ID == p.View.ID }
 	if because.Member != p.From.Member {
-		m.reportClash(p.From, because)
+		m.reportClash(Clash{Mine: p.From, Other: because})
 	} else if p.Promised == p.View.ID && !m.clash(p) && m.index(&p.View, m.self.Member) < 0 && !slices.ContainsFunc(m.probe.groups, known) {
 		m.probe.groups = append(m.probe.groups, p.View)
 	}
@@ -100,7 +109,7 @@ func (m *Machine) clash(p *Pong) bool {
 			continue
 		}
 		if n.Member == m.self.Member {
-			m.reportClash(n, p.From)
+			m.reportClash(Clash{Mine: n, Other: p.From, Company: len(p.View.Members)})
 		} else if m.probe.asked[n.Member].ID == 0 {
 			m.probe.asked[n.Member] = p.From
 			m.send(n, &Ping{Nonce: m.probe.nonce})
@@ -110,19 +119,19 @@ func (m *Machine) clash(p *Pong) bool {
 	return false
 }
 
-func (m *Machine) reportClash(mine, other Node) {
-	if !m.clashes[other.Member] && len(m.clashes) < maxMembers {
-		m.clashes[other.Member] = true
-		m.emit(Clash{Mine: mine, Other: other})
+func (m *Machine) reportClash(c Clash) {
+	if !m.clashes[c.Other.Member] && len(m.clashes) < maxMembers {
+		m.clashes[c.Other.Member] = true
+		m.emit(c)
 	}
 }
 
-// probed decides, when the answers to a probe are there, whether to call a merge:
-// the group with the highest view does, and others if it does not for a while.
+// probed decides, when the answers to a probe are there, whether to call a merge: the
+// coordinator of the highest view does, and others if it does not for a while.
 func (m *Machine) probed() {
 	groups := m.probe.groups
 	m.probe = nil
-	highest := true
+	highest := m.me == 0
 	for _, g := range groups {
 		highest = highest && g.ID.Compare(m.view.ID) < 0
 	}
@@ -135,8 +144,10 @@ func (m *Machine) probed() {
 	case m.behind.IsZero():
 		m.behind = m.now
 		return
-	case m.now.Sub(m.behind) < m.jitter(3*m.cfg.Timers.ProbeInterval):
+	case m.now.Sub(m.behind) < m.jitter(3*m.cfg.Timers.ProbeInterval+m.relayDelay()):
 		return
+	case m.me > 0:
+		m.behind = m.now // should it fail, it takes as long to the next one
 	}
 	if m.ask != nil || !m.mayProbe() {
 		return

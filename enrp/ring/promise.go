@@ -20,8 +20,10 @@ func (m *Machine) onCall(c *Call) {
 		}
 		return
 	}
-	if c.Cause == CauseMerge && m.answerTo != nil && m.answerTo.From.Member == c.From.Member {
-		m.blame() // after a merge that failed comes another call, but no merge
+	if m.answerTo != nil && (c.Cause == CauseMerge) == (m.answerTo.From.Member == c.From.Member) {
+		// After a merge that failed its caller calls again, but no merge; others have
+		// waited for it in vain.
+		m.blame()
 	}
 	if reason, refused := m.refusal(c); refused {
 		m.counters.Refused[reason.String()]++
@@ -43,12 +45,12 @@ func (m *Machine) onCall(c *Call) {
 	m.leaveOldView(c.View.ID)
 	m.answerTo, m.bound, m.patience = c, c.View.Members, patience
 	m.nonce++
-	m.waits = waits{nonce: m.nonce, at: m.now.Add(2 * m.cfg.Timers.Promise(len(c.View.Members), 0))}
+	m.waits = waits{nonce: m.nonce, at: m.now.Add(m.inquiry())}
 	m.send(c.From, m.promise(c.View.ID))
 }
 
-// waits is when a member that promised asks the caller whether it goes on. Calls
-// that failed make it patient, but the one it waits for may be over long since.
+// waits is when a member that promised asks the caller whether it goes on: the caller
+// may be dead, or its call over long since.
 type waits struct {
 	nonce uint64
 	at    time.Time
@@ -57,6 +59,12 @@ type waits struct {
 
 // maxAsked is how many questions a caller may leave without an answer.
 const maxAsked = 2
+
+// inquiry is the time between two questions. A caller is given up sooner than one would
+// wait for its install, and not sooner than a member that doesn't take the token.
+func (m *Machine) inquiry() time.Duration {
+	return max(2*m.cfg.Timers.CollectWait, (m.cfg.Timers.HopTimeout+m.cfg.Timers.CollectWait)/maxAsked)
+}
 
 // waiting reports whether this member promised and waits for the install.
 func (m *Machine) waiting() bool {
@@ -70,18 +78,18 @@ func (m *Machine) inquire() {
 		return
 	}
 	m.waits.asked++
-	m.waits.at = m.now.Add(m.cfg.Timers.Promise(len(m.bound), 0))
+	m.waits.at = m.now.Add(m.inquiry())
 	m.send(m.answerTo.From, &Ping{Nonce: m.waits.nonce})
 }
 
-// onInquired takes the caller's answer. If it has promised another view, that one has
-// as long as a first call for its install.
+// onInquired takes the caller's answer. If its call is over, because it has promised
+// another view or was refused, what follows has as long as a first call for its install.
 func (m *Machine) onInquired(p *Pong) {
 	if p.From.Member != m.answerTo.From.Member {
 		return
 	}
 	m.waits.asked = 0
-	if p.Promised != m.promised {
+	if p.Promised != m.promised || p.View.ID != m.promised && p.State != Calling {
 		m.patience = earlier(m.patience, m.now.Add(m.jitter(m.cfg.Timers.Promise(len(m.bound), 0))))
 	}
 }

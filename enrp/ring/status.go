@@ -44,14 +44,30 @@ type Counters struct {
 	Rotations uint64
 	Resent    uint64 // tokens sent again
 	Duplicate uint64 // tokens and messages that were there before
-	Calls     uint64
-	Refused   map[string]uint64 // calls of others, by reason
-	Views     map[Cause]uint64  // installed, by cause
-	Dropped   map[string]uint64 // messages, by reason
-	Entries   uint64            // delivered
-	Octets    uint64            // delivered payload
-	HeldOff   uint64            // merges refused to unsteady members
+	Strain
+	Calls   uint64
+	Refused map[string]uint64 // calls of others, by reason
+	Views   map[Cause]uint64  // installed, by cause
+	Dropped map[string]uint64 // messages, by reason
+	Entries uint64            // delivered
+	Octets  uint64            // delivered payload
+	HeldOff uint64            // merges refused to unsteady members
 }
+
+// Strain says how close members came to being left out. It counts from the start on.
+type Strain struct {
+	// LateHops are tokens that were acknowledged after more than half of
+	// HopTimeout, LongestHop is the longest time that one took.
+	LateHops   uint64
+	LongestHop time.Duration
+	// Stalls counts when this member itself was called late, because its process
+	// or machine was held up, LongestStall is by how much at most.
+	Stalls       uint64
+	LongestStall time.Duration
+}
+
+// Strain returns what Status tells of it.
+func (m *Machine) Strain() Strain { return m.counters.Strain }
 
 // Status returns a snapshot.
 func (m *Machine) Status() Status {

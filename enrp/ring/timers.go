@@ -8,8 +8,10 @@ import (
 
 // Tick does what is due. Early or superfluous calls are harmless.
 func (m *Machine) Tick(now time.Time) {
+	before := m.now
 	m.begin(now)
 	if !m.left {
+		m.excuse(before)
 		m.due()
 	}
 	m.end()
@@ -144,6 +146,15 @@ func (m *Machine) lostMember(member Member) {
 
 // Next returns when Tick is due; zero: never.
 func (m *Machine) Next() time.Time {
+	next := m.next()
+	if next.IsZero() {
+		return next
+	}
+	return next.Add(-m.skew)
+}
+
+// next is Next on the machine's clock.
+func (m *Machine) next() time.Time {
 	var next time.Time
 	if m.left {
 		return next
@@ -175,8 +186,5 @@ func (m *Machine) Next() time.Time {
 		at(m.probe.until, true)
 	}
 	at(m.probeAt, m.probing())
-	if next.IsZero() {
-		return next
-	}
-	return next.Add(-m.skew)
+	return next
 }

@@ -220,8 +220,12 @@ type Released struct {
 	Fence  Fence
 }
 
-// Clash reports that another live process uses the identifier of a member.
-type Clash struct{ Mine, Other Node }
+// Clash reports that another live process uses the identifier of a member. Company is
+// how many members the view of the other has, 0 if that is not known.
+type Clash struct {
+	Mine, Other Node
+	Company     int
+}
 
 func (Installed) event()    {}
 func (Delivered) event()    {}

@@ -380,7 +380,7 @@ func (m *Machine) pass(next Copy) {
 	m.hop, m.holding = next.Hop, false
 	m.madeAt, m.tokenAt = m.now, m.now
 	to := m.view.Members[next.Hop%n]
-	m.passing = &passing{to: to, token: &Token{Copy: next}, resendAt: m.now.Add(m.cfg.Timers.HopRetry)}
+	m.passing = &passing{to: to, token: &Token{Copy: next}, sentAt: m.now, resendAt: m.now.Add(m.cfg.Timers.HopRetry)}
 	m.passing.token.Runs = omit(next.Runs, next.View, to.Member)
 	m.passing.until = m.now.Add(m.hopTimeout(to.Member))
 	m.send(to, m.passing.token)
@@ -411,6 +411,7 @@ func (m *Machine) onAck(a *TokenAck) {
 
 // passed notes that the next member has the token.
 func (m *Machine) passed() {
+	m.timed(m.passing)
 	m.passing = nil
 	m.patience = m.now.Add(m.cfg.Timers.Starving())
 	if m.ask != nil && m.ask.cause == CauseNoAck {

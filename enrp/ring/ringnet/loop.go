@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"rserpool/enrp/ring"
@@ -33,12 +34,18 @@ type loop struct {
 	due      time.Time // what the timer is set to
 	timer    *time.Timer
 	touched  []*conn // with something to send
+
+	slow   *time.Timer // an application is, when it fires
+	later  []received  // messages that came while the application was at it
+	strain strain
 }
 
 func (l *loop) init(g *Group, machine *ring.Machine, store *store) {
 	l.machine, l.store = machine, store
 	l.net.init(g)
 	l.timer = time.NewTimer(0)
+	l.slow = time.NewTimer(0)
+	l.slow.Stop()
 }
 
 // run owns the machine until the group is stopped.
@@ -72,6 +79,11 @@ func (g *Group) run() {
 		case <-maintenance.C:
 			g.maintain(time.Now())
 		}
+		for len(l.later) > 0 && g.ctx.Err() == nil {
+			m := l.later[0]
+			l.later = slices.Delete(l.later, 0, 1)
+			g.step(m, time.Now())
+		}
 		if l.stuck() {
 			g.propose(time.Now()) // the machine may have room again
 		}
@@ -81,6 +93,7 @@ func (g *Group) run() {
 		}
 	}
 	l.timer.Stop()
+	l.slow.Stop()
 	l.net.retryTimer.Stop()
 	g.cancel()
 	g.closeListeners()
@@ -214,21 +227,72 @@ func (g *Group) act() {
 				return
 			}
 		}
+		early := false
 		if len(out.Events) > 0 {
-			g.cfg.Handler.Handle(out.Events)
+			early = g.apply(&out)
+			if g.ctx.Err() != nil {
+				return // perhaps it was not applied
+			}
+			now := time.Now()
+			l.machine.Handled(now)
 			for _, e := range out.Events {
 				if installed, ok := e.(ring.Installed); ok {
-					l.net.installed(installed.View, time.Now())
+					l.net.installed(installed.View, now)
 				}
 			}
 		}
-		for i := range out.Messages {
-			l.net.send(&out.Messages[i])
+		g.send(out.Messages, func(e *ring.Envelope) bool { return !early || !e.Early() })
+	}
+}
+
+// send sends those of some messages that are to be.
+func (g *Group) send(messages []ring.Envelope, which func(*ring.Envelope) bool) {
+	l := &g.loop
+	for i := range messages {
+		if which(&messages[i]) {
+			l.net.send(&messages[i])
 		}
-		for _, c := range l.touched {
-			c.flush(g.ctx)
+	}
+	for _, c := range l.touched {
+		c.flush(g.ctx)
+	}
+	l.touched = l.touched[:0]
+}
+
+// apply has the application take events. If that takes long, the others are told
+// meanwhile what does not depend on it: that the token came, and how this member is.
+// It reports whether the early messages were sent.
+func (g *Group) apply(out *ring.Output) (early bool) {
+	l := &g.loop
+	starter, ok := g.cfg.Handler.(Starter)
+	if !ok {
+		g.cfg.Handler.Handle(out.Events)
+		return false
+	}
+	applied := starter.Start(out.Events)
+	l.slow.Reset(g.cfg.Timers.HopRetry / 4)
+	defer l.slow.Stop()
+	var inbox <-chan received
+	for {
+		select {
+		case <-applied:
+			return early
+		case <-g.ctx.Done():
+			return early
+		case <-l.slow.C:
+			early, inbox = true, g.inbox
+			g.send(out.Messages, (*ring.Envelope).Early)
+		case m := <-inbox:
+			answers, ok := []ring.Envelope(nil), false
+			if m.from.node.Member == m.msg.Head().From.Member {
+				answers, ok = l.machine.Answer(m.msg, time.Now())
+			}
+			if ok {
+				g.send(answers, (*ring.Envelope).Early)
+			} else if l.later = append(l.later, m); len(l.later) >= batch {
+				inbox = nil
+			}
 		}
-		l.touched = l.touched[:0]
 	}
 }
 
@@ -268,9 +332,11 @@ func (g *Group) maintain(now time.Time) {
 	l := &g.loop
 	l.net.maintain(now)
 	connected := l.net.connected()
+	g.company.Store(len(connected) > 0)
 	for _, n := range connected {
 		l.machine.Found(n, now)
 		g.act()
 	}
 	l.net.introduce(connected)
+	l.strain.report(g, l.machine.Strain(), now)
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rserpool/asap/transport"
@@ -25,6 +26,15 @@ type Handler interface {
 	// must not call methods of the Group that wait for that (Stop, Status);
 	// Propose, End, Lock and Unlock are fine.
 	Handle(events []ring.Event)
+}
+
+// Starter is a Handler that need not be waited for. While it is slow, the group answers
+// those who ask how this member is, so that it isn't taken for a dead one.
+type Starter interface {
+	Handler
+	// Start has events applied, in order, and returns a channel that then receives a
+	// value. There is no other call before.
+	Start(events []ring.Event) <-chan struct{}
 }
 
 // ErrNotRunning says that the group was not started, or has ended.
@@ -54,6 +64,8 @@ type Group struct {
 	refusals     refusals
 	memory       allowance
 	done         chan struct{} // closed when the owner goroutine has ended
+
+	company atomic.Bool // as of the latest maintenance
 
 	mu      sync.Mutex
 	started bool
@@ -204,6 +216,10 @@ func (g *Group) Addrs() []netip.AddrPort {
 	defer g.mu.Unlock()
 	return g.addrs
 }
+
+// Company reports whether another member was connected when that was looked at last,
+// each ProbeInterval.
+func (g *Group) Company() bool { return g.company.Load() }
 
 // Propose hands in a payload, which belongs to the group from then on, and
 // returns its number (see ring.Stable). It never waits: ring.ErrFull when there is

@@ -76,6 +76,10 @@ func (w *world) act(a Action, heal time.Duration) {
 		lag := w.timers.HopTimeout * time.Duration(a.N) / 1000
 		n.lag += lag
 		undo(func() { n.lag -= lag })
+	case Busy:
+		took := w.timers.HopTimeout * time.Duration(a.N) / 1000
+		n.busy += took
+		undo(func() { n.busy -= took })
 	case Large:
 		k := &w.links[a.A][a.B]
 		k.large = append(k.large, a.N)
@@ -219,8 +223,8 @@ func (w *world) sprung(l *life, to int, msg ring.Message) (lost bool, then func(
 					w.restart(victim.node, t.For, w.heal)
 				}
 			}
-		case doPause:
-			return false, func() {
+		case doPause, doPauseTo:
+			return t.B == doPauseTo, func() {
 				if victim != nil {
 					w.cov.Pauses++
 					w.pause(victim.node)

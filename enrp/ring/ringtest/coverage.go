@@ -25,6 +25,7 @@ type Coverage struct {
 	OneWay      uint64
 	Crashes     uint64
 	Pauses      uint64
+	Busy        uint64 // outputs that took long to apply
 	Jumps       uint64
 	Splits      uint64
 	Leaves      uint64
@@ -81,7 +82,7 @@ func (c Coverage) Missing() []string {
 		{"merges with conflicts", c.Merges, 3000}, {"interrupted exchanges", c.Interrupted, 1000},
 		{"restarts under the old identifier", c.Restarts, 400},
 		{"deaf members", c.Deaf, 250}, {"mute members", c.Mute, 400}, {"one-way links", c.OneWay, 300},
-		{"pauses", c.Pauses, 500}, {"clock jumps", c.Jumps, 80}, {"splits", c.Splits, 250}, {"leaves", c.Leaves, 70},
+		{"pauses", c.Pauses, 500}, {"slow applications", c.Busy, 300}, {"clock jumps", c.Jumps, 80}, {"splits", c.Splits, 250}, {"leaves", c.Leaves, 70},
 		{"refused proposals", c.Refused, 1000}, {"grants", c.Grants, 700},
 		{"tokens lost while hungry", c.TokenLost[ring.Hungry], 2000},
 		{"tokens lost while eating", c.TokenLost[ring.Eating], 2000},

@@ -52,6 +52,7 @@ const (
 	Mute                      // nothing from A arrives
 	Split                     // members in the bits of N from the others
 	Slow                      // A sees all late by N thousandths of HopTimeout
+	Busy                      // A's application needs N thousandths of HopTimeout for each output
 	Full                      // the driver's queue from A to B is full
 	Large                     // messages of more than N octets from A to B are lost
 	Storm                     // N in 1,000 messages are lost
@@ -60,7 +61,7 @@ const (
 	actionKinds
 )
 
-var actionNames = [actionKinds]string{"propose", "lock", "unlock", "leave", "crash", "pause", "jump", "cut", "deaf", "mute", "split", "slow", "full", "large", "storm", "hint", "trap"}
+var actionNames = [actionKinds]string{"propose", "lock", "unlock", "leave", "crash", "pause", "jump", "cut", "deaf", "mute", "split", "slow", "busy", "full", "large", "storm", "hint", "trap"}
 
 // Fault reports whether the action is a fault rather than use.
 func (k ActionKind) Fault() bool { return k >= Leave }
@@ -117,10 +118,11 @@ const (
 	doMute           // the victim
 	doDeaf           // the victim
 	doCrashTo        // the victim, and the message is lost
+	doPauseTo        // likewise
 	deeds
 )
 
-var deedNames = [deeds]string{"crash", "lose", "pause", "mute", "deafen", "lose it and crash"}
+var deedNames = [deeds]string{"crash", "lose", "pause", "mute", "deafen", "lose it and crash", "lose it and pause"}
 var victimNames = [victims]string{"sender", "receiver", "coordinator"}
 
 // forever is how long a standing fault lasts, unless all is mended.
@@ -152,7 +154,7 @@ func (a Action) String() string {
 		}
 	case Large:
 		fmt.Fprintf(&b, " %s>%s over %d", letter(a.A), letter(a.B), a.N)
-	case Slow:
+	case Slow, Busy:
 		fmt.Fprintf(&b, " %s %d/1000", letter(a.A), a.N)
 	case Storm:
 		fmt.Fprintf(&b, " %d/1000", a.N)
@@ -211,7 +213,7 @@ var profiles = []struct {
 	{"oneway", 2, (*maker).oneway},
 	{"standing", 1, (*maker).standing},
 	{"torn", 4, (*maker).torn},
-	{"chain", 4, (*maker).chain},
+	{"chain", 8, (*maker).chain},
 	{"rival", 3, (*maker).rival},
 	{"pause", 2, (*maker).pause},
 	{"primary", 2, (*maker).primary},
@@ -324,7 +326,7 @@ func (m *maker) useLocks(n int) {
 func (m *maker) anyFault() {
 	a, b := m.pair()
 	f := Action{At: m.at(), A: a, B: b, Silent: m.r.IntN(2) == 0}
-	switch m.r.IntN(14) {
+	switch m.r.IntN(15) {
 	case 0, 1:
 		f.Kind, f.N, f.For = Crash, m.r.IntN(crashPoints), m.span(1, 200)
 	case 2:
@@ -349,6 +351,8 @@ func (m *maker) anyFault() {
 		f.Kind = Hint
 	case 13:
 		f.Kind, f.N, f.For = Large, 30+m.r.IntN(200), m.span(5, 150)
+	case 14:
+		f.Kind, f.N, f.For = Busy, 50+m.r.IntN(4000), m.span(20, 200)
 	}
 	m.add(f)
 }
@@ -446,6 +450,9 @@ func (m *maker) torn() {
 			m.add(Action{At: at, Kind: Cut, A: a, B: b, For: m.span(20, 60)})
 		}
 		m.trap(at, []int{onFirstToken, onFirstToken, onFirstToken, onCall, onPromise}[m.r.IntN(5)], m.r.IntN(deeds))
+		if m.r.IntN(2) == 0 { // one that promises, and knows nothing of what becomes of it for a while
+			m.add(Action{At: at, Kind: Trap, A: theSender, B: doPauseTo, N: onPromise, For: m.span(30, 150)})
+		}
 		for range 2 + m.r.IntN(4) {
 			m.add(Action{At: at + m.span(-5, 40), Kind: Propose, A: m.member(), N: 1 + m.r.IntN(3), Size: 8})
 		}
@@ -502,6 +509,9 @@ func (m *maker) pause() {
 	m.times(0, 3, func() { m.add(Action{At: m.at(), Kind: Jump, A: m.member(), For: m.span(-200, 1000)}) })
 	m.times(0, 3, func() {
 		m.add(Action{At: m.at(), Kind: Slow, A: m.member(), N: 200 + m.r.IntN(1500), For: m.span(50, 300)})
+	})
+	m.times(0, 3, func() {
+		m.add(Action{At: m.at(), Kind: Busy, A: m.member(), N: 200 + m.r.IntN(6000), For: m.span(50, 300)})
 	})
 }
 

@@ -58,6 +58,7 @@ type node struct {
 	durable     ring.Durable
 	pauses      int
 	lag         time.Duration
+	busy        time.Duration // that its application needs for the events of an output
 	offset      time.Duration // of its clock
 	ahead       time.Duration // of the machine's clock, which never goes back
 }
@@ -76,9 +77,12 @@ type life struct {
 	end     bool
 	crash   int // where in the next output it crashes; 0: nowhere
 	leaving bool
-	dialed  []*life // connections that are up
-	claims  map[string]bool
-	relock  []string // claims to be repeated
+	// applying: it is busy with an output, and only answers questions. Its node is
+	// paused for that, once.
+	applying bool
+	dialed   []*life // connections that are up
+	claims   map[string]bool
+	relock   []string // claims to be repeated
 }
 
 type message struct {
@@ -195,7 +199,7 @@ func (w *world) pump(l *life) {
 		if ok {
 			w.output(l, out)
 		}
-		if !l.up || w.err != nil {
+		if !l.up || w.err != nil || l.applying {
 			return
 		}
 		if !w.propose(l) && !ok {
@@ -242,6 +246,38 @@ func (w *world) output(l *life, out ring.Output) {
 		w.crash(l, false)
 		return
 	}
+	for _, env := range out.Messages {
+		if env.Early() {
+			w.send(l, env)
+		}
+	}
+	if !l.up || w.err != nil {
+		return
+	}
+	if l.node.busy > 0 && len(out.Events) > 0 && l.node.pauses == 0 {
+		w.cov.Busy++
+		l.applying = true
+		w.pause(l.node)
+		w.after(l.node.busy, func() { w.applied(l, out) })
+		return
+	}
+	w.apply(l, out)
+}
+
+// applied ends the time for which an application was busy.
+func (w *world) applied(l *life, out ring.Output) {
+	if l.node.pauses > 1 && l.up && w.err == nil {
+		w.after(w.timers.HopRetry, func() { w.applied(l, out) })
+		return
+	}
+	if l.applying = false; l.up && w.err == nil {
+		w.apply(l, out)
+	}
+	w.resume(l.node)
+}
+
+// apply does the rest of an output.
+func (w *world) apply(l *life, out ring.Output) {
 	l.record.fresh = false
 	for i, e := range out.Events {
 		if l.crash == crashInEvents && i >= len(out.Events)/2 {
@@ -273,10 +309,14 @@ func (w *world) output(l *life, out ring.Output) {
 		w.crash(l, false)
 		return
 	}
+	l.machine.Handled(w.clock(l))
 	for i, env := range out.Messages {
 		if l.crash == crashInMessages && i >= len(out.Messages)/2 {
 			w.crash(l, false)
 			return
+		}
+		if env.Early() {
+			continue
 		}
 		w.send(l, env)
 		if !l.up || w.err != nil {
@@ -421,15 +461,23 @@ func (w *world) arrive(m message) {
 	if l == nil {
 		return
 	}
-	if l.node.pauses > 0 {
-		if len(l.inbox) < inboxSize {
-			l.inbox = append(l.inbox, m)
-		}
-		return
-	}
 	msg, err := ring.Decode(m.data)
 	if err != nil {
 		w.fail("codec", "from %s to %s: %v", letter(m.from), letter(m.to), err)
+		return
+	}
+	if l.node.pauses > 0 {
+		if l.applying && l.node.pauses == 1 && w.err == nil {
+			if answers, ok := l.machine.Answer(msg, w.clock(l)); ok {
+				for _, env := range answers {
+					w.send(l, env)
+				}
+				return
+			}
+		}
+		if len(l.inbox) < inboxSize {
+			l.inbox = append(l.inbox, m)
+		}
 		return
 	}
 	w.call(l, func(machine *ring.Machine, now time.Time) { machine.Step(msg, now) })

@@ -1,0 +1,107 @@
+package ring
+
+import "time"
+
+// Early reports whether a message may leave before the events of its Output are
+// applied, because it says nothing of them: that a token arrived, or how this member
+// is. Then a slow application is not taken for a dead member.
+func (e *Envelope) Early() bool {
+	switch e.Message.(type) {
+	case *TokenAck, *Pong, *Hear:
+		return true
+	}
+	return false
+}
+
+// Answer answers a question while what Ready returned is still being handled, which
+// stays as it is; false: the message has to wait for Step. Who applies for almost as long
+// as Starving doesn't answer any more: the others can't wait for ever.
+func (m *Machine) Answer(msg Message, now time.Time) ([]Envelope, bool) {
+	ping, ok := msg.(*Ping)
+	busy := m.clock(now).Sub(m.now)
+	if !ok || m.left || m.misled(ping.Head()) != "" || busy+m.cfg.Timers.CollectWait >= m.cfg.Timers.Starving() {
+		return nil, false
+	}
+	handing := m.out
+	m.out = Output{}
+	m.hear(ping.From.Member)
+	m.onPing(ping)
+	answers := m.out.Messages
+	m.out = handing
+	return answers, true
+}
+
+// Handled says when what Ready returned had been handled. If that took time, this
+// member was deaf so long, and its own messages left so late: nobody is blamed for it.
+func (m *Machine) Handled(now time.Time) {
+	d := m.clock(now).Sub(m.now)
+	if d <= 0 {
+		return
+	}
+	m.now = m.now.Add(d)
+	m.putOff(func(at time.Time) time.Time { return at.Add(d) })
+	if m.passing != nil {
+		m.passing.sentAt = m.passing.sentAt.Add(d)
+	}
+}
+
+// excuse lets nothing that waits for others be over at once if Tick comes late, because
+// this process or its machine was held up: what the others said meanwhile is still to
+// be read. It does not do so twice in a row.
+func (m *Machine) excuse(before time.Time) {
+	slack := m.cfg.Timers.CollectWait / 2
+	next := m.next()
+	late := min(m.now.Sub(next), m.now.Sub(before)) // since the call before, something old may have become due
+	if next.IsZero() || late <= slack {
+		m.excused = false
+		return
+	}
+	m.counters.Stalls++
+	m.counters.LongestStall = max(m.counters.LongestStall, late)
+	if !m.excused {
+		m.excused = true
+		soonest := m.now.Add(slack)
+		m.putOff(func(at time.Time) time.Time {
+			if at.Before(soonest) {
+				return soonest
+			}
+			return at
+		})
+	}
+}
+
+// putOff changes until when this member waits for others. Leases, and the age of the
+// token that others are told, are not concerned.
+func (m *Machine) putOff(later func(time.Time) time.Time) {
+	put := func(at *time.Time) {
+		if !at.IsZero() {
+			*at = later(*at)
+		}
+	}
+	put(&m.patience)
+	put(&m.waits.at)
+	if p := m.passing; p != nil {
+		put(&p.resendAt)
+		put(&p.until)
+	}
+	if a := m.ask; a != nil {
+		put(&a.again)
+		put(&a.until)
+	}
+	if c := m.call; c != nil {
+		put(&c.again)
+		put(&c.until)
+	}
+	if m.probe != nil {
+		put(&m.probe.until)
+	}
+}
+
+// timed notes how long a hop took that was acknowledged now.
+func (m *Machine) timed(p *passing) {
+	took := m.now.Sub(p.sentAt)
+	m.counters.LongestHop = max(m.counters.LongestHop, took)
+	if took > m.cfg.Timers.HopTimeout/2 {
+		m.counters.LateHops++
+	}
+}

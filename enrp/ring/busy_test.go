@@ -1,0 +1,174 @@
+package ring
+
+import (
+	"testing"
+	"time"
+)
+
+// busyRing returns a ring whose member 2 has just got a token from member 1, with
+// entries, and takes long to apply them: the output that it handles.
+func busyRing(t *testing.T) (c *cluster, busy *node, out Output) {
+	c = newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	busy = c.nodes[2]
+	c.until(time.Second, "member 1 has the token", func() bool { return c.nodes[1].holding })
+	c.propose(1, "much to do")
+	for len(c.wire) > 0 {
+		e := c.wire[0]
+		c.wire = c.wire[1:]
+		if _, ok := e.Message.(*Token); ok {
+			busy.Step(e.Message, c.now)
+			break
+		}
+	}
+	out, ok := busy.Ready()
+	if !ok || len(out.Events) == 0 {
+		t.Fatalf("nothing to apply: %+v", out)
+	}
+	return c, busy, out
+}
+
+// handle sends what is early, lets time pass, in which the busy member only answers
+// questions, and sends the rest.
+func (c *cluster) handle(n *node, out Output, d time.Duration) {
+	events, messages := len(out.Events), len(out.Messages)
+	var rest, deferred []Envelope
+	for _, e := range out.Messages {
+		if e.Early() {
+			c.wire = append(c.wire, e)
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	n.dead = true // but for what follows
+	c.cut = func(_, to NodeID, m Message) bool {
+		if to != n.self.ID {
+			return false
+		}
+		answers, ok := n.Answer(m, c.now)
+		if ok {
+			c.wire = append(c.wire, answers...)
+		} else {
+			deferred = append(deferred, Envelope{To: n.self, Message: m})
+		}
+		return true
+	}
+	c.run(d)
+	if len(out.Events) != events || len(out.Messages) != messages {
+		c.t.Error("the output has changed")
+	}
+	c.cut, n.dead = nil, false
+	n.Handled(c.now)
+	c.wire = append(c.wire, rest...)
+	c.wire = append(c.wire, deferred...)
+}
+
+// A member that takes long to apply what was ordered has said that the token came, and
+// answers questions: it stays.
+func TestMemberThatIsSlowToApplyStays(t *testing.T) {
+	c, busy, out := busyRing(t)
+	view := busy.view.ID
+	c.propose(1, "and more")
+	c.propose(3, "from all sides")
+	c.handle(busy, out, LAN().Starving()-LAN().HopTimeout)
+	c.run(time.Second)
+	for _, n := range c.nodes {
+		if n.view.ID != view || n.away() {
+			t.Errorf("%v is in %v, was in %v", n.self, n.view.ID, view)
+		}
+		if len(n.delivered()) != 3 && n != busy {
+			t.Errorf("%v delivered %v", n.self, n.delivered())
+		}
+	}
+	if n := c.nodes[1].stableUp(); n != 2 {
+		t.Errorf("stable up to %d", n)
+	}
+}
+
+// One that hangs while it applies is left out, as one that is dead.
+func TestMemberThatHangsIsLeftOut(t *testing.T) {
+	c, busy, out := busyRing(t)
+	c.propose(1, "and more")
+	c.handle(busy, out, LAN().Starving()+LAN().CollectWait+50*time.Millisecond)
+	for _, id := range []NodeID{1, 3} {
+		if v := c.nodes[id].view; v.Has(busy.self.Member) {
+			t.Errorf("%d is in %v", id, memberIDs(v))
+		}
+	}
+}
+
+// Who was slow to apply passed the token on only then: it does not blame the next one.
+func TestSlowMemberDoesNotBlameTheNext(t *testing.T) {
+	c, busy, out := busyRing(t)
+	c.now = c.now.Add(2 * LAN().HopTimeout)
+	busy.Handled(c.now)
+	c.wire = append(c.wire, out.Messages...)
+	if p := busy.passing; p == nil || !p.until.Equal(c.now.Add(LAN().HopTimeout)) || !p.sentAt.Equal(c.now) {
+		t.Errorf("it waits %+v", p)
+	}
+	if busy.Tick(c.now); busy.ask != nil || busy.counters.Resent > 0 {
+		t.Error("it asks, or sends again")
+	}
+}
+
+// A process that was held up, and so is called late, first hears what the others said
+// meanwhile; a second time in a row it does not.
+func TestLateMemberHearsFirst(t *testing.T) {
+	c := newCluster(t, 1, 2)
+	c.join(1, 2)
+	n := c.nodes[1]
+	c.until(time.Second, "member 1 has the token", func() bool { return n.holding })
+	c.propose(1, "x")
+	c.wire = nil // the acknowledgement will be late
+	if n.passing == nil {
+		t.Fatal("it does not pass the token")
+	}
+	c.now = c.now.Add(5 * LAN().HopTimeout)
+	n.Tick(c.now)
+	if n.ask != nil || n.counters.Stalls != 1 || n.counters.LongestStall == 0 {
+		t.Fatalf("asks %v, stalls %d", n.ask, n.counters.Stalls)
+	}
+	h := Header{From: c.nodes[2].self, To: n.self.Member}
+	n.Step(&TokenAck{Header: h, View: n.view.ID, Hop: n.hop}, c.now)
+	if n.passing != nil || n.currentState() != Hungry {
+		t.Errorf("it is %v", n.currentState())
+	}
+
+	t.Run("not for ever", func(t *testing.T) {
+		c := newCluster(t, 1, 2)
+		c.join(1, 2)
+		n := c.nodes[1]
+		c.until(time.Second, "member 1 has the token", func() bool { return n.holding })
+		c.propose(1, "x")
+		dies := c.now
+		for n.ask == nil {
+			if c.now = n.Next().Add(LAN().CollectWait); c.now.After(dies.Add(time.Second)) {
+				t.Fatal("a dead member is not noticed")
+			}
+			n.Tick(c.now)
+		}
+	})
+}
+
+// Hops that come close to the limit are counted.
+func TestLateHopsAreCounted(t *testing.T) {
+	c := newCluster(t, 1, 2)
+	c.join(1, 2)
+	n := c.nodes[1]
+	before := n.counters.LateHops
+	for _, took := range []time.Duration{LAN().HopTimeout / 2, LAN().HopTimeout/2 + time.Millisecond} {
+		c.until(time.Second, "member 1 has the token", func() bool { return n.holding })
+		n.pass(*n.copy)
+		c.now = c.now.Add(took)
+		h := Header{From: c.nodes[2].self, To: n.self.Member}
+		n.Step(&TokenAck{Header: h, View: n.view.ID, Hop: n.hop}, c.now)
+		c.collect(n)
+		c.run(time.Second)
+	}
+	if got := n.counters.LateHops - before; got != 1 {
+		t.Errorf("%d of two", got)
+	}
+	if got := n.counters.LongestHop; got != LAN().HopTimeout/2+time.Millisecond {
+		t.Errorf("longest %v", got)
+	}
+}
