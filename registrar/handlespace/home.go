@@ -26,6 +26,7 @@ func (s *Space) imported(c *Import) []Event {
 		r.refresh(c.Now)
 		r.sound()
 		s.replace(p, e, &r, e.reporters)
+		p.renew(e)
 		return []Event{Registered{Handle: p.handle, Record: &r, Previous: previous, Imported: true}}
 	}
 	r := &Record{

@@ -47,6 +47,30 @@ func TestENRP_3_3_1_05_ImportIsNotChecked(t *testing.T) {
 	})
 }
 
+// Loads 0 and 25 with a degradation of 10: the first is ahead for three replies after
+// each word of its home.
+func TestPOL_5_2_2_02_ImportResetsTheCounter(t *testing.T) {
+	s := fresh()
+	degrading := func(load uint32) change {
+		return policy(param.Policy{Type: param.LeastUsedDegradation, Load: load, Degradation: 10})
+	}
+	one[Registered](t, s, imported("echo", 1, at(0), degrading(0)))
+	one[Registered](t, s, imported("echo", 2, at(0), degrading(25)))
+	replies := func(want ...param.PEID) {
+		t.Helper()
+		for i, id := range want {
+			if got := resolve(s, Query{Items: 1}); got[0].Element.ID != id {
+				t.Errorf("reply %d is %v, want %v", i+1, got[0].Element.ID, id)
+			}
+		}
+	}
+	replies(1, 1, 1, 2)
+	one[Registered](t, s, imported("echo", 1, at(1), degrading(0)))
+	replies(1, 1, 1)
+	one[Registered](t, s, imported("echo", 1, at(2), degrading(1)))
+	replies(1, 1, 1, 1)
+}
+
 func TestENRP_3_3_1_06_ImportReplacesTheHomeToo(t *testing.T) {
 	s := fresh()
 	first := registered(s.Apply(register("echo", 1, at(0))))

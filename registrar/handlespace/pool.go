@@ -101,6 +101,14 @@ func (p *pool) store(e *element, r *Record) {
 	}
 }
 
+// renew counts as a registration for the policy, whose counters begin again
+// (POL-5.2.2-02).
+func (p *pool) renew(e *element) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.chooser(e.record).Put(&e.item, e.record.Element.Policy)
+}
+
 // drop takes e out of the pool. The mutex is held.
 func (p *pool) drop(e *element) {
 	p.elements.Delete(entry{id: e.record.Element.ID})
