@@ -147,3 +147,31 @@ func TestPolicyRulesAreValidated(t *testing.T) {
 		}
 	}
 }
+
+// Each member of a ring judges what it accepts, by its own rules; all apply the same.
+func TestMembersWithDifferentPolicyRulesStayEqual(t *testing.T) {
+	inRing(t, 3, false, func(w *ringWorld) {
+		w.startAll()
+		cfg := *w.members[1].r.config()
+		cfg.Policies = []PolicyRule{{Pools: "*", Pin: param.LeastUsed}}
+		if err := w.members[1].r.Reload(cfg); err != nil {
+			t.Fatal(err)
+		}
+		first := w.members[0].element()
+		first.join(pool, first.element(1))
+		second := w.members[1].element()
+		if m := second.register(pool, second.element(2)); !m.Reject {
+			t.Errorf("accepted against the rule: %+v", m)
+		}
+		elsewhere := w.members[2].element()
+		elsewhere.join(pool, elsewhere.element(3))
+		w.wantKnown(pool, 1, 3)
+		// What is in the pool goes on, also at the member that has the rule.
+		again := first.elsewhere(w.members[1])
+		again.join(pool, again.element(1))
+		w.wantKnown(pool, 1, 3)
+		if !w.alike() {
+			t.Error("the members differ")
+		}
+	})
+}
