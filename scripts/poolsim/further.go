@@ -54,12 +54,9 @@ func distance(e effort) figure {
 	weighted := sweep("distance", "load", []policy{weightedNear}, load, func(load float64) sim.Config { return e.at(load, far) })
 	rows = append(rows, weighted...)
 	return figure{"distance", rows, func() (sheet, error) {
-		var near []curve
-		for _, c := range curves(rows, percent, func(r *sim.Result) float64 {
+		near := curves(rows, percent, func(r *sim.Result) float64 {
 			return float64(r.Elements[0].Measured+r.Elements[1].Measured) / float64(r.Measured)
-		}) {
-			near = append(near, c)
-		}
+		})
 		return sheet{
 			title: "Distance: near servers first, far ones when the near ones are busy",
 			note: "2 near servers (1 ms one way) and 2 far ones (50 ms), one request at a time, 100 ms of work each (exponential); a request goes there and back twice. 40 users (Poisson).\n" +

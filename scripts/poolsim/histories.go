@@ -90,7 +90,7 @@ func degradation(e effort) figure {
 				{title: "Least Used: the herd runs on (one line per server)", x: "time, s", y: present, yMax: highest, curves: herd},
 				{title: "Least Used with Degradation: smaller herds", x: "time, s", y: present, yMax: highest, curves: calm},
 			}, {
-				{title: "How much degradation", x: "degradation (load that one more request adds)", y: "mean waiting time, ms", logX: true, curves: curves(values, ms, meanWait),
+				{title: "How much degradation", x: "degradation (load that one more request adds)", y: "mean waiting time, ms", logX: true, yMax: 850, curves: curves(values, ms, meanWait),
 					marks: []marker{{0.1, "what a request\nreally adds"}}},
 				{title: "Elements in an answer (rspd --results)", x: "elements in an answer", y: "mean waiting time, ms", logY: true, whole: true, curves: curves(sizes, ms, meanWait)},
 			}},
@@ -267,7 +267,7 @@ func slowdown(e effort) figure {
 		return sheet{
 			title: "Peak EWMA: users that measure need no reports",
 			note: "Left: 8 servers, 100 ms of work per request (exponential), 10 users that ask for 50 % of the capacity (Poisson). Right: 4 slow servers (200 ms) and 2 fast ones (50 ms), 60 %.\n" +
-				"One request at a time; servers register a load every second at most. " +
+				"One request at a time; servers register a load every second at most.\n" +
 				"Each user knows only what it measured itself: the fewer users share the work, the more each of them knows. " + fmt.Sprintf(interval, e.seeds),
 			panels: [][]panel{{
 				{title: "One of the servers works at a fifth of its speed", x: "time, s", y: "mean response time, ms", logY: true, yMin: 100, yMax: 10000, curves: times,

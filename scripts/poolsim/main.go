@@ -26,6 +26,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("poolsim", flag.ContinueOnError)
+	fs.SetOutput(out)
 	svg := fs.String("svg", "", "draw each figure into this `directory`")
 	csv := fs.String("csv", "", "write all results to this `file`")
 	scale := effort{}

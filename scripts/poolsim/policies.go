@@ -52,9 +52,9 @@ var (
 	aheadDegrading  = policy{label: "plud: plu with degradation", name: "plud", results: 1, color: black, mark: pyramid}
 	randomBoth      = policy{label: "rplud: randomized plud", name: "rplud", results: 1, color: grey, mark: ring}
 
-	weightedNear  = policy{label: "wranddpf: wrand, less for distance", name: "wranddpf", results: 1, color: vermillion, mark: square, blind: true}
-	usedNear      = policy{label: "ludpf: lu, more for distance", name: "ludpf", color: sky, mark: triangle}
-	degradingNear = policy{label: "luddpf: lud, more for distance", name: "luddpf", results: 1, color: orange, mark: ring}
+	weightedNear  = policy{label: "wranddpf: wrand, less if far", name: "wranddpf", results: 1, color: vermillion, mark: square, blind: true}
+	usedNear      = policy{label: "ludpf: lu, more if far", name: "ludpf", color: sky, mark: triangle}
+	degradingNear = policy{label: "luddpf: lud, more if far", name: "luddpf", results: 1, color: orange, mark: ring}
 )
 
 // labelled is the policy under another name in the legend.

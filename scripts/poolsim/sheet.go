@@ -80,7 +80,7 @@ var (
 const (
 	panelWidth  = 13 * vg.Centimeter
 	panelHeight = 9 * vg.Centimeter
-	legendWidth = 7.6 * vg.Centimeter
+	legendWidth = 8 * vg.Centimeter
 	margin      = 0.4 * vg.Centimeter
 )
 

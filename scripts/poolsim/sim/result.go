@@ -47,13 +47,14 @@ func (r *Result) add(response, wait, size float64) {
 	r.speeds += size / response
 }
 
-func (s *simulation) finish() {
-	r := &s.result
+func (s *simulation) finish() Result {
+	r := s.result
 	if n := float64(len(r.responses)); n > 0 {
 		r.Response, r.Wait = sample(r.responses), sample(r.waits)
 		r.Speed = r.speeds / n
 	}
 	r.responses, r.waits = nil, nil
+	return r
 }
 
 func sample(values []float64) Sample {

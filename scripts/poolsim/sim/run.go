@@ -144,8 +144,8 @@ func Run(cfg Config) (*Result, error) {
 			return nil, err
 		}
 	}
-	s.finish()
-	return &s.result, nil
+	result := s.finish() // a copy: the simulation is garbage now
+	return &result, nil
 }
 
 func (c Config) stream(n int) *rand.Rand { return rand.New(rand.NewPCG(c.Seed, uint64(n))) }

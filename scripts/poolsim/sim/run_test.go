@@ -1,10 +1,14 @@
 package sim
 
 import (
+	"cmp"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+
+	"rserpool/selection"
 )
 
 // Runs of a point. All comparisons are at a level of 99.9 % over these seeds, which
@@ -82,22 +86,22 @@ func expect(t *testing.T, c Config, what func(*Result) float64, want, narrow flo
 func TestQueueingTheory(t *testing.T) {
 	const load, n = 0.6, 4
 	shared := Element{Capacity: 10, Slots: math.MaxInt32, Shared: true}
-	uniform := at("rr", []Element{shared}, load, 4000)
+	uniform := at("rr", []Element{shared}, load, 3000)
 	uniform.Sizes = Uniform
-	constant := at("rr", []Element{{Capacity: 10}}, load, 4000)
+	constant := at("rr", []Element{{Capacity: 10}}, load, 3000)
 	constant.Sizes = Constant
 	for name, c := range map[string]struct {
 		config Config
 		what   func(*Result) float64
 		want   float64
 	}{
-		"M/M/1":                   {at("rr", equal(1), load, 4000), wait, WaitMM1(6, 10)},
-		"M/M/4":                   {at("rr", []Element{{Capacity: 40, Slots: 4}}, load, 4000), wait, WaitMMc(24, 10, 4)},
+		"M/M/1":                   {at("rr", equal(1), load, 3000), wait, WaitMM1(6, 10)},
+		"M/M/4":                   {at("rr", []Element{{Capacity: 40, Slots: 4}}, load, 3000), wait, WaitMMc(24, 10, 4)},
 		"M/D/1":                   {constant, wait, WaitMM1(6, 10) / 2},
-		"M/M/1-PS":                {at("rr", []Element{shared}, load, 4000), response, 1 / (10.0 - 6)},
+		"M/M/1-PS":                {at("rr", []Element{shared}, load, 3000), response, 1 / (10.0 - 6)},
 		"M/G/1-PS":                {uniform, response, 1 / (10.0 - 6)}, // whatever the distribution of sizes
-		"Random is n times M/M/1": {at("rand", equal(n), load, 6000), wait, WaitMM1(6, 10)},
-		"Round Robin is E_n/M/1":  {at("rr", equal(n), load, 6000), wait, WaitRoundRobin(6*n, 10, n)},
+		"Random is n times M/M/1": {at("rand", equal(n), load, 4500), wait, WaitMM1(6, 10)},
+		"Round Robin is E_n/M/1":  {at("rr", equal(n), load, 4500), wait, WaitRoundRobin(6*n, 10, n)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,7 +116,7 @@ func TestOneQueueIsTheBound(t *testing.T) {
 	t.Parallel()
 	const n = 4
 	bound := WaitMMc(0.8*10*n, 10, n)
-	got := EstimatedAt(values(t, at("lu", equal(n), 0.8, 3000), wait), level)
+	got := EstimatedAt(values(t, at("lu", equal(n), 0.8, 2500), wait), level)
 	if got.Mean+got.Half < bound || got.Mean-got.Half > 2*bound {
 		t.Errorf("Least Used waits %.4g ± %.2g s, one queue %.4g s", got.Mean, got.Half, bound)
 	}
@@ -155,17 +159,17 @@ func ranked(t *testing.T, what func(*Result) float64, of map[string]Config, orde
 func TestEqualServers(t *testing.T) {
 	t.Parallel()
 	of := map[string]Config{}
-	for _, policy := range []string{"rand", "rr", "lu", "rlu"} {
-		of[policy] = at(policy, equal(6), 0.7, 3000)
+	for _, policy := range []string{"rand", "rr", "lu", "rlu", "p2c"} {
+		of[policy] = at(policy, equal(6), 0.7, 2000)
 	}
-	ranked(t, wait, of, []string{"lu", "rr", "rand"}, []string{"lu", "rlu", "rand"})
+	ranked(t, wait, of, []string{"lu", "rr", "rand"}, []string{"lu", "p2c", "rlu", "rand"})
 }
 
 func TestUnequalServers(t *testing.T) {
 	t.Parallel()
 	of := map[string]Config{}
 	for _, policy := range []string{"rand", "rr", "wrand", "wrr", "lu", "lud", "plu"} {
-		c := at(policy, elements(5, 5, 20, 20), 0.45, 2500)
+		c := at(policy, elements(5, 5, 20, 20), 0.45, 1800)
 		c.Results = 1
 		of[policy] = c
 	}
@@ -176,15 +180,15 @@ func TestOldLoads(t *testing.T) {
 	t.Parallel()
 	of := map[string]Config{}
 	for name, interval := range map[string]float64{"fresh": 0, "old": 2} {
-		for _, policy := range []string{"rr", "lu", "lud", "rlu"} {
-			c := at(policy, equal(6), 0.7, 3000)
+		for _, policy := range []string{"rr", "lu", "lud", "rlu", "p2c"} {
+			c := at(policy, equal(6), 0.7, 2000)
 			c.LoadInterval, c.Results = interval, 1
 			of[name+" "+policy] = c
 		}
 	}
 	ranked(t, wait, of,
 		[]string{"fresh lu", "old rr", "old lu"}, // loads are worse than nothing when they are old
-		[]string{"old rlu", "old lu"}, []string{"old lud", "old lu"},
+		[]string{"old rlu", "old lu"}, []string{"old lud", "old lu"}, []string{"old p2c", "old lu"},
 		[]string{"fresh lud", "old rr"})
 }
 
@@ -216,9 +220,11 @@ func TestLittle(t *testing.T) {
 
 func TestEveryRequestIsServedOnce(t *testing.T) {
 	t.Parallel()
-	for _, policy := range []string{"rr", "wrr", "rand", "wrand", "prio", "lu", "lud", "plu", "rlu"} {
+	for _, d := range selection.All() {
+		policy := d.Name
 		for _, shared := range []bool{false, true} {
-			c := at(policy, elements(5, 10, 20), 0.6, 1500)
+			c := at(policy, elements(5, 10, 20), 0.6, 600)
+			c.Keys = 50
 			for i := range c.Elements {
 				c.Elements[i].Slots, c.Elements[i].Shared = i+1, shared
 			}
@@ -257,7 +263,7 @@ func TestEveryRequestIsServedOnce(t *testing.T) {
 
 func TestSameSeedSameResult(t *testing.T) {
 	t.Parallel()
-	for _, policy := range []string{"rr", "rand", "wrand", "lu", "lud", "rlu"} {
+	for _, policy := range []string{"rr", "wrand", "lu", "rlu", "p2c", "ewma"} {
 		c := at(policy, elements(5, 10, 20), 0.7, 800)
 		c.Seed, c.LoadInterval, c.Stale = 7, 0.2, 0.1
 		first, second := run(t, c), run(t, c)
@@ -337,6 +343,69 @@ func TestChanges(t *testing.T) {
 	if want := run(t, c); math.Abs(slow.Response.Mean-want.Response.Mean) > 1e-9 {
 		t.Errorf("%v s at half the speed, %v s at half the capacity", slow.Response.Mean, want.Response.Mean)
 	}
+}
+
+// With Rendezvous Hashing a key changes its element only when that leaves, and when it
+// returns.
+func TestKeysStayAtTheirElements(t *testing.T) {
+	t.Parallel()
+	c := at("hrw", equal(5), 0.4, 1200)
+	c.Keys = 40
+	const left, back = 20, 40
+	c.Changes = []Change{{At: left, Element: 3, What: Leave}, {At: back, Element: 3, What: Return}}
+	at, before, moved := map[string]int{}, map[string]int{}, 0
+	type change struct {
+		sent float64
+		key  string
+		to   int
+	}
+	var sent []change
+	c.OnDone = func(d Done) { sent = append(sent, change{d.Sent, d.Key, d.Element}) }
+	run(t, c)
+	slices.SortFunc(sent, func(a, b change) int { return cmp.Compare(a.sent, b.sent) })
+	for _, s := range sent {
+		was, known := at[s.key]
+		switch {
+		case !known || was == s.to:
+		case was == 3 && s.sent > left && s.sent < back:
+			moved++
+		case s.to == 3 && s.sent > back && before[s.key] == 3:
+		default:
+			t.Fatalf("at %.3f s key %s moved from element %d to %d", s.sent, s.key, was, s.to)
+		}
+		if s.sent < left {
+			before[s.key] = s.to
+		}
+		at[s.key] = s.to
+	}
+	if moved == 0 {
+		t.Error("no key moved when an element left")
+	}
+}
+
+// Users that measure avoid a server that works slowly, which nobody reports.
+func TestMeasuringUsersAvoidSlowServers(t *testing.T) {
+	t.Parallel()
+	of := map[string]Config{}
+	for _, policy := range []string{"rr", "rand", "ewma"} {
+		c := at(policy, equal(4), 0.5, 1500)
+		c.Users = 5
+		c.Changes = []Change{{At: 0, Element: 1, What: Slow, Factor: 0.2}}
+		of[policy] = c
+	}
+	ranked(t, response, of, []string{"ewma", "rr"}, []string{"ewma", "rand"})
+}
+
+// A penalty keeps requests near.
+func TestDistance(t *testing.T) {
+	t.Parallel()
+	list := equal(4)
+	for i := range list {
+		list[i].Distance, list[i].Penalty = 0.001, 0.004
+	}
+	list[2].Distance, list[3].Distance = 0.05, 0.05
+	of := map[string]Config{"lu": at("lu", list, 0.4, 1500), "ludpf": at("ludpf", list, 0.4, 1500)}
+	ranked(t, response, of, []string{"ludpf", "lu"})
 }
 
 func TestUsersKeepAnswers(t *testing.T) {
