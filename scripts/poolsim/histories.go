@@ -41,6 +41,7 @@ func server(i int) policy {
 }
 
 func degradation(e effort) figure {
+	degrading := degrading.labelled("lud: Least Used with Degradation")
 	const late = 2 // seconds between registrations
 	stale := func(load float64) sim.Config {
 		c := e.at(load, four)
@@ -85,7 +86,7 @@ func degradation(e effort) figure {
 		return sheet{
 			title: "What degradation does: each answer makes the element it names look busier, until its next report",
 			note: "4 equal servers, one request at a time, 100 ms of work each (exponential), 70 % of the capacity asked for (Poisson); a load is registered every 2 s at most. " +
-				"\nOne request is 0.1 of the load scale. " + fmt.Sprintf(interval, e.seeds),
+				"\nOne request is 0.1 of the load scale. One element in an answer, but for the last picture. " + fmt.Sprintf(interval, e.seeds),
 			panels: [][]panel{{
 				{title: "Least Used: the herd runs on (one line per server)", x: "time, s", y: present, yMax: highest, curves: herd},
 				{title: "Least Used with Degradation: smaller herds", x: "time, s", y: present, yMax: highest, curves: calm},

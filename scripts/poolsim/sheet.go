@@ -29,14 +29,14 @@ type sheet struct {
 
 // panel is one coordinate system.
 type panel struct {
-	title, x, y            string
-	logX, logY             bool
-	whole                  bool    // only whole numbers on the x axis
-	xMin, xMax, yMin, yMax float64 // 0: from the data
-	curves                 []curve
-	bars                   []bars
-	groups                 []string // of bars
-	marks                  []marker
+	title, x, y      string
+	logX, logY       bool
+	whole            bool    // only whole numbers on the x axis
+	xMax, yMin, yMax float64 // 0: from the data
+	curves           []curve
+	bars             []bars
+	groups           []string // of bars
+	marks            []marker
 }
 
 // curve is a line with points and error bars.
@@ -223,7 +223,6 @@ func (p panel) plot() (*plot.Plot, error) {
 	if !p.logY {
 		drawn.Y.Min = 0
 	}
-	set(&drawn.X.Min, p.xMin)
 	set(&drawn.X.Max, p.xMax)
 	set(&drawn.Y.Min, p.yMin)
 	set(&drawn.Y.Max, p.yMax)
