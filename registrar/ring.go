@@ -264,6 +264,9 @@ func (e *ringEnd) accept(events []ring.Event, now time.Time) {
 		if _, ok := event.(ring.Ended); ok {
 			e.r.shown.ended()
 		}
+		if c, ok := event.(ring.Clash); ok {
+			e.clash(c)
+		}
 		e.log(event)
 		e.replica.Handle(event, now)
 		e.collect()
@@ -366,8 +369,9 @@ func (e *ringEnd) log(event ring.Event) {
 	case ring.EndStable:
 		log.WithFields(logrus.Fields{"view": event.View.String(), "members": len(e.members)}).Info("ring: all members know the same")
 	case ring.Clash:
-		log.WithFields(logrus.Fields{"mine": event.Mine.String(), "other": event.Other.String()}).
-			Error("ring: another registrar uses the identifier of a member")
+		log.WithFields(logrus.Fields{
+			"member": event.Mine.Member.String(), "member_at": event.Mine.Contact, "other": event.Other.Member.String(), "other_at": event.Other.Contact,
+		}).Error("ring: another registrar that lives uses the identifier of a member: it is kept out of the ring; stop one of them")
 	}
 }
 
@@ -377,6 +381,31 @@ func memberNames(nodes []ring.Node) []string {
 		names = append(names, n.Member.String())
 	}
 	return names
+}
+
+// ErrIdentifierTaken: another registrar that lives is the ring's member under the
+// identifier.
+var ErrIdentifierTaken = errors.New("another registrar that lives is the member with this identifier")
+
+// clash reports another live process under the identifier of a member. If it is this
+// member's, one of the two can't go on, as the members keep it out of the ring, and what
+// it acknowledges nobody else has: the one that is alone, or else the one that
+// started later.
+func (e *ringEnd) clash(c ring.Clash) {
+	e.r.shown.clashed(c)
+	if c.Mine.Member != e.group.Self().Member {
+		return
+	}
+	alone, otherAlone := len(e.members) == 1, c.Company == 1
+	if alone == otherAlone && c.Mine.Incarnation < c.Other.Incarnation || otherAlone && !alone {
+		return
+	}
+	e.r.ready.Store(false)
+	e.r.owner.leave()
+	select {
+	case e.r.failed <- fmt.Errorf("ring: %w: %s at %s", ErrIdentifierTaken, c.Other.Member, c.Other.Contact):
+	default:
+	}
 }
 
 // merged reports a state exchange.

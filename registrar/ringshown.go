@@ -22,6 +22,7 @@ import (
 const (
 	shownChanges = 32
 	shownMerges  = 16
+	shownClashes = 16
 )
 
 // ringShown is the ring as administrators and metrics see it. Its methods may be
@@ -41,6 +42,7 @@ type ringShown struct {
 	// exchange is the one that runs, nil without. What was interrupted goes on in
 	// the next.
 	exchange *admin.RingExchange
+	clashes  []ring.Member // others under the identifiers of members
 }
 
 // join notes what is known from the start on.
@@ -54,6 +56,13 @@ func (s *ringShown) ended() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.exchange = nil
+}
+
+// clashed notes another live process under the identifier of a member.
+func (s *ringShown) clashed(c ring.Clash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clashes = slices.Insert(s.clashes, 0, c.Other.Member)[:min(len(s.clashes)+1, shownClashes)]
 }
 
 // exchanges notes that the members of a view exchange what they know, if they do. The
@@ -142,6 +151,9 @@ func (s *ringShown) ring(ctx context.Context) (admin.Ring, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Changes = slices.Clone(s.changes)
+	for i, n := range st.Outside {
+		out.Outside[i].Clash = slices.Contains(s.clashes, n.Member)
+	}
 	if s.exchange != nil && work.Exchanging {
 		x := *s.exchange
 		x.Commands = work.Queued + work.Stats.Waiting

@@ -190,6 +190,29 @@ func TestWhatWaitsForTheRing(t *testing.T) {
 	}
 }
 
+// A live registrar under the identifier of a member is told from others outside.
+func TestClashAsShown(t *testing.T) {
+	shown := &ringShown{}
+	joined(shown)
+	st := ringStatus()
+	twin := ring.Node{Member: ring.Member{ID: 2, Incarnation: 9}, Contact: "tcp://192.0.2.9:9903"}
+	st.Outside = append(st.Outside, twin)
+	shown.status = func(context.Context) (ringnet.Status, error) { return st, nil }
+	for range 2 * shownClashes {
+		shown.clashed(ring.Clash{Mine: ringNode(2), Other: twin})
+	}
+	r, err := shown.ring(t.Context())
+	if err != nil || len(r.Outside) != 2 || r.Outside[0].Clash || !r.Outside[1].Clash || r.Whole {
+		t.Errorf("%+v, %v", r.Outside, err)
+	}
+	if s := r.Summary(); len(s.Clashes) != 1 || s.Clashes[0] != "0x00000002 at tcp://192.0.2.9:9903" || strings.Join(s.Missing, " ") != "192.0.2.4:9903 0x00000003" {
+		t.Errorf("summary %+v", s)
+	}
+	if len(shown.clashes) > shownClashes {
+		t.Errorf("%d clashes are kept", len(shown.clashes))
+	}
+}
+
 // A ring that has fewer members than acknowledgements or locks want is not whole.
 func TestRingWithFewerMembersThanWantedIsNotWhole(t *testing.T) {
 	whole := ringStatus()

@@ -36,7 +36,8 @@ waits for it, and what changed last and why.
 
 A member is 'connected', or 'away' when there is no connection at the moment. Addresses
 where a configured peer should be and nobody answers are missing; members outside the
-view answer but are not in it (yet). CLOCK is how much a member's clock is ahead of (+) or
+view answer but are not in it (yet); a clash is one that lives under the identifier of a
+member. CLOCK is how much a member's clock is ahead of (+) or
 behind (-) that of the registrar asked; '!' marks more than its --ring-max-skew.
 
 An exchange brings members that may know different things to the same state; until its
@@ -147,7 +148,10 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 	}
 	for _, m := range r.Outside {
 		place := "outside"
-		if m.HeldOff != nil {
+		switch {
+		case m.Clash:
+			place = "clash"
+		case m.HeldOff != nil:
 			place = "held off"
 		}
 		member(m, place)

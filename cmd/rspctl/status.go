@@ -63,7 +63,8 @@ The exit code is 5, so that it serves as a health check,
   - if the registrar is not ready or marks elements as suspect,
   - if its ring is not whole: a configured peer is missing, there are fewer members than
     --ring-size or --ack min-members=N of rspd say, its members do not know the same yet
-    (an exchange runs), or acknowledgements wait for members,
+    (an exchange runs), acknowledgements wait for members, or another registrar that lives
+    uses the identifier of a member,
   - if a registrar named by --server does not answer,
   - if those asked are in different views of one ring, or know different elements, and
     still do after the time of --settle.`,
@@ -164,6 +165,9 @@ func ringProblems(r *admin.RingSummary) (problems []string) {
 	}
 	if len(r.Missing) > 0 {
 		problem("the ring is not whole, missing: %s", strings.Join(r.Missing, ", "))
+	}
+	if len(r.Clashes) > 0 {
+		problem("other registrars use the identifier of a member: %s", strings.Join(r.Clashes, ", "))
 	}
 	if len(r.Members) < r.Wanted {
 		problem("the ring is not whole, it has %d members of %d", len(r.Members), r.Wanted)

@@ -110,11 +110,15 @@ func TestStatusComparesRegistrars(t *testing.T) {
 			s.Ring.Synced, s.Ring.Exchange = false, &admin.RingExchange{Since: time.Now()}
 		}, "waiting for other members, since"},
 		"fewer members than wanted": {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.Wanted, s.Ring.Whole = 3, false }, "has 2 members of 3"},
-		"answers wait":              {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.HeldAnswers = 5 }, "answers wait for members of the ring: 5"},
-		"not whole for whatever":    {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.Whole = false }, "the ring is not whole"},
-		"the ring is lost":          {func(s *admin.Status) { s.Ring = &admin.RingSummary{Cluster: "blue", Error: "not running"} }, "the ring does not answer: not running"},
-		"not ready":                 {func(s *admin.Status) { s.Ready = false }, "not ready"},
-		"whole, and by itself":      {func(*admin.Status) {}, ""},
+		"two under one identifier": {func(s *admin.Status) {
+			s.Ring = ring("7@0x1/1")
+			s.Ring.Clashes = []string{"0x2 at tcp://192.0.2.9:9903"}
+		}, "use the identifier of a member: 0x2 at tcp://192.0.2.9:9903"},
+		"answers wait":           {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.HeldAnswers = 5 }, "answers wait for members of the ring: 5"},
+		"not whole for whatever": {func(s *admin.Status) { s.Ring = ring("7@0x1/1"); s.Ring.Whole = false }, "the ring is not whole"},
+		"the ring is lost":       {func(s *admin.Status) { s.Ring = &admin.RingSummary{Cluster: "blue", Error: "not running"} }, "the ring does not answer: not running"},
+		"not ready":              {func(s *admin.Status) { s.Ready = false }, "not ready"},
+		"whole, and by itself":   {func(*admin.Status) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status := well

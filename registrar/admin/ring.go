@@ -77,6 +77,8 @@ type RingMember struct {
 	Received    uint64     `json:"received_octets"`
 	Dropped     uint64     `json:"dropped"` // messages for it, as its queue was full
 	Clock       *RingClock `json:"clock,omitempty"`
+	// Clash: it lives, and uses the identifier of a member of the view.
+	Clash bool `json:"clash,omitempty"`
 }
 
 // RingClock is by how much a member's clock differs from that of the one asked.
@@ -144,6 +146,8 @@ type RingSummary struct {
 	Whole   bool     `json:"whole"`
 	Missing []string `json:"missing,omitempty"` // those that make it not whole
 	Wanted  int      `json:"wanted,omitempty"`  // members, as of Ring
+	// Clashes are live registrars under the identifier of a member.
+	Clashes []string `json:"clashes,omitempty"`
 	// HeldAnswers and Exchange are as of Ring.
 	HeldAnswers int           `json:"held_answers,omitempty"`
 	Exchange    *RingExchange `json:"exchange,omitempty"`
@@ -162,7 +166,11 @@ func (r Ring) Summary() *RingSummary {
 	}
 	s.Missing = append(s.Missing, r.Missing...)
 	for _, m := range r.Outside {
-		s.Missing = append(s.Missing, m.ID)
+		if m.Clash {
+			s.Clashes = append(s.Clashes, m.ID+" at "+m.Contact)
+		} else {
+			s.Missing = append(s.Missing, m.ID)
+		}
 	}
 	return s
 }

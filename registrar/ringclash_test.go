@@ -1,0 +1,76 @@
+package registrar
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rserpool/enrp/ring"
+)
+
+// Of two live registrars under one identifier the one that is alone ends, or else the
+// one that started later; a clash of others is only shown.
+func TestRegistrarWhoseIdentifierIsTakenEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		members int
+		company int
+		later   bool // this one
+		own     bool
+		ends    bool
+	}{
+		{"alone, the other in a ring, later", 1, 3, true, true, true},
+		{"alone, the other in a ring, earlier", 1, 3, false, true, true},
+		{"in a ring, the other alone, later", 2, 1, true, true, false},
+		{"in a ring, the other alone, earlier", 2, 1, false, true, false},
+		{"both alone, later", 1, 1, true, true, true},
+		{"both alone, earlier", 1, 1, false, true, false},
+		{"both in rings, later", 2, 2, true, true, true},
+		{"both in rings, earlier", 2, 2, false, true, false},
+		{"another member's identifier", 2, 0, true, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inRing(t, 2, true, func(w *ringWorld) {
+				for i := range tt.members {
+					w.members[i].start()
+				}
+				if tt.members > 1 {
+					w.meet(w.members[0], w.members[1])
+				}
+				r := w.members[0].r
+				w.until("ready", time.Minute, func() bool { return r.ready.Load() })
+				synctest.Wait()
+				r.post(func(now time.Time) {
+					self := r.ring.group.Self()
+					c := ring.Clash{Mine: self, Company: tt.company}
+					for _, n := range r.ring.members {
+						if !tt.own && n.Member != self.Member {
+							c.Mine = n
+						}
+					}
+					c.Other = c.Mine
+					c.Other.Incarnation++
+					if tt.later {
+						c.Other.Incarnation -= 2
+					}
+					r.ring.accept([]ring.Event{c}, now)
+				})
+				synctest.Wait()
+				select {
+				case err := <-r.failed:
+					if !tt.ends || !errors.Is(err, ErrIdentifierTaken) || r.ready.Load() {
+						t.Errorf("ends: %v", err)
+					}
+				default:
+					if tt.ends || !r.ready.Load() {
+						t.Error("it goes on, or is not ready")
+					}
+				}
+				if len(r.shown.clashes) != 1 {
+					t.Errorf("shown: %v", r.shown.clashes)
+				}
+			})
+		})
+	}
+}
