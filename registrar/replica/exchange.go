@@ -14,10 +14,12 @@ type bounds struct {
 	chunk  int // octets of items in a message; one item is always allowed
 	window int // own messages under way
 	scan   int // items looked at before other work gets its turn
-	merge  int // items merged, or pools settled, before it does
+	merge  int // items merged, pools settled, or commands applied, before it does
+	queue  int // commands that wait for END
+	octets int // of these commands, encoded
 }
 
-var standard = bounds{chunk: 32 << 10, window: 4, scan: 20_000, merge: 2_000}
+var standard = bounds{chunk: 32 << 10, window: 4, scan: 20_000, merge: 2_000, queue: 1 << 20, octets: 256 << 20}
 
 const (
 	maxTallies  = 1 << 16 // elements that are compared for the report
@@ -40,8 +42,10 @@ const (
 // To take over much takes time, for which a ring does not wait. So a member that has
 // never been synced, and serves nobody, takes what it gets at once; and if there were
 // many items, each member takes them piece by piece after the last part, and says when
-// it is done, before END. An exchange that is interrupted then leaves some members
-// with a part of what is better, which does no harm.
+// it is done, before END. Of an exchange that is interrupted each member takes what it
+// has got, before the next one begins, so that what died with another is not lost, and
+// what was told need not be told again. That members then know different parts of what
+// is better does no harm.
 //
 // Which members agree is told by the digests, not by the views they come from: that
 // holds for members that were parted during an exchange, too.
@@ -52,6 +56,7 @@ type exchange struct {
 	origins []ring.Origin // in the order of the view
 	marks   handlespace.Marks
 	octets  int
+	begun   bool // hello was said
 	ending  bool // END is asked for
 
 	version  uint8                 // that this member knows
@@ -88,32 +93,50 @@ type tally struct {
 
 func newExchange(cfg *Config, e *ring.Installed) *exchange {
 	n := len(e.View.Members)
-	x := &exchange{
-		bounds: cfg.bounds, view: e.View, self: e.View.Index(cfg.Self), origins: e.Origins, marks: cfg.Space.Marks(),
+	return &exchange{
+		bounds: cfg.bounds, view: e.View, self: e.View.Index(cfg.Self), origins: e.Origins,
 		digests: make([]*handlespace.Digest, n), waiting: make([]bool, n), missing: n,
 		version: cfg.version, versions: make([]uint8, n),
 		places:  make(map[handlespace.Key]int),
 		tallies: make(map[handlespace.Key]*tally),
 	}
-	digest := cfg.Space.Digest()
-	x.digests[x.self] = &digest
-	if n == 1 {
-		x.missing = 0
-	}
-	return x
 }
 
-// fresh reports whether this member has never been synced.
+// fresh reports whether this member has never been synced, allFresh whether no member
+// has.
 func (x *exchange) fresh() bool { return x.origins[x.self].Synced.IsZero() }
+func (x *exchange) allFresh() bool {
+	return !slices.ContainsFunc(x.origins, func(o ring.Origin) bool { return !o.Synced.IsZero() })
+}
 
-// hello returns this member's first message, nil if there is nobody to tell.
-func (x *exchange) hello() []byte {
-	if len(x.view.Members) == 1 {
+// partial reports whether somebody knows something. When nobody has been synced it was
+// told by others that had.
+func (x *exchange) partial() bool {
+	var none handlespace.Digest
+	return slices.ContainsFunc(x.digests, func(d *handlespace.Digest) bool { return d != nil && *d != none })
+}
+
+// begin returns this member's first message, once; nil if there is nobody to tell.
+func (x *exchange) begin(space *handlespace.Space) []byte {
+	if x.begun {
 		return nil
 	}
-	digest := x.digests[x.self]
-	x.digests[x.self] = nil // until it is delivered
-	return encodeHello(x.version, x.view.ID, digest, x.marks)
+	x.begun = true
+	digest, marks := space.Digest(), space.Marks()
+	x.mark(marks) // others may have told theirs
+	if len(x.view.Members) == 1 {
+		x.digests[x.self], x.missing = &digest, 0
+		return nil
+	}
+	return encodeHello(x.version, x.view.ID, &digest, marks)
+}
+
+// mark takes over marks.
+func (x *exchange) mark(m handlespace.Marks) {
+	x.marks.Stamp = max(x.marks.Stamp, m.Stamp)
+	if m.HeldBack.After(x.marks.HeldBack) {
+		x.marks.HeldBack = m.HeldBack
+	}
 }
 
 // speaks returns the version of payloads that all members know who have said hello.
@@ -137,10 +160,7 @@ func (x *exchange) take(r *Replica, from ring.Member, m *message, octets int) {
 	if m.digest != nil {
 		if x.digests[i] == nil {
 			x.digests[i], x.versions[i] = m.digest, m.highest
-			x.marks.Stamp = max(x.marks.Stamp, m.marks.Stamp)
-			if m.marks.HeldBack.After(x.marks.HeldBack) {
-				x.marks.HeldBack = m.marks.HeldBack
-			}
+			x.mark(m.marks)
 			if x.missing--; x.missing == 0 {
 				x.plan()
 			}
@@ -360,12 +380,19 @@ func (x *exchange) report() (Merged, bool) {
 				e.LostHome = t.lost.Record.Home()
 			}
 		}
-		m.Entries = append(m.Entries, e)
+		if m.Entries = append(m.Entries, e); len(m.Entries) == 2*maxReported {
+			m.shorten() // sorting all of many takes time, for which a ring does not wait
+		}
 	}
+	m.shorten()
+	return m, len(x.view.Members) > 1
+}
+
+// shorten keeps the first of the entries.
+func (m *Merged) shorten() {
 	slices.SortFunc(m.Entries, func(a, b handlespace.MergeEntry) int { return a.Key.Compare(b.Key) })
-	if len(m.Entries) > maxReported {
-		m.Omitted += len(m.Entries) - maxReported
+	if n := len(m.Entries) - maxReported; n > 0 {
+		m.Omitted += n
 		m.Entries = m.Entries[:maxReported]
 	}
-	return m, len(x.view.Members) > 1
 }

@@ -11,6 +11,7 @@
 package replica
 
 import (
+	"cmp"
 	"time"
 
 	"rserpool/asap/param"
@@ -38,8 +39,13 @@ type Config struct {
 	// for at the start.
 	Alone bool
 	// JoinWait is how long a starting member waits for others before it begins
-	// alone.
+	// alone. If an exchange with others was interrupted, so that it knows only a
+	// part of what they do, it waits as long from then on.
 	JoinWait time.Duration
+	// Company reports whether other members can be reached: then there is a view
+	// to be part of, and a starting member waits for some time longer. Nil: nobody
+	// can tell.
+	Company func() bool
 	// Foreign reports whether a registrar outside the ring is alive, or not yet
 	// known to be dead (RFC 5353 peers). Nil: there are none.
 	Foreign func(home handlespace.HomeID) bool
@@ -56,6 +62,8 @@ const (
 	takeoverBatch = 1000             // elements that one command moves
 	dutyInterval  = time.Second      // how often a coordinator looks for what to do
 	sweepInterval = 10 * time.Second // between sweeps of tombstones
+	companyWait   = time.Minute      // beyond JoinWait, while other members can be reached
+	companyLook   = time.Second      // between two looks whether they can
 )
 
 // Replica is the replicated side of one registrar. It belongs to the owner loop:
@@ -76,7 +84,11 @@ type Replica struct {
 
 	exchange *exchange // nil when the view is synced
 	torn     bool      // it follows on an interrupted one
+	since    time.Time // of the start, or the latest interruption
+	look     time.Time // whether to begin alone
+	left     leftover  // to be done before the exchange begins
 	queue    []queued  // delivered during the exchange
+	octets   int       // of the queue
 	ready    Readiness
 	duties   duties
 	stats    Stats
@@ -106,10 +118,11 @@ func New(cfg Config, now time.Time) *Replica {
 	if cfg.bounds == (bounds{}) {
 		cfg.bounds = standard
 	}
+	cfg.bounds.queue, cfg.bounds.octets = cmp.Or(cfg.bounds.queue, standard.queue), cmp.Or(cfg.bounds.octets, standard.octets)
 	if cfg.version == 0 {
 		cfg.version = version
 	}
-	return &Replica{cfg: cfg, born: now, duties: newDuties(), speaks: cfg.version}
+	return &Replica{cfg: cfg, born: now, since: now, duties: newDuties(), speaks: cfg.version}
 }
 
 // Stats describe a Replica at one moment.
@@ -123,13 +136,15 @@ type Stats struct {
 	// From the start on: ended exchanges, octets of their messages, and payloads
 	// that made no sense, or were of a version that not all members know.
 	Exchanges, Octets, Dropped uint64
+	// Overflown are commands for which the queue had no room.
+	Overflown uint64
 }
 
 // Stats returns a snapshot.
 func (r *Replica) Stats() Stats {
 	s := r.stats
 	s.Exchanging = r.exchange != nil
-	s.Queued, s.Waiting, s.Unstable, s.TooFew = len(r.queue), len(r.outbox), len(r.sent), len(r.tooFew)
+	s.Queued, s.Waiting, s.Unstable, s.TooFew = len(r.queue)+len(r.left.queue), len(r.outbox), len(r.sent), len(r.tooFew)
 	return s
 }
 
@@ -224,7 +239,7 @@ func (r *Replica) Handle(e ring.Event, now time.Time) {
 func (r *Replica) installed(e *ring.Installed, now time.Time) {
 	torn := r.exchange != nil
 	r.view = e.View
-	r.out.End = false // of the former view
+	r.out.End, r.look = false, time.Time{} // of the former view
 	if torn {
 		r.interrupted()
 	}
@@ -234,50 +249,34 @@ func (r *Replica) installed(e *ring.Installed, now time.Time) {
 		r.duties.check(r, now)
 		return
 	}
-	r.torn = torn
+	if r.torn = torn; torn {
+		r.since = now
+	}
 	r.exchange = newExchange(&r.cfg, e)
 	r.tell(r.ready.Serve, r.ready.Serve && r.cfg.Faults.Has(fault.NegativeBeforeEnd))
-	if hello := r.exchange.hello(); hello != nil && !r.skips() {
-		r.send(proposal{payload: hello})
-	}
 	r.pump(now)
 }
 
 // skips is a fault.
 func (r *Replica) skips() bool { return r.torn && r.cfg.Faults.Has(fault.ExchangeSkipped) }
 
-// interrupted ends an exchange whose view is gone. What was delivered during it
-// was delivered at all that went on from there: it is applied now, to be part of
-// what is exchanged next. A member that has never been synced has nothing that it
-// could be applied to and leaves it to the others.
-func (r *Replica) interrupted() {
-	x := r.exchange
-	r.exchange = nil
-	r.apply(0, handlespace.Merge{Marks: x.marks, End: true})
-	if x.fresh() || r.cfg.Faults.Has(fault.QueueDropped) {
-		for _, q := range r.queue {
-			if p := r.own(q.own); p != nil {
-				p.applied = true
-			}
-		}
-		r.queue = nil
-		return
-	}
-	r.applyQueue(r.cfg.version)
-}
-
-// applyQueue applies what has waited, but for what was written in a version that is
-// not known to all.
+// applyQueue applies what has waited.
 func (r *Replica) applyQueue(known uint8) {
 	queue := r.queue
-	r.queue = nil
+	r.queue, r.octets = nil, 0
 	for _, q := range queue {
-		if q.version > known {
-			r.void(q.own)
-			continue
-		}
-		r.applyOwn(q.own, q.command)
+		r.applyQueued(q, known)
 	}
+}
+
+// applyQueued applies a command unless it was written in a version that is not known to
+// all.
+func (r *Replica) applyQueued(q queued, known uint8) {
+	if q.version > known {
+		r.void(q.own)
+		return
+	}
+	r.applyOwn(q.own, q.command)
 }
 
 // void notes a payload that counts for nobody, perhaps an own one.
@@ -316,7 +315,7 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 	case !m.view.IsZero() && m.view != view:
 		// Meant for another view: nothing happens, alike at all members.
 	case r.exchange != nil && !r.cfg.Faults.Has(fault.ApplyBeforeEnd):
-		r.queue = append(r.queue, queued{own, m.version, m.command})
+		r.enqueue(queued{own, m.version, m.command}, len(entry.Payload))
 		if p := r.own(own); p != nil && r.cfg.Faults.Has(fault.ResponseBeforeEnd) {
 			r.answer(p.token)
 			p.token = 0
@@ -440,11 +439,31 @@ func (r *Replica) ended(now time.Time) {
 	r.duties.check(r, now)
 }
 
+// enqueue keeps a command until END. Members hand the ring nothing new during an
+// exchange, so there is only what was under way; but one may be broken. All members
+// refuse the same.
+func (r *Replica) enqueue(q queued, octets int) {
+	b := &r.cfg.bounds
+	if len(r.queue) >= b.queue || r.octets+octets > b.octets {
+		r.stats.Overflown++
+		if p := r.own(q.own); p != nil {
+			r.refuse(p.token)
+			p.token = 0
+		}
+		return
+	}
+	r.octets += octets
+	r.queue = append(r.queue, q)
+}
+
 // pump goes on with the exchange, and has it ended when there is nothing more.
 func (r *Replica) pump(now time.Time) {
 	x := r.exchange
-	if x == nil {
+	if x == nil || !r.resumed() {
 		return
+	}
+	if hello := x.begin(r.cfg.Space); hello != nil && !r.skips() {
+		r.send(proposal{payload: hello})
 	}
 	for payload := range x.next(r.cfg.Space, r.cfg.Faults) {
 		r.send(proposal{payload: payload})
@@ -459,9 +478,21 @@ func (r *Replica) pump(now time.Time) {
 	r.out.End = true
 }
 
-// waits reports whether a starting member still hopes for others.
+// waits reports whether starting members still hope for others, and when to look
+// again. Several that start begin together at once, unless some of them knows a part of
+// what others know.
 func (r *Replica) waits(now time.Time) bool {
-	return len(r.view.Members) == 1 && r.exchange.fresh() && !r.cfg.Alone && now.Before(r.born.Add(r.cfg.JoinWait))
+	x := r.exchange
+	if r.look = (time.Time{}); r.cfg.Alone || !x.allFresh() || len(r.view.Members) > 1 && !x.partial() {
+		return false
+	}
+	switch begin := r.since.Add(r.cfg.JoinWait); {
+	case now.Before(begin):
+		r.look = begin
+	case r.cfg.Company != nil && now.Before(begin.Add(companyWait)) && r.cfg.Company():
+		r.look = now.Add(companyLook)
+	}
+	return !r.look.IsZero()
 }
 
 // Tick does what is due; Next tells when that is (zero: never).
@@ -478,10 +509,10 @@ func (r *Replica) Next() time.Time {
 	switch {
 	case x == nil:
 		return r.duties.next(r)
-	case x.busy():
+	case !x.begun || x.busy():
 		return r.born
-	case len(r.view.Members) == 1 && !x.ending:
-		return r.born.Add(r.cfg.JoinWait)
+	case !x.ending:
+		return r.look
 	}
 	return time.Time{}
 }
