@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Benchmarks: codec, handlespace and selection as Go benchmarks, then the
-# registrar under load over TCP on this host, beside a bare TCP echo with
-# messages of the same sizes. Last the ring beside Corosync and etcd, as root
+# registrar under load over TCP on this host, resolutions beside a bare TCP echo with
+# messages of the same sizes, and registrations. Last the ring beside Corosync and etcd, as root
 # (scripts/ringbench.sh). Tables are markdown; everything is in out/bench.md.
 #
 #   RUNS=7 DURATION=2s CONNECTIONS=8 POOLS="1 100 1000" OUTSTANDING="1 16" PORT=13863
-#   BENCHTIME=1s for the Go benchmarks, 0 leaves them out
+#   CHURN=20000 re-registrations per second; POOLS= leaves whole pools out
+#   BENCHTIME=1s for the Go benchmarks, 0 leaves them out; RING=0 the ring
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 runs=${RUNS:-7} duration=${DURATION:-2s} connections=${CONNECTIONS:-8}
-port=${PORT:-13863} benchtime=${BENCHTIME:-1s}
+port=${PORT:-13863} benchtime=${BENCHTIME:-1s} pools=${POOLS-1 100 1000} waiting=${OUTSTANDING:-1 16} churn=${CHURN:-20000}
 work=$(mktemp -d)
 registrar=
 stop() {
@@ -44,24 +45,51 @@ for _ in $(seq 100); do
 	sleep 0.1
 done
 
-echo
-echo "## Handle resolution over TCP, $(nproc) cores, median of $runs runs of $duration in turns"
-echo
-echo '| server | elements in the answer | octets | connections | outstanding | answers/s | p50 | p99 | CPU per answer |'
-echo '|---|---:|---:|---:|---:|---:|---:|---:|---:|'
-for pool in ${POOLS:-1 100 1000}; do
-	for outstanding in ${OUTSTANDING:-1 16}; do
-		"$work/loadgen" --target "rspd=tcp://127.0.0.1:$port" --pid "$registrar" \
-			--pool "bench$pool" --register "$pool" \
-			--connections "$connections" --outstanding "$outstanding" \
-			--runs "$runs" --duration "$duration" --echo-baseline \
-			--format markdown >"$work/rows"
-		grep -v '^ratio' "$work/rows"
-		sed -n "s/^ratio/pool of $pool, $outstanding outstanding,/p" "$work/rows" >>"$work/ratios"
+resolutions() { # resolutions NAME LOADGEN-FLAGS...
+	"$work/loadgen" --target "rspd=tcp://127.0.0.1:$port" --pid "$registrar" \
+		--runs "$runs" --duration "$duration" --echo-baseline --format markdown "${@:2}" >"$work/rows"
+	grep -v '^ratio' "$work/rows"
+	sed -n "s/^ratio/$1:/p" "$work/rows" >>"$work/ratios"
+}
+header() {
+	echo
+	echo "## $1, $(nproc) cores, median of $runs runs of $duration in turns"
+	echo
+}
+columns() {
+	echo '| server | elements in the answer | octets | connections | outstanding | answers/s | p50 | p99 | CPU per answer |'
+	echo '|---|---:|---:|---:|---:|---:|---:|---:|---:|'
+}
+ratios() {
+	echo
+	sed 's/^/- /' "$work/ratios"
+	rm "$work/ratios"
+}
+
+if [ -n "$pools" ]; then
+	header "Handle resolution over TCP"
+	columns
+	for pool in $pools; do
+		for outstanding in $waiting; do
+			resolutions "pool of $pool, $outstanding outstanding" --pool "bench$pool" --register "$pool" \
+				--connections "$connections" --outstanding "$outstanding"
+		done
 	done
+	ratios
+fi
+
+header "Three of 1,000 elements, also while elements register again"
+columns
+for outstanding in $waiting; do
+	resolutions "$outstanding outstanding" --pool three --register 1000 --items 3 --churn "$churn" \
+		--connections 16 --outstanding "$outstanding"
 done
-echo
-sed 's/^/- /' "$work/ratios"
+ratios
+
+header "Registrations, one registrar without a ring"
+"$work/loadgen" registrations --system "rspd=tcp://127.0.0.1:$port" --pids "$registrar" \
+	--clients 16 --outstanding 16 --runs "$runs" --duration "$duration"
+
 if [ -s "$work/log" ]; then
 	echo
 	echo 'The registrar logged:'
