@@ -25,6 +25,8 @@ type ringGroup interface {
 	Propose([]byte) (uint64, error)
 	Room() <-chan struct{}
 	End(ring.ViewID)
+	// Company reports whether other members can be reached.
+	Company() bool
 	Status(context.Context) (ringnet.Status, error)
 	// Done is closed when the group has ended, by Stop or by the trouble that Err
 	// names.
@@ -42,8 +44,8 @@ const (
 // ringEnd is the owner loop's end of the ring: the order of commands that the ring
 // gives, by way of the replica. Its methods are for the owner loop, but for Handle.
 //
-// The ring's goroutine hands over what was ordered and waits until it is applied.
-// The loop never waits for the ring.
+// The ring's goroutine hands over what was ordered; its token waits until that is
+// applied. The loop never waits for the ring.
 type ringEnd struct {
 	r       *Registrar
 	group   ringGroup
@@ -63,7 +65,7 @@ type ringEnd struct {
 }
 
 func newRingEnd(r *Registrar) *ringEnd {
-	return &ringEnd{r: r, events: make(chan []ring.Event), applied: make(chan struct{}, 1), over: r.loopDone}
+	return &ringEnd{r: r, events: make(chan []ring.Event, 1), applied: make(chan struct{}, 1), over: r.loopDone}
 }
 
 // joinRing starts the registrar's member of the ring; its incarnation is the
@@ -90,6 +92,7 @@ func (r *Registrar) joinRing(ctx context.Context) error {
 	r.shown.join(cfg, group.Status, r.ringWork)
 	end.replica = replica.New(replica.Config{
 		Space: r.space, Self: self, Ack: cfg.Ack, Alone: len(cfg.Peers) == 0, JoinWait: cfg.JoinWait,
+		Company: group.Company,
 		Foreign: func(home handlespace.HomeID) bool { return r.owner.peers.lives(home.ID) },
 	}, r.started)
 	r.tellRing(group)
@@ -198,15 +201,19 @@ func sameRing(a, b *RingConfig) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// Handle implements ringnet.Handler.
-func (e *ringEnd) Handle(events []ring.Event) {
+// Start implements ringnet.Starter: there is one batch at a time, so there is room.
+func (e *ringEnd) Start(events []ring.Event) <-chan struct{} {
 	select {
 	case e.events <- events:
 	case <-e.over:
-		return
 	}
+	return e.applied
+}
+
+// Handle implements ringnet.Handler.
+func (e *ringEnd) Handle(events []ring.Event) {
 	select {
-	case <-e.applied:
+	case <-e.Start(events):
 	case <-e.over:
 	}
 }

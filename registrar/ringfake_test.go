@@ -120,6 +120,7 @@ func (g *fakeGroup) Self() ring.Node       { return g.self }
 func (g *fakeGroup) Room() <-chan struct{} { return g.room }
 func (g *fakeGroup) Done() <-chan struct{} { return nil }
 func (g *fakeGroup) Err() error            { return nil }
+func (g *fakeGroup) Company() bool         { return false }
 
 func (g *fakeGroup) Status(context.Context) (ringnet.Status, error) {
 	return ringnet.Status{Cluster: g.cfg.Cluster, Status: ring.Status{Self: g.self}}, nil

@@ -267,6 +267,7 @@ func showCounters(st ringnet.Status) admin.RingCounters {
 		Refused: notNil(c.Refused), Dropped: notNil(c.Dropped), Connections: notNil(st.Refused),
 		Hops: c.Hops, Rotations: c.Rotations, Resent: c.Resent, Duplicate: c.Duplicate, Calls: c.Calls,
 		Entries: c.Entries, Octets: c.Octets, HeldOff: c.HeldOff,
+		LateHops: c.LateHops, Stalls: c.Stalls,
 	}
 	for cause, n := range c.Views {
 		out.Views[cause.String()] = n
@@ -314,6 +315,8 @@ var (
 	ringEntries     = ringDesc("entries_total", "Entries delivered.")
 	ringOctets      = ringDesc("entry_octets_total", "Octets of entries delivered.")
 	ringHeldOff     = ringDesc("merges_held_off_total", "Merges refused to unsteady members.")
+	ringLateHops    = ringDesc("late_hops_total", "Tokens acknowledged after more than half of the hop time-out.")
+	ringStalls      = ringDesc("stalls_total", "Times that this member itself was late, because its process or machine was held up.")
 	ringMembers     = ringDesc("members", "Members of the view.")
 	ringMissing     = ringDesc("missing_members", "Configured members that are not in the view.")
 	ringSynced      = ringDesc("synced", "1 if all members of the view know the same.")
@@ -331,7 +334,7 @@ var (
 func (c ringCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringConnections, ringHops, ringResent, ringDuplicates,
-		ringEntries, ringOctets, ringHeldOff, ringMembers, ringMissing, ringSynced, ringRotation,
+		ringEntries, ringOctets, ringHeldOff, ringLateHops, ringStalls, ringMembers, ringMissing, ringSynced, ringRotation,
 		ringQueue, ringQueueOctets, ringStableLag, ringWhole, ringHeld, ringExchange, ringClock,
 	} {
 		ch <- d
@@ -364,6 +367,7 @@ func (c ringCollector) Collect(ch chan<- prometheus.Metric) {
 	for desc, n := range map[*prometheus.Desc]uint64{
 		ringHops: r.Counters.Hops, ringResent: r.Counters.Resent, ringDuplicates: r.Counters.Duplicate,
 		ringEntries: r.Counters.Entries, ringOctets: r.Counters.Octets, ringHeldOff: r.Counters.HeldOff,
+		ringLateHops: r.Counters.LateHops, ringStalls: r.Counters.Stalls,
 	} {
 		value(desc, prometheus.CounterValue, float64(n))
 	}

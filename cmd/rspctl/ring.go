@@ -122,6 +122,8 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 		{"calls refused", number(sum(r.Counters.Refused))}, {"connections refused", number(sum(r.Counters.Connections))},
 		{"messages dropped", number(sum(r.Counters.Dropped))},
 		{"merges held off", number(r.Counters.HeldOff)},
+		{"late hops", number(r.Counters.LateHops)},
+		{"stalls", number(r.Counters.Stalls)},
 	}
 	if r.Wanted > 0 {
 		rows = append(rows, []string{"members wanted", strconv.Itoa(r.Wanted)})

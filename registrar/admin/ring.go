@@ -135,6 +135,8 @@ type RingCounters struct {
 	Entries     uint64            `json:"entries"`
 	Octets      uint64            `json:"octets"`
 	HeldOff     uint64            `json:"merges_held_off"`
+	LateHops    uint64            `json:"late_hops"` // tokens acknowledged after more than half of the hop time-out
+	Stalls      uint64            `json:"stalls"`    // times that this member itself was late
 }
 
 // RingSummary is the ring within a Status.
