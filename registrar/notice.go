@@ -32,13 +32,19 @@ type notice struct {
 
 // log writes a line by say, a method of a logger, unless there were too many.
 func (n *notice) log(say func(...any), text string, now time.Time) {
+	n.logBy(func() func(...any) { return say }, text, now)
+}
+
+// logBy is log for what happens often: the logger is made only for a line that is
+// written.
+func (n *notice) logBy(logger func() (say func(...any)), text string, now time.Time) {
 	omitted, ok := n.allow(now)
 	switch {
 	case !ok:
 	case omitted > 0:
-		say(fmt.Sprintf("%s (%d more of these were not logged)", text, omitted))
+		logger()(fmt.Sprintf("%s (%d more of these were not logged)", text, omitted))
 	default:
-		say(text)
+		logger()(text)
 	}
 }
 

@@ -57,7 +57,9 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 		if e.PoolRemoved {
 			o.r.metrics.forget(e.Handle)
 		}
-		o.r.notices.removed.log(o.logElement(e.Record).WithField("cause", e.Cause.String()).Info, "element removed", now)
+		o.r.notices.removed.logBy(func() func(...any) {
+			return o.logElement(e.Record).WithField("cause", e.Cause.String()).Info
+		}, "element removed", now)
 	case handlespace.Suspected:
 		o.subscriptions.changed(e.Handle, now)
 		o.r.metrics.removals.WithLabelValues("suspected").Inc()
