@@ -1,7 +1,6 @@
 package selection
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -617,23 +616,6 @@ func TestChooseAllocatesNothing(t *testing.T) {
 		dst := make([]*Item, 0, 100)
 		if n := testing.AllocsPerRun(1000, func() { c.Choose(dst, 10, Unlimited) }); n > 0 {
 			t.Errorf("%s: %v allocations per choice", d.Name, n)
-		}
-	}
-}
-
-func BenchmarkChoose(b *testing.B) {
-	for _, d := range All() {
-		for _, n := range []int{1000, 100_000} {
-			b.Run(fmt.Sprintf("%s/%d", d.Name, n), func(b *testing.B) {
-				c := NewChooser(d.Type, newRand())
-				for i := range n {
-					c.Put(&Item{}, param.Policy{Type: d.Type, Weight: uint32(i), Load: uint32(i), Degradation: 1})
-				}
-				dst := make([]*Item, 0, 3)
-				for b.Loop() {
-					c.Choose(dst, 3, Unlimited)
-				}
-			})
 		}
 	}
 }
