@@ -26,6 +26,9 @@ type keepAlive struct {
 	due     *btree.BTreeG[*watch]
 	serial  uint64
 	paced   time.Time // when the latest one is due of those that come in crowds
+	ticked  time.Time // when tick was called last
+	late    time.Time // until when this registrar counts as late itself
+	spared  int       // failures that were not counted for that reason
 }
 
 // phase is what the deadline of a watch means.
@@ -44,11 +47,13 @@ type watch struct {
 	generation handlespace.Generation
 	phase      phase
 	at         time.Time
+	filed      time.Time // its place in the tree: at, or sooner; zero: none
 	started    time.Time // of the latest keep-alive
 	fallen     bool      // its association fell: one failure is enough
 	misses     int       // failed keep-alives in a row
 	claim      bool      // to be told that this registrar is its home now
 	told       bool      // it was, and has not acknowledged that yet
+	spared     bool      // one failure was not counted since it was heard of last
 	serial     uint64    // makes the order in the tree total
 }
 
@@ -64,8 +69,8 @@ func newKeepAlive(timers KeepAliveTimers, random *rand.Rand) *keepAlive {
 		rand:    random,
 		watched: make(map[elementKey]*watch),
 		due: btree.NewG(32, func(a, b *watch) bool {
-			if !a.at.Equal(b.at) {
-				return a.at.Before(b.at)
+			if !a.filed.Equal(b.filed) {
+				return a.filed.Before(b.filed)
 			}
 			return a.serial < b.serial
 		}),
@@ -193,14 +198,50 @@ func (k *keepAlive) acked(key elementKey, now time.Time) (g handlespace.Generati
 	return w.generation, accepted, true
 }
 
+// delayed says that what came for this registrar waited so long. If that is much, it
+// is late itself, and says nothing of elements for a while: their acknowledgements may
+// be waiting, too.
+func (k *keepAlive) delayed(d time.Duration, now time.Time) {
+	if d > k.timers.Timeout/lateShare {
+		k.late = now.Add(k.timers.Timeout)
+	}
+}
+
+// lateShare is which part of the time-out is much.
+const lateShare = 10
+
+// spare gives an element another time-out instead of counting a failure, once until
+// it is heard of, if this registrar is late itself.
+func (k *keepAlive) spare(w *watch, now time.Time) bool {
+	if w.spared || !now.Before(k.late) {
+		return false
+	}
+	w.spared = true
+	k.spared++
+	if w.phase == undelivered {
+		k.hurry(w, now)
+	} else {
+		k.schedule(w, outstanding, now.Add(k.timers.Timeout))
+	}
+	return true
+}
+
 // tick returns the elements to send a keep-alive to and those that are dead.
 // A dead element stays under watch until it is forgotten, because the removal
 // may be refused.
 func (k *keepAlive) tick(now time.Time) (probes []elementKey, dead []verdict) {
+	if first, ok := k.due.Min(); ok && !k.ticked.IsZero() {
+		k.delayed(min(now.Sub(first.at), now.Sub(k.ticked)), now)
+	}
+	k.ticked = now
 	for {
 		w, ok := k.due.Min()
-		if !ok || w.at.After(now) {
+		if !ok || w.filed.After(now) {
 			return probes, dead
+		}
+		if w.at.After(now) {
+			k.file(w)
+			continue
 		}
 		switch w.phase {
 		case resting:
@@ -208,6 +249,9 @@ func (k *keepAlive) tick(now time.Time) (probes []elementKey, dead []verdict) {
 			k.schedule(w, outstanding, now.Add(k.timers.Timeout))
 			probes = append(probes, w.key)
 		case outstanding, undelivered:
+			if k.spare(w, now) {
+				continue
+			}
 			w.misses++
 			if w.fallen || w.misses >= k.timers.Misses {
 				dead = append(dead, verdict{w.key, w.generation})
@@ -219,19 +263,19 @@ func (k *keepAlive) tick(now time.Time) (probes []elementKey, dead []verdict) {
 	}
 }
 
-// next returns when tick has something to do; false: never.
+// next returns when to call tick at the latest; false: never.
 func (k *keepAlive) next() (time.Time, bool) {
 	w, ok := k.due.Min()
 	if !ok {
 		return time.Time{}, false
 	}
-	return w.at, true
+	return w.filed, true
 }
 
 // rest schedules the next periodic keep-alive, spread so that many elements that
 // registered together are not asked together (ASAP-3.5-13).
 func (k *keepAlive) rest(w *watch, now time.Time) {
-	w.misses, w.fallen = 0, false
+	w.misses, w.fallen, w.spared = 0, false, false
 	spread := 1 + k.timers.Spread*(2*k.rand.Float64()-1)
 	at := now.Add(time.Duration(float64(k.timers.Interval) * spread))
 	k.schedule(w, resting, k.afterGap(w, at))
@@ -252,12 +296,25 @@ func (k *keepAlive) afterGap(w *watch, at time.Time) time.Time {
 	return at
 }
 
+// schedule sets the deadline. A later one than before leaves the watch where it is in
+// the tree: most elements register again long before they are due.
 func (k *keepAlive) schedule(w *watch, p phase, at time.Time) {
-	k.unschedule(w)
 	w.phase, w.at = p, at
+	if w.filed.IsZero() || at.Before(w.filed) {
+		k.file(w)
+	}
+}
+
+// file puts a watch where its deadline belongs.
+func (k *keepAlive) file(w *watch) {
+	k.unschedule(w)
+	w.filed = w.at
 	k.due.ReplaceOrInsert(w)
 }
 
 func (k *keepAlive) unschedule(w *watch) {
-	k.due.Delete(w)
+	if !w.filed.IsZero() {
+		k.due.Delete(w)
+		w.filed = time.Time{}
+	}
 }
