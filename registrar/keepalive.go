@@ -26,9 +26,6 @@ type keepAlive struct {
 	due     *btree.BTreeG[*watch]
 	serial  uint64
 	paced   time.Time // when the latest one is due of those that come in crowds
-	ticked  time.Time // when tick was called last
-	late    time.Time // until when this registrar counts as late itself
-	spared  int       // failures that were not counted for that reason
 }
 
 // phase is what the deadline of a watch means.
@@ -53,7 +50,6 @@ type watch struct {
 	misses     int       // failed keep-alives in a row
 	claim      bool      // to be told that this registrar is its home now
 	told       bool      // it was, and has not acknowledged that yet
-	spared     bool      // one failure was not counted since it was heard of last
 	serial     uint64    // makes the order in the tree total
 }
 
@@ -198,42 +194,10 @@ func (k *keepAlive) acked(key elementKey, now time.Time) (g handlespace.Generati
 	return w.generation, accepted, true
 }
 
-// delayed says that what came for this registrar waited so long. If that is much, it
-// is late itself, and says nothing of elements for a while: their acknowledgements may
-// be waiting, too.
-func (k *keepAlive) delayed(d time.Duration, now time.Time) {
-	if d > k.timers.Timeout/lateShare {
-		k.late = now.Add(k.timers.Timeout)
-	}
-}
-
-// lateShare is which part of the time-out is much.
-const lateShare = 10
-
-// spare gives an element another time-out instead of counting a failure, once until
-// it is heard of, if this registrar is late itself.
-func (k *keepAlive) spare(w *watch, now time.Time) bool {
-	if w.spared || !now.Before(k.late) {
-		return false
-	}
-	w.spared = true
-	k.spared++
-	if w.phase == undelivered {
-		k.hurry(w, now)
-	} else {
-		k.schedule(w, outstanding, now.Add(k.timers.Timeout))
-	}
-	return true
-}
-
 // tick returns the elements to send a keep-alive to and those that are dead.
 // A dead element stays under watch until it is forgotten, because the removal
 // may be refused.
 func (k *keepAlive) tick(now time.Time) (probes []elementKey, dead []verdict) {
-	if first, ok := k.due.Min(); ok && !k.ticked.IsZero() {
-		k.delayed(min(now.Sub(first.at), now.Sub(k.ticked)), now)
-	}
-	k.ticked = now
 	for {
 		w, ok := k.due.Min()
 		if !ok || w.filed.After(now) {
@@ -249,9 +213,6 @@ func (k *keepAlive) tick(now time.Time) (probes []elementKey, dead []verdict) {
 			k.schedule(w, outstanding, now.Add(k.timers.Timeout))
 			probes = append(probes, w.key)
 		case outstanding, undelivered:
-			if k.spare(w, now) {
-				continue
-			}
 			w.misses++
 			if w.fallen || w.misses >= k.timers.Misses {
 				dead = append(dead, verdict{w.key, w.generation})
@@ -275,7 +236,7 @@ func (k *keepAlive) next() (time.Time, bool) {
 // rest schedules the next periodic keep-alive, spread so that many elements that
 // registered together are not asked together (ASAP-3.5-13).
 func (k *keepAlive) rest(w *watch, now time.Time) {
-	w.misses, w.fallen, w.spared = 0, false, false
+	w.misses, w.fallen = 0, false
 	spread := 1 + k.timers.Spread*(2*k.rand.Float64()-1)
 	at := now.Add(time.Duration(float64(k.timers.Interval) * spread))
 	k.schedule(w, resting, k.afterGap(w, at))
