@@ -34,8 +34,9 @@ func (it *Item) sum() uint64 {
 	return sum
 }
 
-// Measures. Values are 32 bits wide, so sums of two cannot overflow. Elements that
-// carry another policy's parameter count as weight 1 and 0 otherwise (AMB-38).
+// Measures. Values are 32 bits wide, so neither a sum of two nor a value and a product
+// of two can overflow. Elements that carry another policy's parameter count as weight 1
+// and 0 otherwise (AMB-38).
 
 func weightOf(p param.Policy) uint64 {
 	if p.Type.Has(param.FieldWeight) {
@@ -55,11 +56,7 @@ func nextLoad(p param.Policy) uint64 { return uint64(p.Load) + uint64(p.Degradat
 
 // distantLoad adds what the distance costs.
 func distantLoad(p param.Policy) uint64 {
-	sum, carry := bits.Add64(uint64(p.Load), uint64(p.Distance)*uint64(p.Penalty), 0)
-	if carry != 0 {
-		return math.MaxUint64
-	}
-	return sum
+	return uint64(p.Load) + uint64(p.Distance)*uint64(p.Penalty)
 }
 
 // distantWeight takes off what the distance costs, at most all. The penalty is a
