@@ -385,30 +385,47 @@ func TestResolutionAllocatesNothingOnceWarm(t *testing.T) {
 func BenchmarkResolution(b *testing.B) {
 	for _, size := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			r, err := New(Config{Networks: transport.NewNetworks()})
-			if err != nil {
-				b.Fatal(err)
-			}
-			r.ctx = b.Context()
-			for id := range size {
-				r.space.Apply(handlespace.Register{Handle: pool, Now: time.Now(), Element: param.PoolElement{
-					ID: param.PEID(id + 1), Life: 300, Policy: param.Policy{Type: param.RoundRobin},
-					User: param.Transport{Type: param.TypeTCPTransport, Port: 7, Addrs: []netip.Addr{asapAddr.Addr()}},
-				}})
-			}
-			c := r.newConn(sink{}, protoASAP)
-			c.decoder = asap.NewDecoder(param.Limits{}, 0)
-			q, err := (&asap.HandleResolution{Handle: pool}).Append(nil)
-			if err != nil {
-				b.Fatal(err)
-			}
+			r := benchmarked(b, size, pool)
+			c, q := asking(b, r, asap.HandleResolution{Handle: pool})
 			b.ReportAllocs()
 			for b.Loop() {
-				c.handle(transport.Message{Data: q})
+				c.handle(q)
 				c.flush()
 			}
 		})
 	}
+}
+
+// benchmarked returns a registrar with pools of so many elements, without its
+// goroutines.
+func benchmarked(b *testing.B, size int, pools ...param.PoolHandle) *Registrar {
+	b.Helper()
+	r, err := New(Config{Networks: transport.NewNetworks()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.ctx = b.Context()
+	for _, p := range pools {
+		for id := range size {
+			r.space.Apply(handlespace.Register{Handle: p, Now: time.Now(), Element: param.PoolElement{
+				ID: param.PEID(id + 1), Life: 300, Policy: param.Policy{Type: param.RoundRobin},
+				User: param.Transport{Type: param.TypeTCPTransport, Port: 7, Addrs: []netip.Addr{asapAddr.Addr()}},
+			}})
+		}
+	}
+	return r
+}
+
+// asking returns a connection to r, and a request on it.
+func asking(b *testing.B, r *Registrar, q asap.HandleResolution) (*conn, transport.Message) {
+	b.Helper()
+	data, err := q.Append(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := r.newConn(sink{}, protoASAP)
+	c.decoder = asap.NewDecoder(param.Limits{}, 0)
+	return c, transport.Message{Data: data}
 }
 
 // sink is a connection that takes everything.
