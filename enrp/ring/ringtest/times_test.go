@@ -113,3 +113,41 @@ func TestMemberThatIsSlowForAWhileStays(t *testing.T) {
 		})
 	}
 }
+
+// A coordinator that dies with the first token of its view in its hands holds up those
+// that promised for less than 300 ms.
+func TestTornInstallTimes(t *testing.T) {
+	var longest time.Duration
+	for members := 3; members <= storyNodes; members++ {
+		for moment := range 24 {
+			s := ringOf(t, members)
+			s.run(s.now + time.Duration(moment)*ring.LAN().IdleRotation/24)
+			s.heal = time.Hour
+			s.traps = append(s.traps, Action{Kind: Trap, N: onFirstToken, Size: 1, A: theSender, B: doCrashTo, Silent: true})
+			s.crash(s.nodes[1].life, true)
+			s.actPropose(s.nodes[0].life, Action{Kind: Propose, N: 1, Size: 20})
+			for s.cov.Traps == 0 && s.err == nil && s.now < time.Hour {
+				s.run(s.now + time.Millisecond)
+			}
+			killed := s.now
+			together := func() bool {
+				for _, n := range s.nodes {
+					if n.life != nil && len(n.life.record.view.event.View.Members) != members-2 {
+						return false
+					}
+				}
+				return true
+			}
+			for !together() {
+				if s.now > killed+5*time.Second || s.err != nil {
+					t.Fatalf("%d members, moment %d: not within 5 s: %v", members, moment, s.err)
+				}
+				s.run(s.now + time.Millisecond)
+			}
+			if longest = max(longest, s.now-killed); longest > 300*time.Millisecond {
+				t.Fatalf("%d members, moment %d: %v", members, moment, longest)
+			}
+		}
+	}
+	t.Logf("%v at most", longest)
+}
