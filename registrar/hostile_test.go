@@ -298,7 +298,7 @@ func TestElementSize(t *testing.T) {
 		pe.join(pool, e)
 		e.User.Opaque = make([]byte, 1000)
 		w.wantCauses(pe.register(pool, e).Error, param.CauseLackOfResources)
-		if got := len(w.stored(pool, 1).Element.User.Opaque); got != 900 {
+		if got := len(w.stored(pool, 1).Element().User.Opaque); got != 900 {
 			t.Errorf("stored %d octets", got)
 		}
 	}, limits(func(l *Limits) { l.ElementSize = 960 }))

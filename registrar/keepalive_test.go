@@ -280,7 +280,7 @@ func TestKeepAlive(t *testing.T) {
 			for n := range 4 {
 				w.wantStored(pool, 1, true)
 				w.peer().say(&asap.EndpointUnreachable{Handle: pool, ID: 1})
-				if n < 3 && w.stored(pool, 1).Reports != n+1 {
+				if n < 3 && int(w.stored(pool, 1).Reports) != n+1 {
 					w.Errorf("%d reports counted as %d", n+1, w.stored(pool, 1).Reports)
 				}
 			}

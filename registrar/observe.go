@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -16,7 +17,7 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 	switch e := event.(type) {
 	case handlespace.Registered:
 		o.attend(e.Record, now)
-		if e.Previous == nil || e.Previous.Suspect || !sameElement(&e.Previous.Element, &e.Record.Element) {
+		if e.Previous == nil || e.Previous.Suspect || !bytes.Equal(e.Previous.Encoded(), e.Record.Encoded()) {
 			o.subscriptions.changed(e.Handle, now)
 		}
 		if o.r.debugging() {
@@ -24,18 +25,18 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 		}
 	case handlespace.Adopted:
 		o.attend(e.Record, now)
-		if e.Previous == nil || e.Previous.Suspect != e.Record.Suspect || !sameElement(&e.Previous.Element, &e.Record.Element) {
+		if e.Previous == nil || e.Previous.Suspect != e.Record.Suspect || !bytes.Equal(e.Previous.Encoded(), e.Record.Encoded()) {
 			o.subscriptions.changed(e.Handle, now)
 		}
 		if o.r.debugging() {
-			o.logElement(e.Record).WithField("home", e.Record.Element.Home.String()).Debug("element learnt from another side")
+			o.logElement(e.Record).WithField("home", e.Record.Home().ID.String()).Debug("element learnt from another side")
 		}
 	case handlespace.Rehomed:
 		o.attend(e.Record, now)
 		o.subscriptions.changed(e.Handle, now)
 		if o.r.debugging() {
 			o.logElement(e.Record).WithFields(logrus.Fields{
-				"home": e.Record.Element.Home.String(), "before": e.Previous.Element.Home.String(),
+				"home": e.Record.Home().ID.String(), "before": e.Previous.Home().ID.String(),
 			}).Debug("element taken over")
 		}
 	case handlespace.Confirmed:
@@ -43,7 +44,7 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 			o.keepAlive.watch(e.Record.Key(), e.Record.Generation, now)
 		}
 		if o.r.debugging() {
-			o.logElement(e.Record).WithField("home", e.Record.Element.Home.String()).Debug("element accepted its new home")
+			o.logElement(e.Record).WithField("home", e.Record.Home().ID.String()).Debug("element accepted its new home")
 		}
 	case handlespace.Removed:
 		key := e.Record.Key()
@@ -64,7 +65,7 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 		o.subscriptions.changed(e.Handle, now)
 		o.r.metrics.removals.WithLabelValues("suspected").Inc()
 		why := "the pool loses too many at once"
-		if e.Record.Held.IsZero() {
+		if e.Record.Held().IsZero() {
 			o.r.exceeded("removal_share")
 		} else {
 			why = "registrars were lost a moment ago"
@@ -130,11 +131,11 @@ func (o *owner) attend(r *handlespace.Record, now time.Time) {
 	switch {
 	case r.Home() != o.home:
 		o.release(key)
-	case r.Element.ASAP.IsZero():
+	case !r.HasASAP():
 		o.keepAlive.forget(key)
 	case !r.Confirmed:
 		if !reached {
-			o.clients.add(key, o.r.client(r.Element.ASAP.Addrs[0]))
+			o.clients.add(key, o.r.client(r.Element().ASAP.Addrs[0]))
 		}
 		o.keepAlive.claim(key, r.Generation, now)
 	default:
@@ -161,7 +162,7 @@ func (r *Registrar) debugging() bool {
 }
 
 func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
-	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": handleText(r.Handle), "element": r.Element.ID.String()})
+	return o.r.cfg.Log.WithFields(logrus.Fields{"pool": handleText(r.Handle), "element": r.ID.String()})
 }
 
 // tellRemoved tells an element that its registration has run out (ASAP-2.2.4-01)

@@ -192,16 +192,17 @@ func (p *peering) store(a enrppeer.Import, now time.Time) {
 		e.Life = rsplibLife(e.Life)
 	}
 	home := handlespace.HomeID{ID: e.Home}
-	if r := p.o.space.Get(a.Element.Handle, e.ID); r != nil && r.Home() == home && !r.Suspect && p.pending[e.Home] == 0 &&
-		sameElement(&r.Element, &e) && sameTransport(r.Element.ASAP, e.ASAP) {
-		return
+	if r := p.o.space.Get(a.Element.Handle, e.ID); r != nil && r.Home() == home && !r.Suspect && p.pending[e.Home] == 0 {
+		if known := r.Element(); sameElement(&known, &e) && sameTransport(known.ASAP, e.ASAP) {
+			return
+		}
 	}
 	p.propose(handlespace.Import{Handle: a.Element.Handle, Element: e, Now: now}, e.Home, now)
 }
 
 func (p *peering) forget(a enrppeer.Forget, now time.Time) {
 	r := p.o.space.Get(a.Key.Handle, a.Key.ID)
-	if r == nil || a.Home != 0 && r.Element.Home != a.Home {
+	if r == nil || a.Home != 0 && r.Home().ID != a.Home {
 		if r == nil && p.pending[a.From] == 0 {
 			return // ENRP-3.3.2-06
 		}
@@ -210,7 +211,7 @@ func (p *peering) forget(a enrppeer.Forget, now time.Time) {
 	}
 	p.propose(handlespace.Forget{
 		Handle: a.Key.Handle, ID: a.Key.ID, Home: a.Home, Generation: r.Generation, Raiser: a.From, Now: now,
-	}, r.Element.Home, now)
+	}, r.Home().ID, now)
 }
 
 // takeOver has the elements of a registrar that is gone, or of this one if others
@@ -290,7 +291,7 @@ func (p *peering) recall(r *handlespace.Record, now time.Time) {
 	if c == nil || c.gone || len(p.recalled) >= maxRecalled {
 		return
 	}
-	p.recalled[r.Key()] = recalled{r.Element, now.Add(p.o.r.timers().KeepAlive.Timeout)}
+	p.recalled[r.Key()] = recalled{r.Element(), now.Add(p.o.r.timers().KeepAlive.Timeout)}
 	p.o.probes.keepAlive(c, r.Key())
 }
 

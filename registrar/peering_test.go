@@ -100,7 +100,7 @@ func TestPeeringOfARegistrar(t *testing.T) {
 			e := pe.element(2)
 			e.Home, e.Policy, e.User.Type = toolID, param.Policy{Type: param.Random}, param.TypeUDPTransport
 			tool.update(enrp.AddPE, e)
-			if r := w.stored(pool, 2); r == nil || r.Element.Policy.Type != param.Random || r.Element.User.Type != param.TypeUDPTransport {
+			if r := w.stored(pool, 2); r == nil || r.Element().Policy.Type != param.Random || r.Element().User.Type != param.TypeUDPTransport {
 				w.Errorf("stored %+v", r)
 			}
 		}},
@@ -120,7 +120,7 @@ func TestPeeringOfARegistrar(t *testing.T) {
 			pe.join(pool, e)
 			e.Home = toolID
 			tool.update(enrp.AddPE, e)
-			if got := w.stored(pool, 1).Element.Home; got != toolID {
+			if got := w.stored(pool, 1).Element().Home; got != toolID {
 				w.Fatalf("home %v", got)
 			}
 			pe.take()
@@ -142,7 +142,7 @@ func TestPeeringOfARegistrar(t *testing.T) {
 		{"SM_PRE_15 AMB_77 an own element that a peer removes is asked, and comes back", nil, func(w *world) {
 			pe, tool := w.peer(), w.tool()
 			pe.join(pool, pe.element(1))
-			e := w.stored(pool, 1).Element
+			e := w.stored(pool, 1).Element()
 			tool.take()
 			pe.answerFor(pool)
 			pe.take()
@@ -167,7 +167,7 @@ func TestPeeringOfARegistrar(t *testing.T) {
 		{"SM_PRE_15 one that does not answer stays away", nil, func(w *world) {
 			pe, tool := w.peer(), w.tool()
 			pe.join(pool, pe.element(1))
-			e := w.stored(pool, 1).Element
+			e := w.stored(pool, 1).Element()
 			pe.answerFor(pool)
 			tool.update(enrp.DelPE, e)
 			w.after(10 * time.Second)
@@ -190,7 +190,7 @@ func TestPeeringOfARegistrar(t *testing.T) {
 			pe.join(pool, pe.element(1))
 			tool.take()
 			tool.say(&enrp.TakeoverServer{Servers: fromTool, Target: ownID})
-			if got := w.stored(pool, 1).Element.Home; got != toolID {
+			if got := w.stored(pool, 1).Element().Home; got != toolID {
 				w.Errorf("home %v", got)
 			}
 			said := false
@@ -226,7 +226,7 @@ func TestPeeringOfARegistrar(t *testing.T) {
 			e := pe.element(1)
 			e.Home, e.Life = toolID, 90000
 			tool.update(enrp.AddPE, e)
-			if got := w.stored(pool, 1).Element.Life; got != 90 {
+			if got := w.stored(pool, 1).Element().Life; got != 90 {
 				w.Errorf("life %v", got)
 			}
 			e = pe.element(2)

@@ -61,7 +61,7 @@ func (t peerTable) all(after handlespace.Key, max int) []*handlespace.Record {
 
 // element is an element as other registrars are told of it.
 func (t peerTable) element(r *handlespace.Record) enrppeer.Element {
-	e := r.Element
+	e := r.Element()
 	if t.r.rsplib() {
 		e.Life = rsplibMilliseconds(e.Life)
 	}

@@ -84,11 +84,11 @@ func (p *prober) send(key elementKey) {
 	}
 	now := time.Now()
 	record := p.o.space.Get(key.Handle, key.ID)
-	if record == nil || len(record.Element.ASAP.Addrs) == 0 {
+	if record == nil || !record.HasASAP() {
 		p.o.keepAlive.failed(key, now)
 		return
 	}
-	to := record.Element.ASAP
+	to := record.Element().ASAP
 	name := targetName(to)
 	t := p.targets[name]
 	switch {
@@ -164,7 +164,7 @@ func (p *prober) wanted(t *target, key elementKey) bool {
 		return false
 	}
 	record := p.o.space.Get(key.Handle, key.ID)
-	return record != nil && targetName(record.Element.ASAP) == t.name
+	return record != nil && targetName(record.Element().ASAP) == t.name
 }
 
 // dialled takes the result of a dial and starts others.

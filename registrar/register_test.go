@@ -57,7 +57,7 @@ func TestRegistration(t *testing.T) {
 			if info, _ := w.r.space.Pool(pool); info.Elements != 1 {
 				w.Errorf("%d elements", info.Elements)
 			}
-			if e := w.stored(pool, 1).Element; e.Life != 60 || e.User.Port != 8 {
+			if e := w.stored(pool, 1).Element(); e.Life != 60 || e.User.Port != 8 {
 				w.Errorf("stored %+v", e)
 			}
 		}},
@@ -81,7 +81,7 @@ func TestRegistration(t *testing.T) {
 			e := pe.element(1)
 			e.Home = toolID
 			pe.join(pool, e)
-			if home := w.stored(pool, 1).Element.Home; home != ownID {
+			if home := w.stored(pool, 1).Element().Home; home != ownID {
 				w.Errorf("home %v", home)
 			}
 		}},
@@ -90,7 +90,7 @@ func TestRegistration(t *testing.T) {
 			e := pe.element(1)
 			e.ASAP = param.Transport{Type: param.TypeSCTPTransport, Port: 9, Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}
 			pe.join(pool, e)
-			got := w.stored(pool, 1).Element.ASAP
+			got := w.stored(pool, 1).Element().ASAP
 			want := param.Transport{Type: param.TypeSCTPTransport, Port: 50000, Addrs: []netip.Addr{pe.addrs[0].Addr(), pe.addrs[1].Addr()}}
 			if !sameTransport(got, want) {
 				w.Errorf("ASAP transport %+v, want %+v", got, want)
@@ -101,7 +101,7 @@ func TestRegistration(t *testing.T) {
 			e := pe.element(1)
 			e.ASAP = param.Transport{Type: param.TypeTCPTransport, Port: 4000, Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}
 			pe.join(pool, e)
-			got := w.stored(pool, 1).Element.ASAP
+			got := w.stored(pool, 1).Element().ASAP
 			want := param.Transport{Type: param.TypeTCPTransport, Port: 4000, Addrs: []netip.Addr{pe.addrs[0].Addr()}}
 			if !sameTransport(got, want) {
 				w.Errorf("ASAP transport %+v, want %+v", got, want)
@@ -127,7 +127,7 @@ func TestRegistration(t *testing.T) {
 				w.Error("rejected")
 			}
 			w.wantCauses(m.Error, param.CauseInvalidValues)
-			if got := w.stored(pool, 1).Element.User.Addrs; !slices.Equal(got, pe.addrsOnly()) {
+			if got := w.stored(pool, 1).Element().User.Addrs; !slices.Equal(got, pe.addrsOnly()) {
 				w.Errorf("stored %v", got)
 			}
 			e.ID, e.User.Addrs = 2, []netip.Addr{foreign}
@@ -144,7 +144,7 @@ func TestRegistration(t *testing.T) {
 			e.User.Type = param.TypeSCTPTransport
 			e.User.Addrs = append(e.User.Addrs, netip.MustParseAddr("203.0.113.9"))
 			m := pe.register(pool, e)
-			want := param.TransportCause(param.CauseInvalidValues, w.stored(pool, 1).Element.User)
+			want := param.TransportCause(param.CauseInvalidValues, w.stored(pool, 1).Element().User)
 			if len(m.Error) != 1 || string(m.Error[0].Data) != string(want.Data) {
 				w.Errorf("warning %x, want %x", m.Error, want.Data)
 			}
@@ -256,7 +256,7 @@ func TestRegistration(t *testing.T) {
 			pe.conn.Close()
 			w.after(time.Millisecond)
 			other.join(pool, other.element(1))
-			if got := w.stored(pool, 1).Element.User.Addrs; !slices.Equal(got, other.addrsOnly()) {
+			if got := w.stored(pool, 1).Element().User.Addrs; !slices.Equal(got, other.addrsOnly()) {
 				w.Errorf("stored %v", got)
 			}
 		}},

@@ -103,7 +103,7 @@ func (w *ringWorld) homes() map[param.RegistrarID]int {
 		if m.r != nil {
 			for _, r := range m.r.space.Elements(nil, pool, 0, 1000) {
 				if r.Confirmed {
-					out[r.Element.Home]++
+					out[r.Element().Home]++
 				}
 			}
 			return out
@@ -164,7 +164,7 @@ func TestCrashOfAHomeGivesItsElementsNewOnes(t *testing.T) {
 				if p.told() != 0 {
 					t.Errorf("element %d is told of a home that it has", i+1)
 				}
-			} else if home := p.told(); home != w.members[1].r.space.Get(pool, all[i]).Element.Home {
+			} else if home := p.told(); home != w.members[1].r.space.Get(pool, all[i]).Element().Home {
 				t.Errorf("element %d was told that %v is its home", i+1, home)
 			}
 		}
@@ -249,8 +249,8 @@ func TestSidesThatWereApartMeet(t *testing.T) {
 			t.Error("the registrars differ")
 		}
 		record := one.r.space.Get(pool, 10)
-		if record.Element.Home != three.id || record.Element.Life != 600 {
-			t.Errorf("element 10 has home %v and life %v, not those of its latest word", record.Element.Home, record.Element.Life)
+		if record.Element().Home != three.id || record.Element().Life != 600 {
+			t.Errorf("element 10 has home %v and life %v, not those of its latest word", record.Element().Home, record.Element().Life)
 		}
 		one.r.shown.mu.Lock()
 		defer one.r.shown.mu.Unlock()
@@ -324,7 +324,7 @@ func TestElementThatDiesWithItsHomeIsHeldBack(t *testing.T) {
 		w.net.Kill("host1")
 		w.members[0].kill()
 		r := w.members[1].r
-		suspect := func() bool { e := r.space.Get(pool, 1); return e != nil && e.Suspect && !e.Held.IsZero() }
+		suspect := func() bool { e := r.space.Get(pool, 1); return e != nil && e.Suspect && !e.Held().IsZero() }
 		w.until("held back", 5*time.Second, suspect)
 		u := w.members[1].user()
 		if got := ids(u.resolve(pool).Elements); !slices.Equal(got, []param.PEID{2}) {

@@ -246,7 +246,7 @@ func (m *ringMember) user() *peer {
 func (m *ringMember) knows(handle param.PoolHandle) []param.PEID {
 	var out []param.PEID
 	for _, r := range m.r.space.Elements(nil, handle, 0, 1000) {
-		out = append(out, r.Element.ID)
+		out = append(out, r.ID)
 	}
 	return out
 }

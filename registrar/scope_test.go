@@ -108,7 +108,7 @@ func (s *single) element() *peer {
 // home is the home of an element by a registrar's word; 0: it is not known.
 func home(r *Registrar, id param.PEID) param.RegistrarID {
 	if record := r.space.Get(pool, id); record != nil {
-		return record.Element.Home
+		return record.Element().Home
 	}
 	return 0
 }
@@ -120,7 +120,7 @@ func consistent(registrars ...*Registrar) bool {
 	for _, r := range registrars {
 		var out string
 		for _, e := range r.space.Elements(nil, pool, 0, 10000) {
-			out += fmt.Sprintf("%v@%v:%v ", e.Element.ID, e.Element.Home, e.Element.Life)
+			out += fmt.Sprintf("%v@%v:%v ", e.ID, e.Home().ID, e.Life())
 		}
 		all = append(all, out)
 	}
@@ -296,8 +296,8 @@ func TestRingWithRegistrarsOutside(t *testing.T) {
 			t.Error("they don't agree after the return")
 		}
 		for _, r := range w.members[0].r.space.Elements(nil, pool, 0, 100) {
-			if member := r.Element.Home == w.members[0].id || r.Element.Home == w.members[1].id; member != (r.HomeIncarnation != 0) {
-				t.Errorf("%v has home %+v", r.Element.ID, r.Home())
+			if member := r.Element().Home == w.members[0].id || r.Element().Home == w.members[1].id; member != (r.HomeIncarnation != 0) {
+				t.Errorf("%v has home %+v", r.ID, r.Home())
 			}
 		}
 

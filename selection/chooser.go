@@ -16,25 +16,23 @@ const Unlimited = math.MaxInt
 type Item struct {
 	// Value is the caller's.
 	Value any
+	// Size is what the element takes of the room of a choice, in octets.
+	Size int
 	// ID is the element's identifier. Policies that are to list elements alike
 	// everywhere go by it; set it before the first Put.
 	ID param.PEID
-	// Size is what the element takes of the room of a choice, in octets.
-	Size int
 
 	held   bool
+	slot   int32  // shuffle, lottery: its place
+	weight uint32 // lottery, wheel
+	phase  uint32 // wheel
 	next   *Item  // ring
 	prev   *Item  // ring
-	slot   int    // shuffle, lottery
-	weight uint64 // lottery, wheel
-	phase  uint32 // wheel
-	lap    uint64 // wheel
-	num    uint64 // wheel
-	key    uint64 // ordered, listed
-	seq    uint64 // ordered, listed, wheel
-	base   uint64 // measure
-	step   uint64 // measure
-	served uint64 // measure: the degradation counter (RFC 5356, section 5.2.2)
+
+	key, seq uint64 // its place: ordered, listed; lap and num of its next point: wheel
+	base     uint64 // measure; the order of joining: wheel
+	step     uint64 // measure
+	served   uint64 // measure: the degradation counter (RFC 5356, section 5.2.2)
 }
 
 // Chooser is the registrar's half of a policy: it holds the elements of one pool and

@@ -2,8 +2,8 @@ package selection
 
 import (
 	"math"
-	"math/bits"
 	"math/rand/v2"
+	"slices"
 
 	"rserpool/asap/param"
 )
@@ -15,10 +15,9 @@ type lottery struct {
 	measure measure
 	weight  func(sum uint64) uint64
 	rand    *rand.Rand
-	items   []*Item  // of weight above 0
-	sums    []uint64 // Fenwick tree: sums[i] covers the lowbit(i+1) items up to item i
-	total   uint64   // at most 2^32 items of less than 2^32 each
-	idle    shuffle  // of weight 0: drawn when there are no others left
+	items   array[*Item] // of weight above 0
+	sums    sums         // of their weights
+	idle    shuffle      // of weight 0: drawn when there are no others left
 }
 
 // Drawn makes choosers that draw elements one after the other, each with a chance in
@@ -40,7 +39,7 @@ func newLottery(m measure, weight func(uint64) uint64) func(*rand.Rand) Chooser 
 	}
 }
 
-func (c *lottery) Len() int { return len(c.items) + c.idle.Len() }
+func (c *lottery) Len() int { return c.items.n + c.idle.Len() }
 
 func (c *lottery) Put(it *Item, policy param.Policy) {
 	c.measure.put(it, policy)
@@ -49,9 +48,9 @@ func (c *lottery) Put(it *Item, policy param.Policy) {
 
 // place gives an element the weight of its sum.
 func (c *lottery) place(it *Item) {
-	weight := c.weight(it.sum())
+	weight := uint32(c.weight(it.sum()))
 	if it.held && it.weight > 0 && weight > 0 {
-		c.change(it.slot, weight-it.weight)
+		c.sums.set(int(it.slot), weight)
 		it.weight = weight
 		return
 	}
@@ -61,15 +60,9 @@ func (c *lottery) place(it *Item) {
 		c.idle.add(it)
 		return
 	}
-	it.slot = len(c.items)
-	c.items = append(c.items, it)
-	c.total += weight
-	// The new sum covers its own item and those of the sums it encloses.
-	sum := weight
-	for i, covered := it.slot, (it.slot+1)&-(it.slot+1); i > it.slot+1-covered; i &= i - 1 {
-		sum += c.sums[i-1]
-	}
-	c.sums = append(c.sums, sum)
+	it.slot = int32(c.items.n)
+	c.items.push(it)
+	c.sums.push(weight)
 }
 
 func (c *lottery) Remove(it *Item) {
@@ -81,53 +74,44 @@ func (c *lottery) Remove(it *Item) {
 		c.idle.drop(it)
 		return
 	}
-	last := c.items[len(c.items)-1]
+	last := *c.items.at(c.items.n - 1)
 	if last != it {
-		c.change(it.slot, last.weight-it.weight)
-		c.items[it.slot] = last
-		last.slot, it.slot = it.slot, last.slot
+		c.sums.set(int(it.slot), last.weight)
+		*c.items.at(int(it.slot)) = last
+		last.slot = it.slot
 	}
-	c.total -= last.weight // counted at its new place by now, or going
-	c.items[len(c.items)-1] = nil
-	c.items = c.items[:len(c.items)-1]
-	c.sums = c.sums[:len(c.items)]
+	c.items.pop()
+	c.sums.pop()
 }
 
-// change adds delta, which may be a negative number in two's complement, to the
-// weight at a slot.
-func (c *lottery) change(slot int, delta uint64) {
-	c.total += delta
-	for i := slot + 1; i <= len(c.sums); i += i & -i {
-		c.sums[i-1] += delta
-	}
-}
-
-// find returns the slot in which the running sum of the weights passes draw.
-func (c *lottery) find(draw uint64) int {
-	slot := 0
-	for step := 1 << (bits.Len(uint(len(c.sums))) - 1); step > 0; step >>= 1 {
-		if next := slot + step; next <= len(c.sums) && c.sums[next-1] <= draw {
-			draw -= c.sums[next-1]
-			slot = next
-		}
-	}
-	return slot
-}
-
+// Choose repeats draws that hit an element of the reply again, as long as these are
+// few and have little of the weight: else they are taken out until the end.
 func (c *lottery) Choose(dst []*Item, n, room int) []*Item {
-	start := len(dst)
+	const few = 8
+	start, out := len(dst), len(dst) // what is between is taken out
+	var share uint64                 // of the weight, from out on
 	full := false
-	for c.total > 0 && len(dst)-start < n {
-		it := c.items[c.find(c.rand.Uint64N(c.total))]
+	for c.sums.total > 0 && len(dst)-start < n {
+		if len(dst)-out > few || share > c.sums.total/4 {
+			for ; out < len(dst); out++ {
+				c.sums.set(int(dst[out].slot), 0)
+			}
+			share = 0
+			continue
+		}
+		it := *c.items.at(c.sums.find(c.rand.Uint64N(c.sums.total)))
+		if slices.Contains(dst[out:], it) {
+			continue
+		}
 		if full = it.Size > room; full {
 			break
 		}
 		dst = append(dst, it)
 		room -= it.Size
-		c.change(it.slot, -it.weight)
+		share += uint64(it.weight)
 	}
-	for _, it := range dst[start:] {
-		c.change(it.slot, it.weight)
+	for _, it := range dst[start:out] {
+		c.sums.set(int(it.slot), it.weight)
 	}
 	if !full {
 		dst = c.idle.Choose(dst, n-(len(dst)-start), room)

@@ -222,25 +222,42 @@ func (m *listModel) check(reply []*Item, n, room int) error {
 
 // sane checks that the partial sums are those of the weights.
 func (c *lottery) sane() error {
-	if len(c.sums) != len(c.items) {
-		return fmt.Errorf("%d sums for %d items", len(c.sums), len(c.items))
+	if c.sums.len() != c.items.n {
+		return fmt.Errorf("%d sums for %d items", c.sums.len(), c.items.n)
 	}
+	level := make([]uint64, c.items.n)
 	total := uint64(0)
-	for i, it := range c.items {
-		if it.slot != i || it.weight == 0 {
-			return fmt.Errorf("item %d has slot %d and weight %d", i, it.slot, it.weight)
+	for i := range level {
+		it := *c.items.at(i)
+		if int(it.slot) != i || it.weight == 0 || *c.sums.weights.at(i) != it.weight {
+			return fmt.Errorf("item %d has slot %d and weights %d, %d", i, it.slot, it.weight, *c.sums.weights.at(i))
 		}
-		total += it.weight
-		covered := uint64(0)
-		for j := i + 1 - (i+1)&-(i+1); j <= i; j++ {
-			covered += c.items[j].weight
+		level[i] = uint64(it.weight)
+		total += level[i]
+	}
+	if total != c.sums.total {
+		return fmt.Errorf("total is %d, want %d", c.sums.total, total)
+	}
+	for depth := range c.sums.nodes {
+		var above []uint64
+		for part := range slices.Chunk(level, fanOut) {
+			sum := uint64(0)
+			for _, n := range part {
+				sum += n
+			}
+			above = append(above, sum)
 		}
-		if c.sums[i] != covered {
-			return fmt.Errorf("sum %d is %d, want %d", i, c.sums[i], covered)
+		if level = above; c.sums.nodes[depth].n != len(level) {
+			return fmt.Errorf("level %d has %d sums, want %d", depth, c.sums.nodes[depth].n, len(level))
+		}
+		for i, sum := range level {
+			if got := *c.sums.nodes[depth].at(i); got != sum {
+				return fmt.Errorf("sum %d of level %d is %d, want %d", i, depth, got, sum)
+			}
 		}
 	}
-	if total != c.total {
-		return fmt.Errorf("total is %d, want %d", c.total, total)
+	if len(level) > fanOut {
+		return fmt.Errorf("the highest level has %d sums", len(level))
 	}
 	return nil
 }

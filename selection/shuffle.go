@@ -9,12 +9,12 @@ import (
 // shuffle is Random (RFC 5356, section 4.3).
 type shuffle struct {
 	rand  *rand.Rand
-	items []*Item
+	items array[*Item]
 }
 
 func newShuffle(r *rand.Rand) Chooser { return &shuffle{rand: r} }
 
-func (c *shuffle) Len() int { return len(c.items) }
+func (c *shuffle) Len() int { return c.items.n }
 
 func (c *shuffle) Put(it *Item, _ param.Policy) {
 	if !it.held {
@@ -31,27 +31,26 @@ func (c *shuffle) Remove(it *Item) {
 }
 
 func (c *shuffle) add(it *Item) {
-	it.slot = len(c.items)
-	c.items = append(c.items, it)
+	it.slot = int32(c.items.n)
+	c.items.push(it)
 }
 
 func (c *shuffle) drop(it *Item) {
-	last := len(c.items) - 1
-	c.swap(it.slot, last)
-	c.items[last] = nil
-	c.items = c.items[:last]
+	c.swap(int(it.slot), c.items.n-1)
+	c.items.pop()
 }
 
 func (c *shuffle) swap(i, j int) {
-	c.items[i], c.items[j] = c.items[j], c.items[i]
-	c.items[i].slot, c.items[j].slot = i, j
+	a, b := c.items.at(i), c.items.at(j)
+	*a, *b = *b, *a
+	(*a).slot, (*b).slot = int32(i), int32(j)
 }
 
 // Choose draws without replacement: it shuffles the first places of the array.
 func (c *shuffle) Choose(dst []*Item, n, room int) []*Item {
-	for i := 0; i < min(n, len(c.items)); i++ {
-		c.swap(i, i+c.rand.IntN(len(c.items)-i))
-		it := c.items[i]
+	for i := 0; i < min(n, c.items.n); i++ {
+		c.swap(i, i+c.rand.IntN(c.items.n-i))
+		it := *c.items.at(i)
 		if it.Size > room {
 			break
 		}

@@ -22,13 +22,13 @@ func (c *twoChoices) Put(it *Item, policy param.Policy) {
 // Choose draws without replacement: what is chosen stands at the first places of the
 // array, and is not drawn from.
 func (c *twoChoices) Choose(dst []*Item, n, room int) []*Item {
-	for i := range min(n, len(c.items)) {
-		a, b := drawTwo(c.rand, len(c.items)-i)
-		if c.items[i+b].base < c.items[i+a].base {
+	for i := range min(n, c.items.n) {
+		a, b := drawTwo(c.rand, c.items.n-i)
+		if (*c.items.at(i + b)).base < (*c.items.at(i + a)).base {
 			a = b
 		}
 		c.swap(i, i+a)
-		it := c.items[i]
+		it := *c.items.at(i)
 		if it.Size > room {
 			break
 		}

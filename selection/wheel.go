@@ -37,7 +37,7 @@ func newWheel(*rand.Rand) Chooser {
 func (c *wheel) Len() int { return c.weighted.tree.Len() + c.idle.tree.Len() }
 
 func (c *wheel) Put(it *Item, policy param.Policy) {
-	weight := weightOf(policy)
+	weight := uint32(weightOf(policy))
 	if it.held {
 		if it.weight == weight {
 			return
@@ -46,7 +46,7 @@ func (c *wheel) Put(it *Item, policy param.Policy) {
 	} else {
 		it.held = true
 		it.phase = uint32(phaseFirst + c.joined*phaseStep)
-		it.seq = c.joined
+		it.base = c.joined
 		c.joined++
 	}
 	it.weight = weight
@@ -84,7 +84,7 @@ type point struct {
 }
 
 func pointOf(it *Item) point {
-	return point{lap: it.lap, num: it.num, weight: max(it.weight, 1), it: it}
+	return point{lap: it.key, num: it.seq, weight: uint64(max(it.weight, 1)), it: it}
 }
 
 func (p point) less(q point) bool {
@@ -99,7 +99,7 @@ func (p point) less(q point) bool {
 	if pl != ql {
 		return pl < ql
 	}
-	return p.it.seq < q.it.seq
+	return p.it.base < q.it.base
 }
 
 type track struct {
@@ -113,14 +113,14 @@ func newTrack() track {
 
 // insert puts an element at the first of its points behind the head.
 func (t *track) insert(it *Item) {
-	weight := max(it.weight, 1)
+	weight := uint64(max(it.weight, 1))
 	hi, lo := bits.Mul64(t.head.num, weight)
 	head, _ := bits.Div64(hi, lo, t.head.weight) // the head on the scale of this weight
-	it.lap, it.num = t.head.lap, uint64(it.phase)
-	if it.num <= head {
-		it.num += ((head-it.num)>>32 + 1) << 32
-		if it.num>>32 >= weight {
-			it.lap, it.num = it.lap+1, uint64(it.phase)
+	it.key, it.seq = t.head.lap, uint64(it.phase)
+	if it.seq <= head {
+		it.seq += ((head-it.seq)>>32 + 1) << 32
+		if it.seq>>32 >= weight {
+			it.key, it.seq = it.key+1, uint64(it.phase)
 		}
 	}
 	t.tree.ReplaceOrInsert(pointOf(it))
@@ -140,8 +140,8 @@ func (t *track) choose(dst []*Item, n, room int) []*Item {
 		first := dst[start]
 		t.head = pointOf(first)
 		t.tree.Delete(t.head)
-		if first.num += 1 << 32; first.num>>32 >= t.head.weight {
-			first.lap, first.num = first.lap+1, uint64(first.phase)
+		if first.seq += 1 << 32; first.seq>>32 >= t.head.weight {
+			first.key, first.seq = first.key+1, uint64(first.phase)
 		}
 		t.tree.ReplaceOrInsert(pointOf(first))
 	}

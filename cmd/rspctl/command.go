@@ -142,7 +142,7 @@ func (s adminSource) Register(ctx context.Context, h param.PoolHandle, e param.P
 // showElement shows an element that came from the wire or the command line as the
 // admin API does, without what only its registrar knows.
 func showElement(h param.PoolHandle, e param.PoolElement) admin.Element {
-	return admin.ShowElement(&handlespace.Record{Handle: h, Element: e})
+	return admin.ShowEntry(&handlespace.Entry{Handle: h, Element: e})
 }
 
 func (p *program) open(server string, c config) (source, error) {

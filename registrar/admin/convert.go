@@ -43,8 +43,14 @@ func ShowPool(p handlespace.PoolInfo) Pool {
 	}
 }
 
-// ShowElement describes an element.
+// ShowElement describes a stored element.
 func ShowElement(r *handlespace.Record) Element {
+	e := r.Entry()
+	return ShowEntry(&e)
+}
+
+// ShowEntry describes an element.
+func ShowEntry(r *handlespace.Entry) Element {
 	e := Element{
 		Handle:     EscapeHandle(r.Handle),
 		ID:         r.Element.ID.String(),
@@ -64,8 +70,8 @@ func ShowElement(r *handlespace.Record) Element {
 		t := showTransport(r.Element.ASAP)
 		e.ASAP = &t
 	}
-	if !r.Expires.IsZero() {
-		e.Expires = &r.Expires
+	if expires := r.Expires(); !expires.IsZero() {
+		e.Expires = &expires
 	}
 	return e
 }
@@ -127,7 +133,7 @@ func showChange(c Change) (Event, bool) {
 		out.Cause = CauseMerge
 	case handlespace.Rehomed:
 		show(EventMoved, e.Record)
-		out.Cause = "from " + e.Previous.Element.Home.String()
+		out.Cause = "from " + e.Previous.Home().ID.String()
 	case handlespace.Confirmed:
 		show(EventConfirmed, e.Record)
 	case handlespace.Removed:

@@ -102,7 +102,7 @@ func (s *Server) pool(w http.ResponseWriter, r *http.Request) error {
 		for _, record := range records {
 			pool.Members = append(pool.Members, ShowElement(record))
 		}
-		after = records[len(records)-1].Element.ID
+		after = records[len(records)-1].ID
 	}
 }
 

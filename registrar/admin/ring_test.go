@@ -3,9 +3,11 @@ package admin
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"testing"
 	"time"
 
+	"rserpool/asap/param"
 	"rserpool/registrar/handlespace"
 )
 
@@ -37,7 +39,7 @@ func TestRingInTheFeed(t *testing.T) {
 	after := f.Last()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f.PublishView(RingChange{Time: now, View: "2@0x1/1", Cause: "no-ack"})
-	f.Publish(handlespace.Recovered{Record: &handlespace.Record{Handle: "p"}}, now)
+	f.Publish(handlespace.Recovered{Record: recordAt(t, 1)}, now)
 	f.PublishMerge(RingMerge{Time: now, View: "3@0x1/1", Differences: 1})
 	changes, ok := f.Next(context.Background(), nil, after)
 	if !ok || len(changes) != 3 {
@@ -65,9 +67,21 @@ func TestRingInTheFeed(t *testing.T) {
 	}
 }
 
+// recordAt returns the record of an element with this home.
+func recordAt(t *testing.T, home param.RegistrarID) *handlespace.Record {
+	t.Helper()
+	item, err := handlespace.NewItem(&handlespace.Entry{Handle: "p", Element: param.PoolElement{
+		ID: 1, Home: home, Life: 60, Policy: param.Policy{Type: param.RoundRobin},
+		User: param.Transport{Type: param.TypeTCPTransport, Port: 7, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1})}},
+	}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return item.Record
+}
+
 func TestEventsOfElementsInARing(t *testing.T) {
-	before, after := &handlespace.Record{Handle: "p"}, &handlespace.Record{Handle: "p"}
-	before.Element.Home, after.Element.Home = 1, 2
+	before, after := recordAt(t, 1), recordAt(t, 2)
 	for _, tt := range []struct {
 		event       handlespace.Event
 		name, cause string

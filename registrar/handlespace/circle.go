@@ -39,15 +39,15 @@ func newCircle(order selection.Circle) *circle {
 	size := 0
 	for it := range order.All() {
 		size += it.Size
-		if size > param.MaxLength || param.Padded(it.Value.(*element).record.encoded) {
+		if size > param.MaxLength || param.Padded(it.Value.(*element).record.Load().Encoded()) {
 			return &circle{}
 		}
 	}
 	c := &circle{octets: make([]byte, 0, size), elements: order.Len()}
 	for it := range order.All() {
 		e := it.Value.(*element)
-		e.at = len(c.octets)
-		c.octets = append(c.octets, e.record.encoded...)
+		e.at = int32(len(c.octets))
+		c.octets = append(c.octets, e.record.Load().Encoded()...)
 	}
 	return c
 }

@@ -19,7 +19,9 @@ func TestPAR_4_04_NoWholePoolCopyOfPaddedElements(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			order.Put(&selection.Item{Size: len(encoded), Value: &element{record: &Record{encoded: encoded}}}, e.Policy)
+			stored := new(element)
+			stored.record.Store(newRecord("echo", &e, coded{encoded, len(encoded)}))
+			order.Put(&selection.Item{Size: len(encoded), Value: stored}, e.Policy)
 		}
 		if c := newCircle(order); c.elements != want {
 			t.Errorf("data %q: a copy of %d elements, want %d", data, c.elements, want)

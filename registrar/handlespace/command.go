@@ -46,7 +46,7 @@ type MergeEntry struct {
 }
 
 // RemovalCause says why an element left the handlespace.
-type RemovalCause int
+type RemovalCause uint8
 
 // Removal causes. Expired, Unreachable and Reported are unattended: limited by
 // Config.RemovalShare, and held back after registrars were lost.

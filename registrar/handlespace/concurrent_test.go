@@ -39,7 +39,7 @@ func TestReadersBesideTheWriter(t *testing.T) {
 				records = s.Elements(records, handle, 0, 10)
 				records = s.Owned(records, here, Key{}, 10)
 				for _, x := range records {
-					if int(x.Element.User.Port) != int(x.Element.ID) || len(x.Encoded()) == 0 {
+					if int(x.Element().User.Port) != int(x.ID) || len(x.Encoded()) == 0 {
 						t.Errorf("half a record: %+v", *x)
 						return
 					}

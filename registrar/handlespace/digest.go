@@ -66,12 +66,7 @@ func (h hash) octets(b []byte) hash {
 	return h.word(last)
 }
 
-func (h hash) time(t time.Time) hash {
-	if t.IsZero() {
-		return h.word(0)
-	}
-	return h.word(uint64(t.UnixNano()))
-}
+func (h hash) time(t time.Time) hash { return h.word(uint64(nanoseconds(t))) }
 
 func (h hash) transport(t *param.Transport) hash {
 	h = h.word(uint64(t.Type)<<48 | uint64(t.Port)<<32 | uint64(t.Use)).word(uint64(t.ServiceCode)).octets(t.Opaque)
@@ -96,12 +91,11 @@ func (h hash) end() uint64 {
 }
 
 // seal computes the record's digest, when nothing in it will change any more.
-// Expires follows from Refreshed and the registration life.
 func (r *Record) seal(reporters []string) {
 	flags := uint64(r.Cause)<<2 | uint64(order(r.Confirmed, false))<<1 | uint64(order(r.Suspect, false))
-	h := hash(1).text(string(r.Handle)).octets(r.encoded).transport(&r.Element.ASAP).
+	h := hash(1).text(string(r.Handle)).octets(r.octets).
 		generation(r.Generation).word(r.HomeIncarnation).word(flags).word(uint64(r.Reports)).
-		time(r.Registered).time(r.Refreshed).time(r.Held)
+		word(uint64(r.registered)).time(r.Refreshed).word(uint64(r.held))
 	for _, reporter := range reporters {
 		h = h.text(reporter)
 	}

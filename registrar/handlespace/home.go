@@ -8,38 +8,34 @@ import (
 	"rserpool/asap/param"
 )
 
-func (s *Space) imported(c *Import) []Event {
+func (s *Space) imported(c *Import) {
 	p, e := s.find(c.Handle, c.Element.ID)
-	reject := func(causes ...param.Cause) []Event {
-		return []Event{Rejected{c.Handle, c.Element.ID, causes}}
-	}
-	encoded, err := param.AppendPoolElement(nil, &c.Element, false)
+	reject := func(causes ...param.Cause) { s.emit(Rejected{c.Handle, c.Element.ID, causes}) }
+	content, err := encode(s.octets, &c.Element)
 	switch {
 	case err != nil || c.Handle == "" || c.Element.ID == 0:
-		return reject(param.ElementCause(param.CauseInvalidValues, &c.Element))
-	case len(encoded) > s.cfg.MaxElementSize || e == nil && s.full("", p):
-		return reject(param.NewCause(param.CauseLackOfResources))
+		reject(param.ElementCause(param.CauseInvalidValues, &c.Element))
+		return
+	case content.asap > s.cfg.MaxElementSize || e == nil && s.full("", p):
+		reject(param.NewCause(param.CauseLackOfResources))
+		return
 	}
 	home := HomeID{ID: c.Element.Home}
-	if e != nil && e.record.Home() == home && bytes.Equal(e.record.encoded, encoded) && equal(&e.record.Element.ASAP, &c.Element.ASAP) {
-		previous, r := e.record, *e.record
-		r.refresh(c.Now)
-		r.sound()
-		s.replace(p, e, &r, e.reporters)
-		p.renew(e)
-		return []Event{Registered{Handle: p.handle, Record: &r, Previous: previous, Imported: true}}
+	if e != nil {
+		if previous := e.record.Load(); previous.Home() == home && bytes.Equal(previous.octets, content.octets) {
+			r := previous.changed()
+			r.Refreshed = c.Now
+			r.sound()
+			s.replace(p, e, r, &c.Element, s.reporters[e])
+			s.emit(Registered{Handle: p.handle, Record: r, Previous: previous, Imported: true})
+			return
+		}
 	}
-	r := &Record{
-		Handle:     c.Handle,
-		Element:    c.Element,
-		Generation: s.raised(Key{c.Handle, c.Element.ID}, e, home, c.Now),
-		Registered: c.Now,
-		Confirmed:  true,
-		encoded:    encoded,
-	}
-	r.refresh(c.Now)
-	previous, created := s.put(p, e, r, nil, "")
-	return []Event{Registered{Handle: r.Handle, Record: r, Previous: previous, PoolCreated: created, Imported: true}}
+	r := newRecord(c.Handle, &c.Element, content)
+	r.Generation = s.raised(r.Key(), e, home, c.Now)
+	r.registered, r.Refreshed, r.Confirmed = nanoseconds(c.Now), c.Now, true
+	previous, created := s.put(p, e, r, &c.Element, nil, "")
+	s.emit(Registered{Handle: r.Handle, Record: r, Previous: previous, PoolCreated: created, Imported: true})
 }
 
 func equal(a, b *param.Transport) bool {
@@ -47,65 +43,48 @@ func equal(a, b *param.Transport) bool {
 		slices.Equal(a.Addrs, b.Addrs) && bytes.Equal(a.Opaque, b.Opaque)
 }
 
-func (s *Space) forget(c *Forget) []Event {
+func (s *Space) forget(c *Forget) {
 	p, e := s.find(c.Handle, c.ID)
-	if e == nil || c.Home != 0 && e.record.Element.Home != c.Home ||
-		!c.Generation.IsZero() && e.record.Generation != c.Generation {
-		return nil
+	if e == nil {
+		return
 	}
-	raised := s.raised(e.record.Key(), e, HomeID{ID: c.Raiser}, c.Now)
-	return s.drop(p, e, Withdrawn, s.buried(e.record, raised, c.Now))
+	r := e.record.Load()
+	if c.Home != 0 && r.home() != c.Home || !c.Generation.IsZero() && r.Generation != c.Generation {
+		return
+	}
+	raised := s.raised(r.Key(), e, HomeID{ID: c.Raiser}, c.Now)
+	s.drop(p, e, Withdrawn, s.buried(r, raised, c.Now))
 }
 
-func (s *Space) takeover(c *Takeover) []Event {
+func (s *Space) takeover(c *Takeover) {
 	if len(c.To) == 0 || slices.Contains(c.To, c.From) {
-		return nil
+		return
 	}
-	var events []Event
-	for _, previous := range s.lived(c.From, c.Limit) {
-		r := *previous
-		home := c.To[len(events)%len(c.To)]
-		r.Element.Home, r.HomeIncarnation, r.Confirmed = home.ID, home.Incarnation, false
-		r.encode()
-		p, e := s.find(r.Handle, r.Element.ID)
-		s.replace(p, e, &r, e.reporters)
-		events = append(events, Rehomed{r.Handle, &r, previous})
+	for i, previous := range s.lived(c.From, c.Limit) {
+		r := previous.changed()
+		r.move(c.To[i%len(c.To)])
+		p, e := s.find(r.Handle, r.ID)
+		s.replace(p, e, r, nil, s.reporters[e])
+		s.emit(Rehomed{r.Handle, r, previous})
 	}
-	return events
 }
 
-// lived returns the elements of one life of a home in the order of their keys, up
-// to limit if that is not 0.
-func (s *Space) lived(home HomeID, limit int) (out []*Record) {
-	n := s.index.lives[home]
-	if limit > 0 {
-		n = min(n, limit)
-	}
-	s.index.homes.AscendGreaterOrEqual(homed{home: home.ID}, func(h homed) bool {
-		if h.home != home.ID || len(out) == n {
-			return false
-		}
-		if h.record.HomeIncarnation == home.Incarnation {
-			out = append(out, h.record)
-		}
-		return true
-	})
-	return out
-}
-
-func (s *Space) confirm(c *Confirm) []Event {
+func (s *Space) confirm(c *Confirm) {
 	p, e := s.find(c.Handle, c.ID)
-	if e == nil || e.record.Generation != c.Generation || e.record.Home() != c.Home || e.record.Confirmed {
-		return nil
+	if e == nil {
+		return
 	}
-	previous, r := e.record, *e.record
+	previous := e.record.Load()
+	if previous.Generation != c.Generation || previous.Home() != c.Home || previous.Confirmed {
+		return
+	}
+	r := previous.changed()
 	r.Generation = s.raised(r.Key(), e, c.Home, c.Now)
 	r.Generation.Content = previous.Generation.Content
-	r.Confirmed = true
+	r.Refreshed, r.Confirmed = c.Now, true
 	r.sound()
-	r.refresh(c.Now)
-	s.replace(p, e, &r, e.reporters)
-	return []Event{Confirmed{p.handle, &r, previous}}
+	s.replace(p, e, r, nil, s.reporters[e])
+	s.emit(Confirmed{p.handle, r, previous})
 }
 
 func (s *Space) holdBack(until time.Time) {

@@ -59,8 +59,8 @@ func TestPOL_5_2_2_02_ImportResetsTheCounter(t *testing.T) {
 	replies := func(want ...param.PEID) {
 		t.Helper()
 		for i, id := range want {
-			if got := resolve(s, Query{Items: 1}); got[0].Element.ID != id {
-				t.Errorf("reply %d is %v, want %v", i+1, got[0].Element.ID, id)
+			if got := resolve(s, Query{Items: 1}); got[0].ID != id {
+				t.Errorf("reply %d is %v, want %v", i+1, got[0].ID, id)
 			}
 		}
 	}
@@ -75,12 +75,12 @@ func TestENRP_3_3_1_06_ImportReplacesTheHomeToo(t *testing.T) {
 	s := fresh()
 	first := registered(s.Apply(register("echo", 1, at(0))))
 	e := one[Registered](t, s, imported("echo", 1, at(0)))
-	if e.Previous != first || e.Record.Element.Home != elsewhere || e.Record.Generation.Compare(first.Generation) <= 0 {
+	if e.Previous != first || e.Record.Home().ID != elsewhere || e.Record.Generation.Compare(first.Generation) <= 0 {
 		t.Errorf("%+v", e.Record)
 	}
 	t.Run("unchanged, it is only refreshed", func(t *testing.T) {
 		again := one[Registered](t, s, imported("echo", 1, at(7)))
-		if r := again.Record; r.Generation != e.Record.Generation || !r.Refreshed.Equal(at(7)) || !r.Expires.Equal(at(307)) {
+		if r := again.Record; r.Generation != e.Record.Generation || !r.Refreshed.Equal(at(7)) || !r.Expires().Equal(at(307)) {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -133,7 +133,7 @@ func TestTakeoverSpreadsElementsEvenly(t *testing.T) {
 	if len(events) != 10 || count[to[0]] != 4 || count[to[1]] != 3 || count[to[2]] != 3 {
 		t.Errorf("%v", count)
 	}
-	if now := s.Get("echo", 1); now.Element.Home != there || string(now.Encoded()) == string(before.Encoded()) || s.Home(here).Elements != 13 {
+	if now := s.Get("echo", 1); now.Element().Home != there || string(now.Encoded()) == string(before.Encoded()) || s.Home(here).Elements != 13 {
 		t.Errorf("%+v, home %+v", now, s.Home(here))
 	}
 	t.Run("in parts", func(t *testing.T) {
@@ -184,8 +184,8 @@ func TestTakenOverElementsDoNotExpireByAnotherClock(t *testing.T) {
 		t.Errorf("due %+v", due)
 	}
 	e := one[Confirmed](t, s, Confirm{"echo", 1, s.Get("echo", 1).Generation, live(there, 7), at(600)})
-	if r := e.Record; !r.Refreshed.Equal(at(600)) || !r.Expires.Equal(at(660)) {
-		t.Errorf("confirmed it is refreshed at %v and expires at %v", r.Refreshed, r.Expires)
+	if r := e.Record; !r.Refreshed.Equal(at(600)) || !r.Expires().Equal(at(660)) {
+		t.Errorf("confirmed it is refreshed at %v and expires at %v", r.Refreshed, r.Expires())
 	}
 	if due := s.Due(nil, there, at(661), 10); len(due) != 2 {
 		t.Errorf("due %+v", due)
@@ -323,7 +323,7 @@ func TestLaterWordWinsHoweverSoonItCame(t *testing.T) {
 	early.Apply(Merge{Items: known(late), End: true})
 	late.Apply(Merge{Items: items, End: true})
 	for _, s := range []*Space{early, late} {
-		if r := s.Get("echo", 1); r.Element.Life != 70 {
+		if r := s.Get("echo", 1); r.Life() != 70 {
 			t.Errorf("%+v has won", r.Generation)
 		}
 	}
@@ -344,7 +344,7 @@ func TestHoldBackAfterTheLossOfRegistrars(t *testing.T) {
 		cause RemovalCause
 	}{{r[0], Unreachable}, {r[1], Expired}} {
 		e := one[Suspected](t, s, remove(held.r, held.cause, at(6)))
-		if !e.Record.Held.Equal(at(10)) || e.Cause != held.cause {
+		if !e.Record.Held().Equal(at(10)) || e.Cause != held.cause {
 			t.Errorf("%+v", e.Record)
 		}
 		none(t, s, remove(held.r, held.cause, at(7)))
@@ -363,7 +363,7 @@ func TestHoldBackAfterTheLossOfRegistrars(t *testing.T) {
 			t.Fatalf("%+v", due)
 		}
 		none(t, s, HoldBack{at(5)}) // more are lost
-		if e := one[Suspected](t, s, due[0]); !e.Record.Held.Equal(at(15)) {
+		if e := one[Suspected](t, s, due[0]); !e.Record.Held().Equal(at(15)) {
 			t.Errorf("%+v", e.Record)
 		}
 		if e := one[Removed](t, s, remove(r[0], Unreachable, at(15))); e.Cause != Unreachable {
@@ -371,7 +371,7 @@ func TestHoldBackAfterTheLossOfRegistrars(t *testing.T) {
 		}
 	})
 	t.Run("or they answer", func(t *testing.T) {
-		if e := one[Recovered](t, s, Alive{"echo", 2, r[1].Generation, at(8)}); !e.Record.Held.IsZero() || e.Record.Suspect {
+		if e := one[Recovered](t, s, Alive{"echo", 2, r[1].Generation, at(8)}); !e.Record.Held().IsZero() || e.Record.Suspect {
 			t.Errorf("%+v", e.Record)
 		}
 	})

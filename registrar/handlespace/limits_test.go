@@ -285,7 +285,7 @@ func TestPaging(t *testing.T) {
 			for {
 				last := param.PEID(0)
 				if len(elements) > 0 {
-					last = elements[len(elements)-1].Element.ID
+					last = elements[len(elements)-1].ID
 				}
 				n := len(elements)
 				if elements = s.Elements(elements, p.Handle, last, 1); len(elements) == n {

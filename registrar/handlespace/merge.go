@@ -7,35 +7,26 @@ import (
 	"rserpool/selection"
 )
 
-// NewItem returns an item with a record that was not made by Apply, and completes
-// it: what is encoded, when it expires, its digest. An error says that the element
-// has no wire form.
-func NewItem(r *Record, reporters []string) (Item, error) {
-	encoded, err := param.AppendPoolElement(nil, &r.Element, false)
+// NewItem returns an item with a record that was not made by Apply. An error says that
+// the element has no wire form.
+func NewItem(e *Entry, reporters []string) (Item, error) {
+	content, err := encode(nil, &e.Element)
 	if err != nil {
-		return Item{}, fmt.Errorf("element %v of pool %q: %w", r.Element.ID, r.Handle, err)
+		return Item{}, fmt.Errorf("element %v of pool %q: %w", e.Element.ID, e.Handle, err)
 	}
-	r.encoded = encoded
-	r.refresh(r.Refreshed)
+	r := newRecord(e.Handle, &e.Element, content)
+	r.Generation, r.HomeIncarnation = e.Generation, e.HomeIncarnation
+	r.registered, r.Refreshed, r.held = nanoseconds(e.Registered), e.Refreshed, nanoseconds(e.Held)
+	r.Confirmed, r.Suspect, r.Cause, r.Reports = e.Confirmed, e.Suspect, e.Cause, int32(e.Reports)
 	r.seal(reporters)
 	return Item{Record: r, Reporters: reporters}, nil
-}
-
-// encode makes anew what is encoded. The element has been encoded before, with
-// another home.
-func (r *Record) encode() {
-	encoded, err := param.AppendPoolElement(nil, &r.Element, false)
-	if err != nil {
-		panic("handlespace: stored element can't be encoded: " + err.Error())
-	}
-	r.encoded = encoded
 }
 
 // Find returns what is stored under the key of an element: an entry or a tombstone;
 // false if neither is. For the goroutine that calls Apply.
 func (s *Space) Find(k Key) (Item, bool) {
 	if _, e := s.find(k.Handle, k.ID); e != nil {
-		return Item{Record: e.record, Reporters: e.reporters}, true
+		return Item{Record: e.record.Load(), Reporters: s.reporters[e]}, true
 	}
 	if t := s.tombstones.get(k); t != nil {
 		return Item{Tombstone: t}, true
@@ -47,7 +38,7 @@ func (s *Space) Find(k Key) (Item, bool) {
 // goroutine that calls Apply.
 func (s *Space) Marks() Marks { return s.marks }
 
-func (s *Space) merge(c *Merge) (events []Event) {
+func (s *Space) merge(c *Merge) {
 	s.marks.Stamp = max(s.marks.Stamp, c.Marks.Stamp)
 	s.holdBack(c.Marks.HeldBack)
 	for i := range c.Items {
@@ -64,10 +55,10 @@ func (s *Space) merge(c *Merge) (events []Event) {
 			continue
 		}
 		if item.Record != nil {
-			events = append(events, s.adopt(item))
+			s.adopt(item)
 		} else if p, e := s.find(item.Tombstone.Key.Handle, item.Tombstone.Key.ID); e != nil {
 			last := p.elements.Len() == 1 && !p.guessed
-			events = append(events, s.drop(p, e, Superseded, item.Tombstone)...)
+			s.drop(p, e, Superseded, item.Tombstone)
 			if last { // the pool may come back
 				s.keep(p)
 			}
@@ -80,8 +71,8 @@ func (s *Space) merge(c *Merge) (events []Event) {
 			break
 		}
 		delete(s.stated, handle)
-		if found, ok := s.pools.Get(poolEntry{handle: handle}); ok {
-			s.settle(found.pool, state)
+		if p := s.lookup(handle); p != nil {
+			s.settle(p, state)
 		}
 	}
 	if c.End {
@@ -91,7 +82,6 @@ func (s *Space) merge(c *Merge) (events []Event) {
 		s.stated, s.guesses = nil, nil
 		s.merges++
 	}
-	return events
 }
 
 // note remembers what a pool is if that is better than what was said, and than what a
@@ -99,13 +89,13 @@ func (s *Space) merge(c *Merge) (events []Event) {
 func (s *Space) note(state *PoolState) {
 	best := s.stated[state.Handle]
 	if best == nil {
-		if found, ok := s.pools.Get(poolEntry{handle: state.Handle}); ok {
-			if found.pool.guessed {
-				found.pool.guessed = false
-				s.settle(found.pool, state)
+		if p := s.lookup(state.Handle); p != nil {
+			if p.guessed {
+				p.guessed = false
+				s.settle(p, state)
 				return
 			}
-			mine := found.pool.state()
+			mine := p.state()
 			best = &mine
 		}
 	}
@@ -131,20 +121,21 @@ func (s *Space) state(state *PoolState) {
 }
 
 // adopt stores an element as another side knows it.
-func (s *Space) adopt(item *Item) Event {
-	r := *item.Record
-	p, e := s.find(r.Handle, r.Element.ID)
-	if p != nil && !p.guessed && p.founder == r.Element.ID && !equal(&p.user, &r.Element.User) {
+func (s *Space) adopt(item *Item) {
+	r, content := item.Record.changed(), item.Record.Element()
+	p, e := s.find(r.Handle, r.ID)
+	if p != nil && !p.guessed && p.founder == r.ID && !equal(&p.user, &content.User) {
 		s.keep(p) // a tombstone may be better still, and then the pool's transport is what it was
 	}
 	if e != nil {
-		previous := e.record
-		s.replace(p, e, &r, item.Reporters)
-		return Adopted{r.Handle, &r, previous, false}
+		previous := e.record.Load()
+		s.replace(p, e, r, &content, item.Reporters)
+		s.emit(Adopted{r.Handle, r, previous, false})
+		return
 	}
-	_, created := s.put(p, nil, &r, item.Reporters, "")
+	_, created := s.put(p, nil, r, &content, item.Reporters, "")
 	if created {
-		p, _ := s.find(r.Handle, r.Element.ID)
+		p := s.lookup(r.Handle)
 		if state := s.stated[r.Handle]; state != nil {
 			delete(s.stated, r.Handle)
 			s.settle(p, state)
@@ -153,7 +144,7 @@ func (s *Space) adopt(item *Item) Event {
 			s.guesses = append(s.guesses, p)
 		}
 	}
-	return Adopted{r.Handle, &r, nil, created}
+	s.emit(Adopted{r.Handle, r, nil, created})
 }
 
 // Unsettled returns how many pools a Merge with Settle has work for. For the goroutine
@@ -170,7 +161,7 @@ func (s *Space) settle(p *pool, state *PoolState) {
 	s.restate(p, func() {
 		p.owner, p.created, p.founder, p.user = state.Owner, state.Created, state.Founder, state.User
 		if e := p.find(p.founder); e != nil {
-			p.user = e.record.Element.User
+			p.user = e.record.Load().Element().User
 		}
 		if p.policy.Type != state.Policy {
 			s.choose(p, state.Policy)
@@ -180,15 +171,16 @@ func (s *Space) settle(p *pool, state *PoolState) {
 
 // choose gives a pool another policy and moves its elements. The mutex is held.
 func (s *Space) choose(p *pool, t param.PolicyType) {
-	p.elements.Ascend(func(e entry) bool {
-		p.chooser(e.element.record).Remove(&e.element.item)
+	p.elements.Ascend(func(m member) bool {
+		p.chooser(m.element.record.Load()).Remove(&m.element.item)
 		return true
 	})
 	s.setPolicy(p, t)
 	p.suspects, p.circle = nil, nil
-	p.elements.Ascend(func(e entry) bool {
-		e.element.item = selection.Item{Value: e.element, Size: e.element.item.Size}
-		p.chooser(e.element.record).Put(&e.element.item, e.element.record.Element.Policy)
+	p.elements.Ascend(func(m member) bool {
+		e, r := m.element, m.element.record.Load()
+		e.item = selection.Item{Value: e, Size: e.item.Size}
+		p.chooser(r).Put(&e.item, r.Element().Policy)
 		return true
 	})
 }
@@ -196,28 +188,28 @@ func (s *Space) choose(p *pool, t param.PolicyType) {
 // Cursor is a place in a Scan. The zero value is its beginning.
 type Cursor struct {
 	after      Key
-	tombstones bool
-	Done       bool // nothing is left
+	tombstones *Tombstone // the latest one
+	Done       bool       // nothing is left
 }
 
 // Scan goes on through all that is to be exchanged, pools each with its elements and
-// then tombstones, until yield returns false or Done; what yield got is passed. The
-// Space must not be changed between the calls of one Scan, but for what a Merge adds,
-// which may be passed over. For the goroutine that calls Apply.
+// then tombstones, the oldest first, until yield returns false or Done; what yield got
+// is passed. The Space must not be changed between the calls of one Scan, but for what
+// a Merge adds, which may be passed over. For the goroutine that calls Apply.
 func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
 	more := true
-	if !c.tombstones {
-		s.pools.AscendGreaterOrEqual(poolEntry{handle: c.after.Handle}, func(at poolEntry) bool {
-			if at.handle != c.after.Handle {
-				c.after = Key{Handle: at.handle}
-				state := at.pool.state()
+	if c.tombstones == nil {
+		s.index.pools.AscendGreaterOrEqual(&pool{handle: c.after.Handle}, func(p *pool) bool {
+			if p.handle != c.after.Handle {
+				c.after = Key{Handle: p.handle}
+				state := p.state()
 				if more = yield(Item{Pool: &state}); !more {
 					return false
 				}
 			}
-			at.pool.elements.AscendGreaterOrEqual(entry{id: c.after.ID + 1}, func(e entry) bool {
-				c.after.ID = e.id
-				more = yield(Item{Record: e.element.record, Reporters: e.element.reporters})
+			p.elements.AscendGreaterOrEqual(member{id: c.after.ID + 1}, func(m member) bool {
+				c.after.ID = m.id
+				more = yield(Item{Record: m.element.record.Load(), Reporters: s.reporters[m.element]})
 				return more
 			})
 			return more
@@ -225,13 +217,13 @@ func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
 		if !more {
 			return
 		}
-		c.tombstones, c.after = true, Key{}
+		c.tombstones = &Tombstone{}
 	}
-	s.tombstones.byKey.AscendGreaterOrEqual(&Tombstone{Key: c.after}, func(t *Tombstone) bool {
-		if t.Key == c.after {
+	s.tombstones.byAge.AscendGreaterOrEqual(c.tombstones, func(t *Tombstone) bool {
+		if t == c.tombstones {
 			return true
 		}
-		c.after = t.Key
+		c.tombstones = t
 		more = yield(Item{Tombstone: t})
 		return more
 	})

@@ -97,10 +97,10 @@ func TestMergeIsTheSameEverywhere(t *testing.T) {
 }
 
 // item returns an element as another side may know it.
-func item(t *testing.T, change func(*Record)) Item {
+func item(t *testing.T, change func(*Entry)) Item {
 	t.Helper()
 	c := register("echo", 1, at(0))
-	r := &Record{Handle: c.Handle, Element: c.Element, Generation: Generation{Stamp: 10, Raiser: here},
+	r := &Entry{Handle: c.Handle, Element: c.Element, Generation: Generation{Stamp: 10, Raiser: here},
 		Registered: at(0), Refreshed: at(0), HomeIncarnation: 5, Confirmed: true}
 	change(r)
 	i, err := NewItem(r, nil)
@@ -114,24 +114,24 @@ func TestWhoWinsWhenSidesMeet(t *testing.T) {
 	grave := func(stamp uint64) Item {
 		return Item{Tombstone: &Tombstone{Key: Key{"echo", 1}, Generation: Generation{Stamp: stamp, Raiser: here}, Until: at(9)}}
 	}
-	base := func(r *Record) {}
+	base := func(r *Entry) {}
 	tests := []struct {
 		name        string
 		wins, loses Item
 	}{
-		{"the larger generation", item(t, func(r *Record) { r.Generation.Stamp = 11; r.Confirmed = false; r.Element.Home = 1 }), item(t, base)},
-		{"the later registration against an older copy that a new home confirmed since", item(t, func(r *Record) { r.Generation.Content = 9 }),
-			item(t, func(r *Record) { r.Generation.Content, r.Generation.Stamp = 8, 20 })},
-		{"the larger raiser at equal stamps", item(t, func(r *Record) { r.Generation.Raiser = there }), item(t, base)},
-		{"its later incarnation at equal raisers", item(t, func(r *Record) { r.Generation.Incarnation = 1 }), item(t, base)},
+		{"the larger generation", item(t, func(r *Entry) { r.Generation.Stamp = 11; r.Confirmed = false; r.Element.Home = 1 }), item(t, base)},
+		{"the later registration against an older copy that a new home confirmed since", item(t, func(r *Entry) { r.Generation.Content = 9 }),
+			item(t, func(r *Entry) { r.Generation.Content, r.Generation.Stamp = 8, 20 })},
+		{"the larger raiser at equal stamps", item(t, func(r *Entry) { r.Generation.Raiser = there }), item(t, base)},
+		{"its later incarnation at equal raisers", item(t, func(r *Entry) { r.Generation.Incarnation = 1 }), item(t, base)},
 		{"an entry against a tombstone at equal generations", item(t, base), grave(10)},
 		{"a tombstone of a larger generation", grave(11), item(t, base)},
-		{"a confirmed home", item(t, base), item(t, func(r *Record) { r.Confirmed = false; r.Element.Home = there })},
-		{"the larger home", item(t, func(r *Record) { r.Element.Home = there; r.HomeIncarnation = 0 }), item(t, base)},
-		{"the later life of a home", item(t, func(r *Record) { r.HomeIncarnation = 6 }), item(t, base)},
-		{"who is not suspect", item(t, base), item(t, func(r *Record) { r.Suspect = true; r.Refreshed = at(9) })},
-		{"who was refreshed later", item(t, func(r *Record) { r.Refreshed = at(1) }), item(t, base)},
-		{"who has more reports", item(t, func(r *Record) { r.Reports = 1 }), item(t, base)},
+		{"a confirmed home", item(t, base), item(t, func(r *Entry) { r.Confirmed = false; r.Element.Home = there })},
+		{"the larger home", item(t, func(r *Entry) { r.Element.Home = there; r.HomeIncarnation = 0 }), item(t, base)},
+		{"the later life of a home", item(t, func(r *Entry) { r.HomeIncarnation = 6 }), item(t, base)},
+		{"who is not suspect", item(t, base), item(t, func(r *Entry) { r.Suspect = true; r.Refreshed = at(9) })},
+		{"who was refreshed later", item(t, func(r *Entry) { r.Refreshed = at(1) }), item(t, base)},
+		{"who has more reports", item(t, func(r *Entry) { r.Reports = 1 }), item(t, base)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

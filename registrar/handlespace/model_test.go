@@ -14,7 +14,7 @@ import (
 // model does what Space does with maps and passes over everything.
 type model struct {
 	cfg     Config
-	records map[Key]Record // without what is encoded
+	records map[Key]Entry
 	pools   map[param.PoolHandle]*modelPool
 	reports map[Key]map[string]bool
 	graves  map[Key]Tombstone
@@ -32,14 +32,14 @@ type modelPool struct {
 func newModel(cfg Config) *model {
 	return &model{
 		cfg:     cfg.withDefaults(),
-		records: map[Key]Record{},
+		records: map[Key]Entry{},
 		pools:   map[param.PoolHandle]*modelPool{},
 		reports: map[Key]map[string]bool{},
 		graves:  map[Key]Tombstone{},
 	}
 }
 
-func (m *model) count(keep func(Record) bool) (n int) {
+func (m *model) count(keep func(Entry) bool) (n int) {
 	for _, r := range m.records {
 		if keep(r) {
 			n++
@@ -49,7 +49,7 @@ func (m *model) count(keep func(Record) bool) (n int) {
 }
 
 func (m *model) size(handle param.PoolHandle) int {
-	return m.count(func(r Record) bool { return r.Handle == handle })
+	return m.count(func(r Entry) bool { return r.Handle == handle })
 }
 
 // apply returns what the event should be, in words.
@@ -113,10 +113,7 @@ func (m *model) apply(cmd Command) string {
 			r.Generation, r.Confirmed = m.raised(k, c.Home, c.Now), true
 			r.Generation.Content = content
 			r.Suspect, r.Cause, r.Held = false, 0, time.Time{}
-			r.Refreshed, r.Expires = c.Now, time.Time{}
-			if r.Element.Life != param.InfiniteLife {
-				r.Expires = c.Now.Add(time.Duration(r.Element.Life) * time.Second)
-			}
+			r.Refreshed = c.Now
 			m.records[k] = r
 			return "confirmed"
 		}
@@ -180,15 +177,12 @@ func (m *model) register(c Register) string {
 	} else if p.founder == c.Element.ID {
 		p.user = c.Element.User
 	}
-	r := Record{Handle: c.Handle, Element: c.Element, Registered: c.Now, Refreshed: c.Now}
+	r := Entry{Handle: c.Handle, Element: c.Element, Registered: c.Now, Refreshed: c.Now}
 	if known {
 		r.Registered = old.Registered
 	}
 	r.HomeIncarnation, r.Confirmed = c.Incarnation, true
 	r.Generation = m.raised(k, HomeID{c.Raiser, c.Incarnation}, c.Now)
-	if c.Element.Life != param.InfiniteLife {
-		r.Expires = c.Now.Add(time.Duration(c.Element.Life) * time.Second)
-	}
 	m.records[k] = r
 	m.reports[k] = map[string]bool{}
 	delete(m.graves, k)
@@ -214,7 +208,7 @@ func (m *model) takeOut(k Key, cause RemovalCause, now time.Time) string {
 	if r.Suspect && (r.Held.IsZero() || now.Before(r.Held)) {
 		return ""
 	}
-	suspects := m.count(func(o Record) bool { return o.Handle == k.Handle && o.Suspect })
+	suspects := m.count(func(o Entry) bool { return o.Handle == k.Handle && o.Suspect })
 	if now.Before(m.marks.HeldBack) && (r.Suspect || float64(suspects+1) <= m.cfg.HoldBackShare*float64(m.size(k.Handle))) {
 		r.Suspect, r.Cause, r.Held = true, cause, m.marks.HeldBack
 		m.records[k] = r
@@ -263,12 +257,8 @@ func (m *model) imported(c Import) string {
 	old, known := m.records[k]
 	p := m.pools[c.Handle]
 	home := HomeID{ID: c.Element.Home}
-	expires := time.Time{}
-	if c.Element.Life != param.InfiniteLife {
-		expires = c.Now.Add(time.Duration(c.Element.Life) * time.Second)
-	}
 	if known && old.Home() == home && fmt.Sprint(old.Element) == fmt.Sprint(c.Element) {
-		old.Refreshed, old.Expires = c.Now, expires
+		old.Refreshed = c.Now
 		old.Suspect, old.Cause, old.Held = false, 0, time.Time{}
 		m.records[k] = old
 		return "imported, unchanged"
@@ -282,7 +272,7 @@ func (m *model) imported(c Import) string {
 	} else if p.founder == c.Element.ID {
 		p.user = c.Element.User
 	}
-	r := Record{Handle: c.Handle, Element: c.Element, Registered: c.Now, Refreshed: c.Now, Expires: expires, Confirmed: true}
+	r := Entry{Handle: c.Handle, Element: c.Element, Registered: c.Now, Refreshed: c.Now, Confirmed: true}
 	if known {
 		r.Registered = old.Registered
 	}
@@ -336,7 +326,7 @@ func words(events []Event) string {
 		}
 		return "absent"
 	case Suspected:
-		if !e.Record.Held.IsZero() {
+		if !e.Record.Held().IsZero() {
 			return fmt.Sprintf("held back %d", e.Cause)
 		}
 		return fmt.Sprintf("suspected %d", e.Cause)
@@ -363,7 +353,7 @@ func (m *model) compare(s *Space) error {
 	var stored []*Record
 	for i, info := range pools {
 		p := m.pools[handles[i]]
-		suspects := m.count(func(r Record) bool { return r.Handle == handles[i] && r.Suspect })
+		suspects := m.count(func(r Entry) bool { return r.Handle == handles[i] && r.Suspect })
 		if info.Handle != handles[i] || info.Policy != p.policy || info.Transport != p.user.Type || info.Use != p.user.Use ||
 			info.Elements != m.size(info.Handle) || info.Suspects != suspects || info.Owner != p.owner {
 			return fmt.Errorf("pool %+v, want %+v", info, *p)
@@ -379,15 +369,14 @@ func (m *model) compare(s *Space) error {
 		if err != nil || string(encoded) != string(r.Encoded()) {
 			return fmt.Errorf("%v is encoded as %x, want %x, %v", keys[i], r.Encoded(), encoded, err)
 		}
-		want.encoded, want.digest = r.encoded, r.digest
-		if got := fmt.Sprintf("%+v", *r); got != fmt.Sprintf("%+v", want) {
+		if got := fmt.Sprintf("%+v", r.Entry()); got != fmt.Sprintf("%+v", want) {
 			return fmt.Errorf("record %s, want %+v", got, want)
 		}
 		if s.Get(keys[i].Handle, keys[i].ID) != r {
 			return fmt.Errorf("%v is another record when asked for alone", keys[i])
 		}
 	}
-	suspects := m.count(func(r Record) bool { return r.Suspect })
+	suspects := m.count(func(r Entry) bool { return r.Suspect })
 	if c := s.Counts(); c.Pools != len(handles) || c.Elements != len(keys) || c.Suspects != suspects || c.Tombstones != len(m.graves) {
 		return fmt.Errorf("counts %+v", c)
 	}
@@ -405,23 +394,29 @@ func (m *model) compare(s *Space) error {
 	return m.compareHomes(s, keys)
 }
 
+// removal is what Due should return, and when.
+type removal struct {
+	at      time.Time
+	command Remove
+}
+
 func (m *model) compareHomes(s *Space, keys []Key) error {
 	for _, id := range []param.RegistrarID{here, there, elsewhere} {
 		var owned []Key
 		var sum param.Checksum
-		var due []Record
+		var due []removal
 		for _, k := range keys {
 			if r := m.records[k]; r.Element.Home == id {
 				owned = append(owned, k)
 				sum.Add(k.Handle, k.ID)
-				switch { // as far as deadlines go
-				case r.Suspect:
-					r.Expires = r.Held
-				case !r.Confirmed && !r.Element.ASAP.IsZero():
-					r.Expires = time.Time{}
-				}
-				if !r.Expires.IsZero() {
-					due = append(due, r)
+				command := Remove{k.Handle, k.ID, r.Generation, Expired, at(1e9)}
+				switch {
+				case r.Suspect && !r.Held.IsZero():
+					command.Cause = r.Cause
+					due = append(due, removal{r.Held, command})
+				case r.Suspect, !r.Confirmed && !r.Element.ASAP.IsZero(), r.Element.Life == param.InfiniteLife:
+				default:
+					due = append(due, removal{r.Refreshed.Add(time.Duration(r.Element.Life) * time.Second), command})
 				}
 			}
 		}
@@ -432,9 +427,14 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 		if h := s.Home(id); !slices.Equal(got, owned) || h.Elements != len(owned) || h.Checksum() != sum.Sum() {
 			return fmt.Errorf("home %v: %v, %d, 0x%04x, want %v, 0x%04x", id, got, h.Elements, h.Checksum(), owned, sum.Sum())
 		}
-		slices.SortFunc(due, func(a, b Record) int { return cmp.Or(a.Expires.Compare(b.Expires), a.Key().Compare(b.Key())) })
+		// Of those that are due at the same time any may be first.
+		when := map[Command]time.Time{}
+		for _, d := range due {
+			when[d.command] = d.at
+		}
+		slices.SortFunc(due, func(a, b removal) int { return a.at.Compare(b.at) })
 		next, ok := s.NextDeadline(id)
-		if ok != (len(due) > 0) || ok && !next.Equal(due[0].Expires) {
+		if ok != (len(due) > 0) || ok && !next.Equal(due[0].at) {
 			return fmt.Errorf("home %v: next deadline %v, %v, want %v", id, next, ok, due)
 		}
 		commands := s.Due(nil, id, at(1e9), 1<<30)
@@ -442,13 +442,10 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 			return fmt.Errorf("home %v: %d due, want %d", id, len(commands), len(due))
 		}
 		for i, c := range commands {
-			want := remove(&due[i], Expired, at(1e9))
-			if due[i].Suspect {
-				want.Cause = due[i].Cause
+			if at, ok := when[c]; !ok || !at.Equal(due[i].at) {
+				return fmt.Errorf("home %v: due %+v, want %+v", id, c, due[i])
 			}
-			if c != want {
-				return fmt.Errorf("home %v: due %+v, want %+v", id, c, want)
-			}
+			delete(when, c)
 		}
 	}
 	return nil
@@ -457,7 +454,7 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 // compareResolution checks a resolution as far as it is the same for all
 // policies.
 func (m *model) compareResolution(s *Space, handle param.PoolHandle, items int) error {
-	sound := m.count(func(r Record) bool { return r.Handle == handle && !r.Suspect })
+	sound := m.count(func(r Entry) bool { return r.Handle == handle && !r.Suspect })
 	all := m.size(handle)
 	records, p, ok := s.Resolve(nil, handle, Query{Items: items})
 	if ok != (all > 0) {
@@ -476,7 +473,7 @@ func (m *model) compareResolution(s *Space, handle param.PoolHandle, items int) 
 	}
 	seen := map[Key]bool{}
 	for _, r := range records {
-		if seen[r.Key()] || r != s.Get(handle, r.Element.ID) || r.Suspect != (sound == 0) {
+		if seen[r.Key()] || r != s.Get(handle, r.ID) || r.Suspect != (sound == 0) {
 			return fmt.Errorf("%q: wrong element %+v", handle, *r)
 		}
 		seen[r.Key()] = true

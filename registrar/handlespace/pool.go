@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/btree"
@@ -18,6 +19,10 @@ type pool struct {
 	handle param.PoolHandle
 	rand   *rand.Rand
 
+	// gone is set when the pool has lost its last element. A pool of the same
+	// handle that comes later is another one.
+	gone atomic.Bool
+
 	mu       sync.Mutex
 	policy   *param.Policy // with neutral values, never changed
 	limit    int           // elements in a reply unless the request names a number
@@ -25,10 +30,12 @@ type pool struct {
 	created  time.Time
 	founder  param.PEID
 	user     param.Transport // the founder's, for its type and use
-	elements *btree.BTreeG[entry]
+	elements *btree.BTreeG[member]
 	sound    selection.Chooser
 	suspects selection.Chooser // nil as long as there were none
 	circle   *circle           // nil when it has to be made anew
+
+	shares []share // of the index
 
 	// Writer only.
 	digest   uint64      // of the state besides the elements
@@ -40,20 +47,21 @@ type pool struct {
 // element is a place in a pool that outlives re-registrations, and with them its
 // record.
 type element struct {
-	item   selection.Item // Value is the element
-	record *Record
-	filed  filed // of the index
-	at     int   // where it begins in the pool's circle
-
-	reporters []string // writer only: who reported this generation
+	item   selection.Item         // Value is the element
+	record atomic.Pointer[Record] // the writer stores it, with the pool's mutex
+	filed  instant                // of the index: under which deadline
+	at     int32                  // where it begins in the pool's circle
 }
 
-type entry struct {
+// member is an element in its pool's tree. What is looked at on the way to others
+// stands beside the pointer.
+type member struct {
 	id      param.PEID
+	home    param.RegistrarID
 	element *element
 }
 
-func (a entry) less(b entry) bool { return a.id < b.id }
+func (a member) less(b member) bool { return a.id < b.id }
 
 // state returns what the pool is besides its elements. Writer only.
 func (p *pool) state() PoolState {
@@ -61,8 +69,8 @@ func (p *pool) state() PoolState {
 }
 
 func (p *pool) find(id param.PEID) *element {
-	e, _ := p.elements.Get(entry{id: id})
-	return e.element
+	m, _ := p.elements.Get(member{id: id})
+	return m.element
 }
 
 // check compares a registration with what the first element fixed, and returns
@@ -80,39 +88,40 @@ func (p *pool) check(e *param.PoolElement) (causes param.OperationError) {
 	return causes
 }
 
-// store makes r the record of e, which is new or in the pool. The mutex is held.
-func (p *pool) store(e *element, r *Record) {
-	moves := e.record == nil || e.record.Suspect != r.Suspect
-	if e.record != nil && moves {
-		p.chooser(e.record).Remove(&e.item)
+// store makes r the record of e, which is new or in the pool. content is the element
+// of r if that is not the one of the record before. The mutex is held.
+func (p *pool) store(e *element, before, r *Record, content *param.PoolElement) {
+	moves := before == nil || before.Suspect != r.Suspect
+	if before != nil && moves {
+		p.chooser(before).Remove(&e.item)
 	}
-	if e.record == nil {
-		e.item.Value, e.item.ID = e, r.Element.ID
-		p.elements.ReplaceOrInsert(entry{r.Element.ID, e})
+	if before == nil {
+		e.item.Value, e.item.ID = e, r.ID
 	}
-	renewed := e.record == nil || e.record.Generation != r.Generation
-	if moves || !bytes.Equal(e.record.encoded, r.encoded) {
+	if before == nil || before.home() != r.home() {
+		p.elements.ReplaceOrInsert(member{r.ID, r.home(), e})
+	}
+	// Each registration begins the policy's counters anew (POL-5.2.2-02), an
+	// imported one, which raises no generation, too.
+	renewed := before == nil || before.Generation != r.Generation || !before.Refreshed.Equal(r.Refreshed)
+	if moves || !bytes.Equal(before.Encoded(), r.Encoded()) {
 		p.circle = nil
 	}
-	e.record = r
+	e.record.Store(r)
 	if moves || renewed {
-		e.item.Size = len(r.encoded)
-		p.chooser(r).Put(&e.item, r.Element.Policy)
+		e.item.Size = len(r.Encoded())
+		if content == nil {
+			same := r.Element()
+			content = &same
+		}
+		p.chooser(r).Put(&e.item, content.Policy)
 	}
 }
 
-// renew counts as a registration for the policy, whose counters begin again
-// (POL-5.2.2-02).
-func (p *pool) renew(e *element) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.chooser(e.record).Put(&e.item, e.record.Element.Policy)
-}
-
-// drop takes e out of the pool. The mutex is held.
-func (p *pool) drop(e *element) {
-	p.elements.Delete(entry{id: e.record.Element.ID})
-	p.chooser(e.record).Remove(&e.item)
+// drop takes e, whose record is r, out of the pool. The mutex is held.
+func (p *pool) drop(e *element, r *Record) {
+	p.elements.Delete(member{id: r.ID})
+	p.chooser(r).Remove(&e.item)
 	p.circle = nil
 }
 
@@ -149,6 +158,9 @@ func (p *pool) mayHold(share float64) bool {
 // merge begins a new count, because sides have counted different removals.
 func (p *pool) removable(s *Space, now time.Time) bool {
 	c := &s.cfg
+	if c.RemovalShare == 1 {
+		return true
+	}
 	start := now.Add(-c.RemovalWindow)
 	old := 0
 	for old < len(p.removals) && (!p.removals[old].After(start) || p.counted != s.merges) {

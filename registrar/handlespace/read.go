@@ -40,7 +40,7 @@ func (s *Space) Resolve(dst []*Record, handle param.PoolHandle, q Query) ([]*Rec
 	start := len(dst)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	dst = choose(s, dst, p, q.complete(p), func(e *element) *Record { return e.record })
+	dst = choose(s, dst, p, q.complete(p), func(e *element) *Record { return e.record.Load() })
 	return dst, *p.policy, len(dst) > start
 }
 
@@ -64,7 +64,7 @@ func (s *Space) ResolveEncoded(dst [][]byte, at *Bookmark, handle param.PoolHand
 		}
 		return dst, p.policy, true
 	}
-	dst = choose(s, dst, p, q, func(e *element) []byte { return e.record.encoded })
+	dst = choose(s, dst, p, q, func(e *element) []byte { return e.record.Load().Encoded() })
 	return dst, p.policy, len(dst) > start
 }
 
@@ -84,17 +84,12 @@ func choose[T any](s *Space, dst []T, p *pool, q Query, of func(*element) T) []T
 
 // Bookmark remembers where a Space has a pool. The zero value remembers none. For
 // one goroutine and one Space.
-type Bookmark struct {
-	version uint64 // of the Space's view
-	handle  param.PoolHandle
-	pool    *pool
-}
+type Bookmark struct{ pool *pool }
 
 // lookup returns a pool, nil if there is none.
 func (b *Bookmark) lookup(s *Space, handle param.PoolHandle) *pool {
-	// Loaded before the view: at worst the bookmark is newer than it says.
-	if version := s.version.Load(); version != b.version || handle != b.handle {
-		*b = Bookmark{version, handle, s.lookup(handle)}
+	if b.pool == nil || b.pool.handle != handle || b.pool.gone.Load() {
+		b.pool = s.lookup(handle)
 	}
 	return b.pool
 }
@@ -108,7 +103,7 @@ func (s *Space) Get(handle param.PoolHandle, id param.PEID) *Record {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e := p.find(id); e != nil {
-		return e.record
+		return e.record.Load()
 	}
 	return nil
 }
@@ -126,20 +121,34 @@ func (s *Space) Pool(handle param.PoolHandle) (PoolInfo, bool) {
 // Pools appends to dst up to max pools in the order of their handles, from the
 // first behind after on; the empty handle begins.
 func (s *Space) Pools(dst []PoolInfo, after param.PoolHandle, max int) []PoolInfo {
-	s.view.Load().AscendGreaterOrEqual(poolEntry{handle: after}, func(e poolEntry) bool {
-		if max <= 0 {
-			return false
+	for max > 0 {
+		pools := s.poolsBehind(after, min(max, passed))
+		if len(pools) == 0 {
+			break
 		}
-		if e.handle == after {
-			return true
+		for _, p := range pools {
+			after = p.handle
+			if info := p.info(); info.Elements > 0 { // else it is just going
+				dst = append(dst, info)
+				max--
+			}
 		}
-		if info := e.pool.info(); info.Elements > 0 { // else it is just going
-			dst = append(dst, info)
-			max--
-		}
-		return true
-	})
+	}
 	return dst
+}
+
+// poolsBehind returns up to max pools.
+func (s *Space) poolsBehind(after param.PoolHandle, max int) []*pool {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	pools := make([]*pool, 0, min(max, s.index.pools.Len()))
+	s.index.pools.AscendGreaterOrEqual(&pool{handle: after}, func(p *pool) bool {
+		if p.handle != after {
+			pools = append(pools, p)
+		}
+		return len(pools) < max
+	})
+	return pools
 }
 
 // Elements appends to dst up to max elements of a pool in the order of their
@@ -152,12 +161,12 @@ func (s *Space) Elements(dst []*Record, handle param.PoolHandle, after param.PEI
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.elements.AscendGreaterOrEqual(entry{id: after}, func(e entry) bool {
+	p.elements.AscendGreaterOrEqual(member{id: after}, func(m member) bool {
 		if max <= 0 {
 			return false
 		}
-		if e.id != after {
-			dst = append(dst, e.element.record)
+		if m.id != after {
+			dst = append(dst, m.element.record.Load())
 			max--
 		}
 		return true
@@ -166,6 +175,8 @@ func (s *Space) Elements(dst []*Record, handle param.PoolHandle, after param.PEI
 }
 
 func (s *Space) lookup(handle param.PoolHandle) *pool {
-	found, _ := s.view.Load().Get(poolEntry{handle: handle})
-	return found.pool
+	if found, ok := s.pools.Load(handle); ok {
+		return found.(*pool)
+	}
+	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/btree"
@@ -18,15 +17,16 @@ import (
 // Space is a handlespace. See the package comment for who may call what.
 type Space struct {
 	cfg     Config
-	pools   *btree.BTreeG[poolEntry]
-	view    atomic.Pointer[btree.BTreeG[poolEntry]] // pools as published to readers
-	version atomic.Uint64                           // of view, counted from 1
-	spare   *btree.FreeListG[entry]                 // of the pools' trees by identifier
-	owners  map[string]int                          // pools by owner
+	pools   sync.Map // *pool by param.PoolHandle
+	spare   *btree.FreeListG[member]
+	owners  map[string]int // pools by owner
 	index   index
 	scratch sync.Pool // *[]*selection.Item
 
 	// Writer only.
+	events     []Event               // of the command that is being applied
+	octets     []byte                // to encode elements in
+	reporters  map[*element][]string // who reported this generation, of elements with reports
 	tombstones tombstones
 	marks      Marks
 	stated     map[param.PoolHandle]*PoolState // what a Merge said of pools, until its end
@@ -34,88 +34,94 @@ type Space struct {
 	merges     int                             // ended
 }
 
-type poolEntry struct {
-	handle param.PoolHandle
-	pool   *pool
-}
-
-func (a poolEntry) less(b poolEntry) bool { return a.handle < b.handle }
-
 // New returns an empty handlespace. The configuration must be valid.
 func New(cfg Config) *Space {
 	s := &Space{
-		cfg:    cfg.withDefaults(),
-		pools:  btree.NewG(16, poolEntry.less),
-		spare:  btree.NewFreeListG[entry](64),
-		owners: make(map[string]int),
-		index:  newIndex(),
-
+		cfg:        cfg.withDefaults(),
+		spare:      btree.NewFreeListG[member](64),
+		owners:     make(map[string]int),
+		index:      newIndex(),
+		reporters:  make(map[*element][]string),
 		tombstones: newTombstones(),
 	}
 	s.scratch.New = func() any { return new([]*selection.Item) }
-	s.publish()
 	return s
 }
 
 // Apply changes the handlespace and tells what changed, in order; nothing if the
 // command does not apply. One goroutine only.
 func (s *Space) Apply(cmd Command) []Event {
-	switch c := cmd.(type) {
-	case Register:
-		return s.register(&c)
-	case Deregister:
-		return s.deregister(&c)
-	case Remove:
-		return s.remove(&c)
-	case Report:
-		return s.report(&c)
-	case Alive:
-		return s.alive(&c)
-	case Import:
-		return s.imported(&c)
-	case Forget:
-		return s.forget(&c)
-	case Takeover:
-		return s.takeover(&c)
-	case Confirm:
-		return s.confirm(&c)
-	case HoldBack:
-		s.holdBack(c.Now.Add(s.cfg.HoldBack))
-		return nil
-	case Sweep:
-		s.sweep(c.Now)
-		return nil
-	case Merge:
-		return s.merge(&c)
-	}
-	panic(fmt.Sprintf("handlespace: unknown command %T", cmd))
+	s.events = nil
+	s.apply(cmd)
+	return s.events
 }
 
-func (s *Space) register(c *Register) []Event {
+// ApplyAll applies commands one after the other, as Apply does, and returns what each
+// changed. It takes less time than as many calls of Apply. One goroutine only.
+func (s *Space) ApplyAll(cmds []Command) [][]Event {
+	s.events = make([]Event, 0, len(cmds))
+	changes := make([][]Event, len(cmds))
+	for i, cmd := range cmds {
+		start := len(s.events)
+		s.apply(cmd)
+		changes[i] = s.events[start:len(s.events):len(s.events)]
+	}
+	return changes
+}
+
+func (s *Space) emit(e Event) { s.events = append(s.events, e) }
+
+func (s *Space) apply(cmd Command) {
+	switch c := cmd.(type) {
+	case Register:
+		s.register(&c)
+	case Deregister:
+		s.deregister(&c)
+	case Remove:
+		s.remove(&c)
+	case Report:
+		s.report(&c)
+	case Alive:
+		s.alive(&c)
+	case Import:
+		s.imported(&c)
+	case Forget:
+		s.forget(&c)
+	case Takeover:
+		s.takeover(&c)
+	case Confirm:
+		s.confirm(&c)
+	case HoldBack:
+		s.holdBack(c.Now.Add(s.cfg.HoldBack))
+	case Sweep:
+		s.sweep(c.Now)
+	case Merge:
+		s.merge(&c)
+	default:
+		panic(fmt.Sprintf("handlespace: unknown command %T", cmd))
+	}
+}
+
+func (s *Space) register(c *Register) {
 	p, e := s.find(c.Handle, c.Element.ID)
-	encoded, causes := s.admit(c, p, e)
+	content, causes := s.admit(c, p, e)
 	if len(causes) > 0 {
-		return []Event{Rejected{c.Handle, c.Element.ID, causes}}
+		s.emit(Rejected{c.Handle, c.Element.ID, causes})
+		return
 	}
-	r := &Record{
-		Handle:          c.Handle,
-		Element:         c.Element,
-		Generation:      s.raised(Key{c.Handle, c.Element.ID}, e, HomeID{c.Raiser, c.Incarnation}, c.Now),
-		Registered:      c.Now,
-		HomeIncarnation: c.Incarnation,
-		Confirmed:       true,
-		encoded:         encoded,
-	}
-	r.refresh(c.Now)
-	previous, created := s.put(p, e, r, nil, c.Owner)
-	return []Event{Registered{Handle: r.Handle, Record: r, Previous: previous, PoolCreated: created}}
+	r := newRecord(c.Handle, &c.Element, content)
+	r.Generation = s.raised(r.Key(), e, HomeID{c.Raiser, c.Incarnation}, c.Now)
+	r.registered, r.Refreshed = nanoseconds(c.Now), c.Now
+	r.HomeIncarnation, r.Confirmed = c.Incarnation, true
+	previous, created := s.put(p, e, r, &c.Element, nil, c.Owner)
+	s.emit(Registered{Handle: r.Handle, Record: r, Previous: previous, PoolCreated: created})
 }
 
 // raised returns the generation that follows on what is known of a key.
 func (s *Space) raised(k Key, e *element, raiser HomeID, now time.Time) Generation {
 	before := s.marks.Stamp
 	if e != nil {
-		before = e.record.Generation.Stamp
+		before = e.record.Load().Generation.Stamp
 	} else if t := s.tombstones.get(k); t != nil {
 		before = max(before, t.Generation.Stamp)
 	}
@@ -124,41 +130,47 @@ func (s *Space) raised(k Key, e *element, raiser HomeID, now time.Time) Generati
 }
 
 // put makes r the record of its key: of e in p, or of a new element, in a new pool
-// if p is nil. It completes r, and returns the record before.
-func (s *Space) put(p *pool, e *element, r *Record, reporters []string, owner string) (previous *Record, created bool) {
+// if p is nil. content is the element of r. It completes r, and returns the record
+// before.
+func (s *Space) put(p *pool, e *element, r *Record, content *param.PoolElement, reporters []string, owner string) (previous *Record, created bool) {
 	if created = p == nil; created {
 		p = s.newPool(PoolState{
-			Handle: r.Handle, Created: r.Registered, Founder: r.Element.ID,
-			Policy: r.Element.Policy.Type, Owner: owner,
+			Handle: r.Handle, Created: r.Registered(), Founder: r.ID,
+			Policy: content.Policy.Type, Owner: owner,
 		})
 	}
 	if e == nil {
-		e = &element{}
+		e = new(element)
 		s.tombstones.remove(s, r.Key()) // what is stored has none
 	} else {
-		previous = e.record
-		r.Registered = previous.Registered
+		previous = e.record.Load()
+		r.registered = previous.registered
 	}
-	s.replace(p, e, r, reporters)
+	s.replace(p, e, r, content, reporters)
 	if created {
-		s.index.pools(1)
-		s.pools.ReplaceOrInsert(poolEntry{p.handle, p})
-		s.publish()
+		s.index.come(p)
+		s.pools.Store(p.handle, p)
 	}
 	return previous, created
 }
 
-// replace makes r, which it completes, the record of e in p.
-func (s *Space) replace(p *pool, e *element, r *Record, reporters []string) {
+// replace makes r, which it completes, the record of e in p. content is the element of
+// r, or nil if that is the same as before.
+func (s *Space) replace(p *pool, e *element, r *Record, content *param.PoolElement, reporters []string) {
 	r.Handle = p.handle
 	r.seal(reporters)
-	e.reporters = reporters
+	before := e.record.Load()
+	if len(reporters) > 0 {
+		s.reporters[e] = reporters
+	} else if before != nil && before.Reports > 0 {
+		delete(s.reporters, e)
+	}
 	p.mu.Lock()
-	p.store(e, r)
+	p.store(e, before, r, content)
 	p.mu.Unlock()
-	s.index.replace(&e.filed, r)
-	if p.founder == r.Element.ID && !equal(&p.user, &r.Element.User) {
-		s.restate(p, func() { p.user = r.Element.User })
+	s.index.replace(p, e, before, r)
+	if content != nil && p.founder == r.ID && !equal(&p.user, &content.User) {
+		s.restate(p, func() { p.user = content.User })
 	}
 }
 
@@ -174,29 +186,30 @@ func (s *Space) restate(p *pool, change func()) {
 }
 
 // admit decides on a registration. It returns the encoded element, or why not.
-func (s *Space) admit(c *Register, p *pool, e *element) ([]byte, param.OperationError) {
+func (s *Space) admit(c *Register, p *pool, e *element) (coded, param.OperationError) {
 	el := &c.Element
 	switch {
 	case c.Handle == "", el.ID == 0, el.Life != param.InfiniteLife && el.Life <= 0:
-		return nil, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
-	case e != nil && !c.Conflict.IsZero() && e.record.Generation == c.Conflict:
-		return nil, param.OperationError{param.NewCause(param.CauseNonUniquePEID)}
+		return coded{}, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
+	case e != nil && !c.Conflict.IsZero() && e.record.Load().Generation == c.Conflict:
+		return coded{}, param.OperationError{param.NewCause(param.CauseNonUniquePEID)}
 	}
 	if p != nil {
 		if causes := p.check(el); len(causes) > 0 {
-			return nil, causes
+			return coded{}, causes
 		}
 	} else if !el.Policy.Type.Valid() {
-		return nil, param.OperationError{param.PolicyCause(param.CauseInvalidValues, el.Policy)}
+		return coded{}, param.OperationError{param.PolicyCause(param.CauseInvalidValues, el.Policy)}
 	}
-	encoded, err := param.AppendPoolElement(nil, el, false)
+	content, err := encode(s.octets, el)
 	if err != nil {
-		return nil, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
+		return coded{}, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
 	}
-	if len(encoded) > s.cfg.MaxElementSize || e == nil && s.full(c.Owner, p) {
-		return nil, param.OperationError{param.NewCause(param.CauseLackOfResources)}
+	if content.asap > s.cfg.MaxElementSize || e == nil && s.full(c.Owner, p) {
+		return coded{}, param.OperationError{param.NewCause(param.CauseLackOfResources)}
 	}
-	return encoded, nil
+	s.octets = content.octets
+	return content, nil
 }
 
 // full reports whether there is no room for a new element in p, or for a new
@@ -208,7 +221,7 @@ func (s *Space) full(owner string, p *pool) bool {
 	if p != nil {
 		return p.elements.Len() >= s.cfg.MaxElementsPerPool
 	}
-	return s.pools.Len() >= s.cfg.MaxPools ||
+	return s.index.pools.Len() >= s.cfg.MaxPools ||
 		owner != "" && s.owners[owner] >= s.cfg.MaxPoolsPerOwner
 }
 
@@ -222,7 +235,7 @@ func (s *Space) newPool(state PoolState) *pool {
 		rand:     rand.New(rand.NewPCG(s.cfg.Rand.Uint64(), s.cfg.Rand.Uint64())),
 		founder:  state.Founder,
 		user:     state.User,
-		elements: btree.NewWithFreeListG(16, entry.less, s.spare),
+		elements: btree.NewWithFreeListG(32, member.less, s.spare),
 	}
 	s.setPolicy(p, state.Policy)
 	s.own(p.owner, 1)
@@ -252,16 +265,19 @@ func (s *Space) own(owner string, change int) {
 	}
 }
 
-func (s *Space) deregister(c *Deregister) []Event {
+func (s *Space) deregister(c *Deregister) {
 	p, e := s.find(c.Handle, c.ID)
 	if e == nil {
-		return []Event{s.absent(c)}
+		s.emit(s.absent(c))
+		return
 	}
-	if len(c.From) > 0 && !overlap(c.From, e.record.Element.ASAP.Addrs) {
-		return []Event{Rejected{c.Handle, c.ID, param.OperationError{param.NewCause(param.CauseSecurity)}}}
+	r := e.record.Load()
+	if len(c.From) > 0 && !overlap(c.From, r.Element().ASAP.Addrs) {
+		s.emit(Rejected{c.Handle, c.ID, param.OperationError{param.NewCause(param.CauseSecurity)}})
+		return
 	}
-	raised := s.raised(Key{c.Handle, c.ID}, e, HomeID{c.Raiser, c.Incarnation}, c.Now)
-	return s.drop(p, e, Deregistered, s.buried(e.record, raised, c.Now))
+	raised := s.raised(r.Key(), e, HomeID{c.Raiser, c.Incarnation}, c.Now)
+	s.drop(p, e, Deregistered, s.buried(r, raised, c.Now))
 }
 
 // overlap reports whether the lists have an address in common. An IPv4 address
@@ -272,106 +288,108 @@ func overlap(a, b []netip.Addr) bool {
 	})
 }
 
-func (s *Space) remove(c *Remove) []Event {
+func (s *Space) remove(c *Remove) {
 	p, e := s.find(c.Handle, c.ID)
 	if e == nil {
-		return nil
+		return
 	}
-	r := e.record
+	r := e.record.Load()
 	switch unattended := c.Cause != Administrative && c.Cause != Deregistered; {
 	case r.Generation != c.Generation && (unattended || !c.Generation.IsZero()):
-		return nil
 	case unattended:
-		return s.takeOut(p, e, c.Cause, c.Now)
+		s.takeOut(p, e, c.Cause, c.Now)
+	default:
+		// By hand is a word of its own: a side that was apart must not bring it back.
+		raised := s.raised(r.Key(), e, r.Home(), c.Now)
+		s.drop(p, e, c.Cause, s.buried(r, raised, c.Now))
 	}
-	// By hand is a word of its own: a side that was apart must not bring it back.
-	raised := s.raised(Key{c.Handle, c.ID}, e, r.Home(), c.Now)
-	return s.drop(p, e, c.Cause, s.buried(r, raised, c.Now))
 }
 
-func (s *Space) report(c *Report) []Event {
+func (s *Space) report(c *Report) {
 	p, e := s.find(c.Handle, c.ID)
-	if e == nil || e.record.Generation != c.Generation || e.record.Suspect ||
-		slices.Contains(e.reporters, c.Reporter) {
-		return nil
+	if e == nil {
+		return
 	}
-	r := *e.record
+	r, reporters := e.record.Load(), s.reporters[e]
+	if r.Generation != c.Generation || r.Suspect || slices.Contains(reporters, c.Reporter) {
+		return
+	}
+	r = r.changed()
 	r.Reports++
 	// Past the threshold every reporter that is not among the counted asks for
 	// the removal anew, so there is no need to remember more.
-	reporters := e.reporters
 	if len(reporters) <= s.cfg.MaxBadPEReports {
 		reporters = append(reporters, c.Reporter)
 	}
-	s.replace(p, e, &r, reporters)
-	if r.Reports > s.cfg.MaxBadPEReports {
-		return s.takeOut(p, e, Reported, c.Now)
+	s.replace(p, e, r, nil, reporters)
+	if int(r.Reports) > s.cfg.MaxBadPEReports {
+		s.takeOut(p, e, Reported, c.Now)
+		return
 	}
-	return []Event{Counted{p.handle, &r, r.Reports}}
+	s.emit(Counted{p.handle, r, int(r.Reports)})
 }
 
-func (s *Space) alive(c *Alive) []Event {
+func (s *Space) alive(c *Alive) {
 	p, e := s.find(c.Handle, c.ID)
-	if e == nil || e.record.Generation != c.Generation || !e.record.Suspect {
-		return nil
+	if e == nil {
+		return
 	}
-	r := *e.record
-	r.sound()
-	s.replace(p, e, &r, e.reporters)
-	return []Event{Recovered{p.handle, &r}}
+	if r := e.record.Load(); r.Generation == c.Generation && r.Suspect {
+		r = r.changed()
+		r.sound()
+		s.replace(p, e, r, nil, s.reporters[e])
+		s.emit(Recovered{p.handle, r})
+	}
 }
 
 // takeOut removes an element that nobody attends or, while registrars have just
 // been lost or beyond the removal limit, marks it suspect.
-func (s *Space) takeOut(p *pool, e *element, cause RemovalCause, now time.Time) []Event {
-	r := *e.record
-	if r.Suspect && (r.Held.IsZero() || now.Before(r.Held)) {
-		return nil
+func (s *Space) takeOut(p *pool, e *element, cause RemovalCause, now time.Time) {
+	r := e.record.Load()
+	if r.Suspect && (r.held == 0 || now.Before(r.Held())) {
+		return
 	}
-	if !now.Before(s.marks.HeldBack) || !r.Suspect && !p.mayHold(s.cfg.HoldBackShare) {
-		if p.removable(s, now) {
-			return s.drop(p, e, cause, s.buried(&r, r.Generation, now))
-		}
-		r.Held = time.Time{}
-	} else {
-		r.Held = s.marks.HeldBack
+	held := now.Before(s.marks.HeldBack) && (r.Suspect || p.mayHold(s.cfg.HoldBackShare))
+	if !held && p.removable(s, now) {
+		s.drop(p, e, cause, s.buried(r, r.Generation, now))
+		return
 	}
-	r.Suspect, r.Cause = true, cause
-	s.replace(p, e, &r, e.reporters)
-	return []Event{Suspected{p.handle, &r, cause}}
+	r = r.changed()
+	r.Suspect, r.Cause, r.held = true, cause, 0
+	if held {
+		r.held = nanoseconds(s.marks.HeldBack)
+	}
+	s.replace(p, e, r, nil, s.reporters[e])
+	s.emit(Suspected{p.handle, r, cause})
 }
 
 // drop takes an element out and leaves the tombstone.
-func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) []Event {
-	r := e.record
+func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
+	r := e.record.Load()
 	p.mu.Lock()
-	p.drop(e)
+	p.drop(e, r)
 	last := p.elements.Len() == 0
 	p.mu.Unlock()
 	if last {
-		s.pools.Delete(poolEntry{handle: p.handle})
+		p.gone.Store(true)
+		s.pools.Delete(p.handle)
 		s.own(p.owner, -1)
-		s.publish()
-		s.index.pools(-1)
-		s.index.pool(p.handle, p.digest, 0)
+		s.index.leaves(p)
 	}
-	s.index.replace(&e.filed, nil)
+	s.index.replace(p, e, r, nil)
+	if r.Reports > 0 {
+		delete(s.reporters, e)
+	}
 	s.tombstones.put(s, t)
-	return []Event{Removed{p.handle, r, cause, last, t.Generation}}
+	s.emit(Removed{p.handle, r, cause, last, t.Generation})
 }
 
 func (s *Space) find(handle param.PoolHandle, id param.PEID) (*pool, *element) {
-	found, ok := s.pools.Get(poolEntry{handle: handle})
-	if !ok {
+	p := s.lookup(handle)
+	if p == nil {
 		return nil, nil
 	}
-	return found.pool, found.pool.find(id)
-}
-
-// publish shows the readers which pools there are.
-func (s *Space) publish() {
-	s.view.Store(s.pools.Clone())
-	s.version.Add(1)
+	return p, p.find(id)
 }
 
 // nextStamp returns a generation stamp above the previous one. A new element

@@ -69,7 +69,7 @@ func registered(e []Event) *Record         { return e[0].(Registered).Record }
 func resolve(s *Space, q Query) []*Record  { r, _, _ := s.Resolve(nil, "echo", q); return r }
 func elements(s *Space) []*Record          { return s.Elements(nil, "echo", 0, 1<<30) }
 func remove(r *Record, c RemovalCause, now time.Time) Remove {
-	return Remove{Handle: r.Handle, ID: r.Element.ID, Generation: r.Generation, Cause: c, Now: now}
+	return Remove{Handle: r.Handle, ID: r.ID, Generation: r.Generation, Cause: c, Now: now}
 }
 
 // one applies a command that must give exactly one event, of type E.
@@ -135,7 +135,7 @@ func TestASAP_3_1_24_UnknownHandleCreatesPool(t *testing.T) {
 		t.Fatal("there is a pool before any registration")
 	}
 	e := one[Registered](t, s, register("echo", 1, at(0)))
-	if !e.PoolCreated || e.Previous != nil || e.Record.Element.ID != 1 {
+	if !e.PoolCreated || e.Previous != nil || e.Record.ID != 1 {
 		t.Errorf("%+v", e)
 	}
 	if p, ok := s.Pool("echo"); !ok || p.Elements != 1 || !p.Created.Equal(at(0)) {
@@ -176,7 +176,7 @@ func TestASAP_3_1_26_NewIdentifierIsAdded(t *testing.T) {
 	if e := one[Registered](t, s, register("echo", 1, at(1))); e.PoolCreated || e.Previous != nil {
 		t.Errorf("%+v", e)
 	}
-	if r := elements(s); len(r) != 2 || r[0].Element.ID != 1 || r[1].Element.ID != 2 {
+	if r := elements(s); len(r) != 2 || r[0].ID != 1 || r[1].ID != 2 {
 		t.Errorf("%v", r)
 	}
 }
@@ -249,7 +249,7 @@ func TestASAP_3_1_28_SameIdentifierIsAReregistration(t *testing.T) {
 	if p, _ := s.Pool("echo"); p.Elements != 1 {
 		t.Errorf("%+v", p)
 	}
-	if r := e.Record; !r.Registered.Equal(at(0)) || !r.Refreshed.Equal(at(10)) || !r.Expires.Equal(at(310)) {
+	if r := e.Record; !r.Registered().Equal(at(0)) || !r.Refreshed.Equal(at(10)) || !r.Expires().Equal(at(310)) {
 		t.Errorf("%+v", r)
 	}
 	t.Run("the same identifier in another pool is another element", func(t *testing.T) {
@@ -299,7 +299,7 @@ func TestASAP_3_1_30_ReregistrationReplacesAttributes(t *testing.T) {
 	next.Element.ASAP = transport(param.TypeSCTPTransport, "192.0.2.9", 5009)
 	s.Apply(next)
 	r := s.Get("echo", 1)
-	if fmt.Sprint(r.Element) != fmt.Sprint(next.Element) || !r.Expires.Equal(at(21)) {
+	if fmt.Sprint(r.Element()) != fmt.Sprint(next.Element) || !r.Expires().Equal(at(21)) {
 		t.Errorf("%+v", r)
 	}
 	want, err := param.AppendPoolElement(nil, &next.Element, false)
@@ -324,7 +324,7 @@ func TestASAP_3_1_30_ReregistrationReplacesAttributes(t *testing.T) {
 func ids(records []*Record) string {
 	var b []string
 	for _, r := range records {
-		b = append(b, fmt.Sprint(uint32(r.Element.ID)))
+		b = append(b, fmt.Sprint(uint32(r.ID)))
 	}
 	return strings.Join(b, " ")
 }
@@ -430,7 +430,7 @@ func TestAMB_55_UnknownPolicyIsServedByRoundRobin(t *testing.T) {
 	rejects(t, s, register("echo", 3, at(0)), param.PolicyCause(param.CauseInconsistentPolicy, param.Policy{Type: unknown.Type}))
 	for _, want := range []param.PEID{1, 2, 1} {
 		records, neutral, ok := s.Resolve(nil, "echo", Query{})
-		if !ok || len(records) != 2 || records[0].Element.ID != want || neutral.Type != unknown.Type || records[0].Element.Policy != unknown {
+		if !ok || len(records) != 2 || records[0].ID != want || neutral.Type != unknown.Type || records[0].Element().Policy != unknown {
 			t.Fatalf("%v, %+v, %v", records, neutral, ok)
 		}
 	}
@@ -459,7 +459,7 @@ func TestASAP_3_1_40_LifetimePasses(t *testing.T) {
 	if len(due) != 1 {
 		t.Fatalf("due: %v", due)
 	}
-	if e := one[Removed](t, s, due[0]); e.Record.Element.ID != 2 || e.Cause != Expired {
+	if e := one[Removed](t, s, due[0]); e.Record.ID != 2 || e.Cause != Expired {
 		t.Errorf("%+v", e)
 	}
 	t.Run("re-registration starts it again", func(t *testing.T) {
@@ -612,14 +612,14 @@ func TestAMB_28_HomeChangeKeepsTheRight(t *testing.T) {
 }
 
 func report(r *Record, reporter string) Report {
-	return Report{Handle: r.Handle, ID: r.Element.ID, Generation: r.Generation, Reporter: reporter, Now: at(1)}
+	return Report{Handle: r.Handle, ID: r.ID, Generation: r.Generation, Reporter: reporter, Now: at(1)}
 }
 
 func TestASAP_3_5_09_ReportsAreCountedPerElement(t *testing.T) {
 	s := fresh()
 	a, b := registered(s.Apply(register("echo", 1, at(0)))), registered(s.Apply(register("echo", 2, at(0))))
 	for n := 1; n <= 3; n++ {
-		if e := one[Counted](t, s, report(a, fmt.Sprint(n))); e.Reports != n || s.Get("echo", 1).Reports != n {
+		if e := one[Counted](t, s, report(a, fmt.Sprint(n))); e.Reports != n || int(s.Get("echo", 1).Reports) != n {
 			t.Errorf("%+v", e)
 		}
 	}
@@ -691,7 +691,7 @@ func TestTHR_2_13_3_02_OneReporterCannotRemove(t *testing.T) {
 			s.Apply(report(r, fmt.Sprint(i)))
 			s.Apply(Alive{Handle: "echo", ID: 1, Generation: r.Generation})
 		}
-		if n := len(s.lookup("echo").find(1).reporters); n > 4 {
+		if n := len(s.reporters[s.lookup("echo").find(1)]); n > 4 {
 			t.Errorf("%d reporters", n)
 		}
 	})

@@ -208,11 +208,12 @@ func recomputed(s *Space) (d Digest) {
 			r := item.Key().Range()
 			switch {
 			case item.Record != nil:
-				again := *item.Record
-				if _, err := NewItem(&again, item.Reporters); err != nil {
+				e := item.Record.Entry()
+				again, err := NewItem(&e, item.Reporters)
+				if err != nil {
 					panic(err)
 				}
-				d.Entries[r] += again.digest
+				d.Entries[r] += again.Record.digest
 			case item.Pool != nil:
 				d.Entries[r] += item.Pool.digest()
 			default:

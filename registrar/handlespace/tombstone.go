@@ -15,13 +15,13 @@ const (
 
 // tombstones are the removals that are remembered. Writer only.
 type tombstones struct {
-	byKey, byAge *btree.BTreeG[*Tombstone]
-	probe        Tombstone // to look for
+	byKey map[Key]*Tombstone
+	byAge *btree.BTreeG[*Tombstone]
 }
 
 func newTombstones() tombstones {
 	return tombstones{
-		byKey: btree.NewG(32, func(a, b *Tombstone) bool { return a.Key.Compare(b.Key) < 0 }),
+		byKey: make(map[Key]*Tombstone),
 		byAge: btree.NewG(32, func(a, b *Tombstone) bool {
 			if c := a.Until.Compare(b.Until); c != 0 {
 				return c < 0
@@ -33,7 +33,7 @@ func newTombstones() tombstones {
 
 // buried returns the tombstone of a record that is removed with this generation.
 func (s *Space) buried(r *Record, g Generation, now time.Time) *Tombstone {
-	life, finite := r.Element.Life.Duration()
+	life, finite := r.Life().Duration()
 	if !finite || life > maxRemembered {
 		life = maxRemembered
 	}
@@ -48,7 +48,7 @@ func (s *Space) absent(c *Deregister) Absent {
 	k := Key{c.Handle, c.ID}
 	if old := s.tombstones.get(k); old != nil {
 		k = old.Key
-	} else if c.Handle == "" || c.ID == 0 || s.tombstones.byKey.Len() >= s.cfg.MaxTombstones/2 {
+	} else if c.Handle == "" || c.ID == 0 || len(s.tombstones.byKey) >= s.cfg.MaxTombstones/2 {
 		return Absent{Handle: c.Handle, ID: c.ID}
 	}
 	raised := s.raised(k, nil, HomeID{c.Raiser, c.Incarnation}, c.Now)
@@ -57,21 +57,18 @@ func (s *Space) absent(c *Deregister) Absent {
 }
 
 // get returns the tombstone of a key, nil if there is none.
-func (b *tombstones) get(k Key) *Tombstone {
-	b.probe.Key = k
-	t, _ := b.byKey.Get(&b.probe)
-	return t
-}
+func (b *tombstones) get(k Key) *Tombstone { return b.byKey[k] }
 
 // put stores a tombstone. Beyond the bound the oldest is forgotten.
 func (b *tombstones) put(s *Space, t *Tombstone) {
-	old, _ := b.byKey.ReplaceOrInsert(t)
+	old := b.byKey[t.Key]
+	b.byKey[t.Key] = t
 	if old != nil {
 		b.byAge.Delete(old)
 	}
 	b.byAge.ReplaceOrInsert(t)
 	s.index.tombstone(old, t)
-	if b.byKey.Len() > s.cfg.MaxTombstones {
+	if len(b.byKey) > s.cfg.MaxTombstones {
 		oldest, _ := b.byAge.Min()
 		s.forgetTombstone(oldest)
 		s.index.forgotten()
@@ -79,8 +76,8 @@ func (b *tombstones) put(s *Space, t *Tombstone) {
 }
 
 func (b *tombstones) remove(s *Space, k Key) {
-	b.probe.Key = k
-	if t, ok := b.byKey.Delete(&b.probe); ok {
+	if t := b.byKey[k]; t != nil {
+		delete(b.byKey, k)
 		b.byAge.Delete(t)
 		s.index.tombstone(t, nil)
 	}

@@ -344,7 +344,7 @@ func TestRestartedMemberIsNotTheHome(t *testing.T) {
 	again := s.start(2, false)
 	s.merge(m[0], again)
 	s.run()
-	if r := s.has(m[0], 1); r == nil || r.Confirmed || r.HomeIncarnation == uint64(m[1].self.Incarnation) && r.Element.Home == 2 {
+	if r := s.has(m[0], 1); r == nil || r.Confirmed || r.HomeIncarnation == uint64(m[1].self.Incarnation) && r.Element().Home == 2 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -407,7 +407,7 @@ func TestTakeoverCountsInItsViewOnly(t *testing.T) {
 	other.Counter++
 	for _, view := range []ring.ViewID{other, wireView} {
 		r.Handle(ring.Delivered{View: view, Entries: []ring.Entry{{Payload: payload}}}, wireTime)
-		if moved := r.cfg.Space.Get("echo", e.ID).Element.Home == 1; moved != (view == wireView) {
+		if moved := r.cfg.Space.Get("echo", e.ID).Element().Home == 1; moved != (view == wireView) {
 			t.Errorf("moved %v in %v", moved, view)
 		}
 	}

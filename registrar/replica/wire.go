@@ -183,7 +183,7 @@ func appendItem(dst []byte, item *handlespace.Item) []byte {
 	w := writer{buf: dst}
 	switch {
 	case item.Record != nil:
-		r := item.Record
+		r := item.Record.Entry()
 		w.u8(itemRecord)
 		w.text(string(r.Handle))
 		w.element(&r.Element)
@@ -311,7 +311,7 @@ func (r *reader) command(k kind, only *ring.ViewID) handlespace.Command {
 func (r *reader) item() handlespace.Item {
 	switch r.u8() {
 	case itemRecord:
-		e := handlespace.Record{Handle: r.handle(), Element: r.element(), Generation: r.generation()}
+		e := handlespace.Entry{Handle: r.handle(), Element: r.element(), Generation: r.generation()}
 		e.HomeIncarnation, e.Confirmed, e.Suspect = r.u64(), r.flag(), r.flag()
 		e.Cause, e.Reports = handlespace.RemovalCause(r.u8()), int(r.u32()&math.MaxInt32)
 		e.Registered, e.Refreshed, e.Held = r.time(), r.time(), r.time()

@@ -50,7 +50,7 @@ func wireCommands() []handlespace.Command {
 }
 
 func wireItems(t testing.TB) []handlespace.Item {
-	item, err := handlespace.NewItem(&handlespace.Record{
+	item, err := handlespace.NewItem(&handlespace.Entry{
 		Handle: "echo", Element: wireElement(), Generation: wireGen, Registered: wireTime, Refreshed: wireTime.Add(1),
 		HomeIncarnation: 3, Confirmed: true, Suspect: true, Cause: handlespace.Unreachable, Held: wireTime.Add(2), Reports: 2,
 	}, []string{"a", "b"})

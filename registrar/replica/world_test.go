@@ -178,8 +178,8 @@ func (n *node) dump() string {
 			switch {
 			case item.Record != nil:
 				r := *item.Record
-				fmt.Fprintf(&b, "  %q/%d %+v home %v confirmed %v suspect %v held %v reports %d life %v at %v weight %d\n", r.Handle, r.Element.ID, r.Generation,
-					r.Home(), r.Confirmed, r.Suspect, r.Held.UnixMilli(), r.Reports, r.Element.Life, r.Refreshed.UnixMilli(), r.Element.Policy.Weight)
+				fmt.Fprintf(&b, "  %q/%d %+v home %v confirmed %v suspect %v held %v reports %d life %v at %v weight %d\n", r.Handle, r.ID, r.Generation,
+					r.Home(), r.Confirmed, r.Suspect, r.Held().UnixMilli(), r.Reports, r.Element().Life, r.Refreshed.UnixMilli(), r.Element().Policy.Weight)
 			case item.Tombstone != nil:
 				fmt.Fprintf(&b, "  %q/%d gone %+v until %v\n", item.Tombstone.Key.Handle, item.Tombstone.Key.ID, item.Tombstone.Generation, item.Tombstone.Until.UnixMilli())
 			default:
@@ -296,7 +296,7 @@ func (n *node) applied(e *Applied) {
 		default:
 			continue
 		}
-		serial := r.Element.Policy.Weight
+		serial := r.Element().Policy.Weight
 		if key, ok := n.w.proposed[serial]; !ok || key != r.Key() {
 			n.w.fail("%v stores %+v, which nobody registered", n.self, r)
 		}
@@ -369,7 +369,7 @@ func (n *node) propose(cmd handlespace.Command, key handlespace.Key, serial uint
 
 func (n *node) remove(r *handlespace.Record, cause handlespace.RemovalCause) {
 	n.w.leaving[goner{r.Key(), r.Generation}] = true
-	n.replica.Propose(0, handlespace.Remove{Handle: r.Handle, ID: r.Element.ID, Generation: r.Generation, Cause: cause, Now: n.now}, n.now)
+	n.replica.Propose(0, handlespace.Remove{Handle: r.Handle, ID: r.ID, Generation: r.Generation, Cause: cause, Now: n.now}, n.now)
 }
 
 func (n *node) act(r *rand.Rand, now time.Time) {
@@ -394,7 +394,7 @@ func (n *node) act(r *rand.Rand, now time.Time) {
 	case 10, 11:
 		for _, e := range n.space.Owned(nil, param.RegistrarID(n.self.ID), handlespace.Key{}, 100) {
 			if e.Home() == homeOf(n.self) && !e.Confirmed {
-				n.replica.Propose(0, handlespace.Confirm{Handle: e.Handle, ID: e.Element.ID, Generation: e.Generation, Home: e.Home(), Now: now}, now)
+				n.replica.Propose(0, handlespace.Confirm{Handle: e.Handle, ID: e.ID, Generation: e.Generation, Home: e.Home(), Now: now}, now)
 				break
 			}
 		}
@@ -477,7 +477,7 @@ func (w *world) final(nodes []*node) error {
 			w.fail("%v and %v differ:\n%s%s", first.self, n.self, first.dump(), n.dump())
 		}
 		if r := n.homeless(); r != nil {
-			w.fail("%v: home %v of %q/%v is gone", n.self, r.Home(), r.Handle, r.Element.ID)
+			w.fail("%v: home %v of %q/%v is gone", n.self, r.Home(), r.Handle, r.ID)
 		}
 		if !n.ready.Serve || !n.ready.Negative {
 			w.fail("%v is not ready: %+v", n.self, n.ready)

@@ -237,7 +237,7 @@ func (s *simulation) choose(r *request) error {
 		s.records, _, _ = s.space.Resolve(s.records[:0], pool, handlespace.Query{Items: s.cfg.Results})
 		list := make([]param.PoolElement, len(s.records))
 		for i, r := range s.records {
-			list[i] = r.Element
+			list[i] = r.Element()
 		}
 		if u.choice == nil {
 			u.choice = selection.NewUser(s.policy.Type, list, s.random)

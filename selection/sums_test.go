@@ -1,0 +1,53 @@
+package selection
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// Sums grow and shrink over several levels and pieces, and find what a pass over the
+// weights finds.
+func TestSums(t *testing.T) {
+	r := rand.New(rand.NewPCG(seed, 7))
+	var s sums
+	var weights []uint32
+	for _, target := range []int{5, 300, 17, 16, 9000, 4096, 1, 257, 0, 40} {
+		for len(weights) != target {
+			if len(weights) < target {
+				weights = append(weights, r.Uint32()>>r.IntN(32))
+				s.push(weights[len(weights)-1])
+			} else {
+				weights = weights[:len(weights)-1]
+				s.pop()
+			}
+			if len(weights) > 0 && r.IntN(2) == 0 {
+				i, w := r.IntN(len(weights)), r.Uint32()>>r.IntN(32)
+				weights[i] = w
+				s.set(i, w)
+			}
+		}
+		ends := make([]uint64, len(weights)) // of what finds each
+		total := uint64(0)
+		for i, w := range weights {
+			total += uint64(w)
+			ends[i] = total
+		}
+		if s.total != total || s.len() != len(weights) {
+			t.Fatalf("%d weights: total %d of %d, want %d", target, s.total, s.len(), total)
+		}
+		for range min(total, 1000) {
+			draw := r.Uint64N(total)
+			want, found := slices.BinarySearch(ends, draw)
+			for found && ends[want] == draw { // also past weights of 0
+				want++
+			}
+			if got := s.find(draw); got != want {
+				t.Fatalf("%d weights: %d of %d is at %d, want %d", target, draw, total, got, want)
+			}
+		}
+	}
+	if s.weights.n != 40 || len(s.nodes) != 1 {
+		t.Errorf("%d weights in %d levels", s.weights.n, len(s.nodes))
+	}
+}
