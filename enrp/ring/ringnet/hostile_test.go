@@ -29,6 +29,15 @@ func (c *cluster) enemy() *enemy {
 	return e
 }
 
+// besieged starts a ring of these members, and returns an enemy and the view.
+func (c *cluster) besieged(ids ...int) (*enemy, ring.View) {
+	c.t.Helper()
+	e := c.enemy()
+	c.start(ids...)
+	c.waitWhole(5*time.Second, ids...)
+	return e, c.status(ids[0]).View
+}
+
 func identity(id int) ring.Node {
 	return ring.Node{Member: ring.Member{ID: ring.NodeID(id), Incarnation: 1}, Contact: "mem://10.9.9.9:1"}
 }
@@ -75,6 +84,11 @@ func (e *enemy) say(conn transport.Conn, m ring.Message) {
 	}
 }
 
+// from is the header of what somebody says to a member.
+func (e *enemy) from(as ring.Node, to int) ring.Header {
+	return ring.Header{From: as, To: e.c.members[to].group.Self().Member}
+}
+
 // nobody lists members that are nowhere.
 func nobody(from, n int) (nodes []ring.Node) {
 	for i := range n {
@@ -101,17 +115,13 @@ func (c *cluster) works(view ring.ViewID, ids ...int) {
 // place of nobody: a member that joins has room, and what is dialled is bounded.
 func TestNamesOfNobodyTakeNoRoom(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
-		e := c.enemy()
-		c.start(1, 2)
-		c.waitWhole(5*time.Second, 1, 2)
-		view := c.status(1).View.ID
+		e, view := c.besieged(1, 2)
 		as := identity(99)
 		conn := e.connect(1, as, true)
-		to := c.members[1].group.Self().Member
 		limit := c.members[1].group.loop.net.limit()
 		flood := func(round int) {
 			first := 1000 + round*200
-			e.say(conn, &ring.Ping{Header: ring.Header{From: as, To: to}, Nonce: 1, Candidates: nobody(first, 64)})
+			e.say(conn, &ring.Ping{Header: e.from(as, 1), Nonce: 1, Candidates: nobody(first, 64)})
 			e.send(conn, appendFrame(nil, frameOutside, appendOutside(nil, nobody(first+100, maxOutside))))
 		}
 		for round := range 100 {
@@ -122,7 +132,7 @@ func TestNamesOfNobodyTakeNoRoom(t *testing.T) {
 		if n := len(c.members[1].group.loop.net.members); n > limit {
 			t.Errorf("%d members known, at most %d", n, limit)
 		}
-		c.works(view, 1, 2)
+		c.works(view.ID, 1, 2)
 		c.start(3)
 		for round := range 2000 {
 			flood(round)
@@ -141,10 +151,7 @@ func TestNamesOfNobodyTakeNoRoom(t *testing.T) {
 // view out; and one more is refused.
 func TestManyNames(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		e := c.enemy()
-		c.start(1, 2)
-		c.waitWhole(5*time.Second, 1, 2)
-		view := c.status(1).View.ID
+		e, view := c.besieged(1, 2)
 		limit := c.members[1].group.loop.net.limit()
 		for id := range limit + 20 {
 			e.connect(1, identity(100+id), true)
@@ -153,17 +160,14 @@ func TestManyNames(t *testing.T) {
 		if len(s.Peers) != limit || s.Refused[refusedMany] != 21 {
 			t.Errorf("%d members known, refused %v", len(s.Peers), s.Refused)
 		}
-		c.works(view, 1, 2)
+		c.works(view.ID, 1, 2)
 	})
 }
 
 // One member has few connections, whatever it dials.
 func TestManyConnectionsOfOneMember(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		e := c.enemy()
-		c.start(1, 2)
-		c.waitWhole(5*time.Second, 1, 2)
-		view := c.status(1).View.ID
+		e, view := c.besieged(1, 2)
 		for range 50 {
 			e.connect(1, identity(99), true)
 		}
@@ -174,21 +178,19 @@ func TestManyConnectionsOfOneMember(t *testing.T) {
 		if n := c.status(1).Refused[refusedFlood]; n < 50-maxConns {
 			t.Errorf("%d refused", n)
 		}
-		c.works(view, 1, 2)
+		c.works(view.ID, 1, 2)
 	})
 }
 
 // Where a member is reached nobody else says.
 func TestForgedContact(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		e := c.enemy()
-		c.start(1, 2)
-		c.waitWhole(5*time.Second, 1, 2)
+		e, _ := c.besieged(1, 2)
 		as, two := identity(99), c.members[2].group.Self()
 		truth := two.Contact
 		two.Contact = as.Contact
 		conn := e.connect(1, as, true)
-		e.say(conn, &ring.Ping{Header: ring.Header{From: as, To: c.members[1].group.Self().Member}, Nonce: 1, Candidates: []ring.Node{two}})
+		e.say(conn, &ring.Ping{Header: e.from(as, 1), Nonce: 1, Candidates: []ring.Node{two}})
 		e.send(conn, appendFrame(nil, frameOutside, appendOutside(nil, []ring.Node{two})))
 		time.Sleep(100 * time.Millisecond)
 		if got := c.members[1].group.loop.net.members[two.Member].node.Contact; got != truth {
@@ -201,10 +203,7 @@ func TestForgedContact(t *testing.T) {
 // for a bounded time, and don't keep the ring's own messages from it.
 func TestHalfMessages(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
-		e := c.enemy()
-		c.start(1, 2, 3)
-		c.waitWhole(5*time.Second, 1, 2, 3)
-		view := c.status(1).View.ID
+		e, view := c.besieged(1, 2, 3)
 		memory := func() int64 { return strangersMemory - c.members[1].group.memory.left.Load() }
 		begin := binary.BigEndian.AppendUint32(nil, ring.MaxMessage)
 		begin = appendFrame(nil, frameBegin, append(begin, make([]byte, frameLen-beginLen)...))
@@ -221,7 +220,7 @@ func TestHalfMessages(t *testing.T) {
 				t.Fatalf("%d octets held", n)
 			}
 		}
-		c.works(view, 1, 2, 3)
+		c.works(view.ID, 1, 2, 3)
 		long := string(make([]byte, ring.MaxPayload))
 		c.propose(2, long)
 		c.same(2, 1, 2, 3)
@@ -234,22 +233,19 @@ func TestHalfMessages(t *testing.T) {
 		if s = c.status(1); s.Refused[refusedSlow]+s.Refused[refusedMemory] != strangers || memory() != 0 {
 			t.Errorf("refused %v, %d octets held", s.Refused, memory())
 		}
-		c.works(view, 1, 2, 3)
+		c.works(view.ID, 1, 2, 3)
 	})
 }
 
 // Strangers that ask and never read don't fill a member's memory.
 func TestDeafStrangers(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		e := c.enemy()
 		c.change = func(_ int, cfg *Config) { cfg.SendQueue = 64 << 10 }
-		c.start(1, 2)
-		c.waitWhole(5*time.Second, 1, 2)
-		view := c.status(1).View.ID
+		e, view := c.besieged(1, 2)
 		as := identity(99)
 		conn := e.connect(1, as, false)
 		for i := range 50_000 {
-			e.say(conn, &ring.Ping{Header: ring.Header{From: as, To: c.members[1].group.Self().Member}, Nonce: uint64(i)})
+			e.say(conn, &ring.Ping{Header: e.from(as, 1), Nonce: uint64(i)})
 		}
 		time.Sleep(100 * time.Millisecond)
 		m := c.members[1].group.loop.net.members[as.Member]
@@ -263,21 +259,16 @@ func TestDeafStrangers(t *testing.T) {
 		if queued > 64<<10/strangersShare+4096 || last.counts.dropped.Load() == 0 {
 			t.Errorf("%d octets queued, %d messages dropped", queued, last.counts.dropped.Load())
 		}
-		c.works(view, 1, 2)
+		c.works(view.ID, 1, 2)
 	})
 }
 
 // A storm of calls, wants and tokens from outside changes nothing.
 func TestStormFromOutside(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		e := c.enemy()
-		c.start(1, 2)
-		c.waitWhole(5*time.Second, 1, 2)
-		s := c.status(1)
+		e, v := c.besieged(1, 2)
 		as := identity(99)
-		conn := e.connect(1, as, true)
-		h := ring.Header{From: as, To: s.Self.Member}
-		v := s.View
+		conn, h := e.connect(1, as, true), e.from(as, 1)
 		forged := ring.View{ID: ring.ViewID{Counter: v.ID.Counter + 1, Coordinator: as.Member}, Members: append([]ring.Node{as}, v.Members...)}
 		for i := range uint64(5000) {
 			e.say(conn, &ring.Call{Header: h, View: forged, Cause: ring.CauseMerge, Proof: i})
@@ -290,7 +281,7 @@ func TestStormFromOutside(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		c.works(v.ID, 1, 2)
-		s = c.status(1)
+		s := c.status(1)
 		for _, reason := range []string{"want of another view", "token for another member", "late promise", "late refusal", "forged view"} {
 			if s.Counters.Dropped[reason] == 0 {
 				t.Errorf("nothing counted as %q: %v", reason, s.Counters.Dropped)
