@@ -26,6 +26,7 @@ type keepAlive struct {
 	due     *btree.BTreeG[*watch]
 	serial  uint64
 	paced   time.Time // when the latest one is due of those that come in crowds
+	hearing time.Time // until when time-outs wait for what elements have said
 }
 
 // phase is what the deadline of a watch means.
@@ -207,12 +208,14 @@ func (k *keepAlive) tick(now time.Time) (probes []elementKey, dead []verdict) {
 			k.file(w)
 			continue
 		}
-		switch w.phase {
-		case resting:
+		switch {
+		case w.phase == resting:
 			w.started = now
 			k.schedule(w, outstanding, now.Add(k.timers.Timeout))
 			probes = append(probes, w.key)
-		case outstanding, undelivered:
+		case w.phase == outstanding && now.Before(k.hearing):
+			k.schedule(w, outstanding, k.hearing)
+		default: // outstanding, undelivered
 			w.misses++
 			if w.fallen || w.misses >= k.timers.Misses {
 				dead = append(dead, verdict{w.key, w.generation})

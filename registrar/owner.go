@@ -50,6 +50,8 @@ type owner struct {
 	updates       *updates
 	homes         map[elementKey]*conn // over which connection an element is reached
 	probes        *prober
+	others        time.Time        // earliest deadline of elements and peers
+	hearing       hearing          // before these count
 	announce      *announceMachine // nil without multicast
 	sweep         time.Time        // for idle connections
 	look          time.Time        // at sends
@@ -84,6 +86,7 @@ func newOwner(r *Registrar, space *handlespace.Space, order sequencer, now time.
 		homes:    make(map[elementKey]*conn),
 		sweep:    now,
 		look:     now,
+		others:   now,
 	}
 	if end, ok := order.(*ringEnd); ok {
 		o.ring = end
@@ -179,14 +182,15 @@ func (o *owner) next() time.Time {
 		}
 	}
 	earlier(o.look, true)
-	earlier(o.keepAlive.next())
 	earlier(o.subscriptions.next())
 	earlier(o.updates.wake())
-	if o.expiring == 0 {
-		earlier(o.space.NextDeadline(o.r.id))
-	}
 	earlier(o.withheld.next())
-	earlier(o.peers.next, true)
+	o.others = o.judgement()
+	earlier(o.others, true)
+	if at, ok := o.keepAlive.next(); ok && at.Before(o.others) {
+		o.others = at
+		earlier(at, true)
+	}
 	if at := o.order.next(); !at.IsZero() {
 		earlier(at, true)
 	}
@@ -196,8 +200,23 @@ func (o *owner) next() time.Time {
 	return at
 }
 
+// judgement returns when registrations run out, and what peers say is due.
+func (o *owner) judgement() time.Time {
+	if !o.hearing.until.IsZero() {
+		return o.hearing.until
+	}
+	if o.expiring == 0 {
+		if at, ok := o.space.NextDeadline(o.r.id); ok && at.Before(o.peers.next) {
+			return at
+		}
+	}
+	return o.peers.next
+}
+
 // tick does what is due.
 func (o *owner) tick(now time.Time) {
+	over := o.hearing.over(o.others, now)
+	o.keepAlive.hearing = o.hearing.until
 	probes, dead := o.keepAlive.tick(now)
 	for _, key := range probes {
 		o.probes.send(key)
@@ -209,12 +228,16 @@ func (o *owner) tick(now time.Time) {
 			Cause: handlespace.Unreachable, Now: now,
 		}, now)
 	}
-	o.expire(now)
+	if over {
+		o.expire(now)
+	}
 	o.order.tick(now)
 	o.deliver(now)
 	o.letGo(now)
-	o.peers.tick(now)
-	o.deliver(now)
+	if over {
+		o.peers.tick(now)
+		o.deliver(now)
+	}
 
 	for _, handle := range o.subscriptions.tick(now) {
 		o.updates.changed(handle, now)

@@ -31,7 +31,7 @@ type target struct {
 	name    string
 	to      param.Transport
 	keys    map[elementKey]struct{} // to be probed when it is connected
-	started bool
+	started time.Time               // zero: it waits
 	conn    *conn
 }
 
@@ -108,7 +108,7 @@ func (p *prober) send(key elementKey) {
 	default:
 		t.keys[key] = struct{}{}
 	}
-	if !t.started {
+	if t.started.IsZero() {
 		p.o.keepAlive.hold(key)
 	}
 }
@@ -138,7 +138,7 @@ func (p *prober) start(t *target, now time.Time) {
 		}
 		return
 	}
-	t.started = true
+	t.started = now
 	p.dialling++
 	for key := range t.keys {
 		if p.wanted(t, key) {
@@ -206,7 +206,8 @@ func (p *prober) connected(t *target, tc transport.Conn) {
 }
 
 // undialled tells the machine of a dial that failed. What this machine lacks says
-// nothing of the element, which is tried again.
+// nothing of the element, which is tried again; and so if the end of the dial comes
+// late, as when the process was stopped.
 func (p *prober) undialled(t *target, err error, now time.Time) {
 	delete(p.targets, t.name)
 	log := p.o.r.cfg.Log.WithError(err).WithField("element", t.name)
@@ -214,6 +215,8 @@ func (p *prober) undialled(t *target, err error, now time.Time) {
 	if ownTrouble(err) {
 		outcome = p.postpone
 		p.o.r.notices.dials.log(log.Warn, "cannot connect to an element, this machine is short of something", now)
+	} else if now.Sub(t.started) > p.o.r.timers().KeepAlive.Timeout+hearingTime {
+		outcome = p.postpone
 	} else {
 		log.Debug("element cannot be reached")
 	}
