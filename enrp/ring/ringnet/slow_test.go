@@ -1,0 +1,76 @@
+package ringnet
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rserpool/enrp/ring"
+)
+
+// slowMember takes its time to apply what is delivered.
+type slowMember struct {
+	*testMember
+	wg   sync.WaitGroup
+	took time.Duration
+}
+
+// Start implements Starter.
+func (s *slowMember) Start(events []ring.Event) <-chan struct{} {
+	applied := make(chan struct{}, 1)
+	s.wg.Go(func() {
+		for _, e := range events {
+			if _, ok := e.(ring.Delivered); ok {
+				time.Sleep(s.took)
+				break
+			}
+		}
+		s.Handle(events)
+		applied <- struct{}{}
+	})
+	return applied
+}
+
+// A member that takes longer to apply what was ordered than a hop may take stays, and
+// the token waits for it; one that takes much longer is left out.
+func TestSlowApplication(t *testing.T) {
+	for _, tt := range []struct {
+		took  time.Duration
+		views int
+	}{
+		{ring.LAN().Starving() - 2*ring.LAN().HopTimeout, 3}, {4 * ring.LAN().Starving(), 2},
+	} {
+		t.Run(tt.took.String(), func(t *testing.T) {
+			inCluster(t, 3, func(t *testing.T, c *cluster) {
+				slow := &slowMember{took: tt.took}
+				c.change = func(id int, cfg *Config) {
+					if id == 2 {
+						slow.testMember = cfg.Handler.(*testMember)
+						cfg.Handler = slow
+					}
+				}
+				defer slow.wg.Wait()
+				defer c.stopAll()
+				c.start(1, 2, 3)
+				c.waitWhole(5*time.Second, 1, 2, 3)
+				time.Sleep(time.Second)
+				view := c.status(1).View.ID
+				if _, err := c.members[1].group.Propose([]byte("much to do")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(ring.LAN().Starving() / 4)
+				if _, err := c.members[3].group.Propose([]byte("more")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * ring.LAN().Starving())
+				synctest.Wait()
+				now := c.status(1).View
+				if stays := now.ID == view; stays != (tt.views == 3) || len(now.Members) != tt.views {
+					t.Errorf("member 1 was in %v, and is in %v", view, now)
+				}
+				c.waitWhole(20*time.Second, 1, 2, 3)
+			})
+		})
+	}
+}
