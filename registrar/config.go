@@ -63,7 +63,8 @@ type Config struct {
 	// Compat takes the peculiarities of another implementation into account:
 	// with CompatRsplib lives are milliseconds, nothing unsolicited but
 	// keep-alives is sent, no warnings, the policy stands in every positive
-	// answer, pool handles have at most 32 octets, keep-alives go every 5 s.
+	// answer, pool handles have at most 32 octets, keep-alives go every 5 s, and
+	// other registrars are told of ASAP transports over TCP as over SCTP.
 	Compat Compat
 
 	// Strict keeps to the letter of the RFCs where this project extends them:

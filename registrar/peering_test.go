@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/enrp"
+	"rserpool/registrar/handlespace"
 )
 
 // update is a handle update of the tool.
@@ -29,6 +31,29 @@ func (p *peer) updates() []*enrp.HandleUpdate {
 		}
 	}
 	return out
+}
+
+// Registrars that know no ASAP over TCP are told an element's transport as SCTP, and
+// others as it is.
+func TestElementsOverTCPAsTold(t *testing.T) {
+	at := func(kind param.Type) param.Transport {
+		return param.Transport{Type: kind, Port: 50000, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+	}
+	tcp, sctp := at(param.TypeTCPTransport), at(param.TypeSCTPTransport)
+	for _, tt := range []struct {
+		compat          Compat
+		registrar, from param.Transport
+		want            param.Transport
+	}{
+		{CompatNone, sctp, tcp, tcp}, {CompatNone, tcp, param.Transport{}, tcp}, {CompatNone, tcp, sctp, sctp},
+		{CompatRsplib, sctp, tcp, sctp}, {CompatRsplib, tcp, param.Transport{}, sctp}, {CompatRsplib, tcp, sctp, sctp},
+	} {
+		table := peerTable{r: &Registrar{cfg: Config{Compat: tt.compat}, asap: tt.registrar}}
+		r := &handlespace.Record{Handle: "p", Element: param.PoolElement{ID: 1, ASAP: tt.from, User: tcp}}
+		if got := table.element(r); !sameTransport(got.ASAP, tt.want) || !sameTransport(got.User, tcp) || !sameTransport(r.Element.ASAP, tt.from) {
+			t.Errorf("%+v is told as %+v", tt, got)
+		}
+	}
 }
 
 func TestPeeringOfARegistrar(t *testing.T) {

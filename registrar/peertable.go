@@ -62,15 +62,27 @@ func (t peerTable) all(after handlespace.Key, max int) []*handlespace.Record {
 // element is an element as other registrars are told of it.
 func (t peerTable) element(r *handlespace.Record) enrppeer.Element {
 	e := r.Element()
-	if t.r.rsplib() {
-		e.Life = rsplibMilliseconds(e.Life)
-	}
 	if e.ASAP.IsZero() {
 		// Between registrars the parameter is mandatory (AMB-25). An
 		// administrator's element has none: its registrar stands for it.
 		e.ASAP = t.r.asap
 	}
+	if t.r.rsplib() {
+		e.Life = rsplibMilliseconds(e.Life)
+		e.ASAP = tcpAsSCTP(e.ASAP)
+	}
 	return enrppeer.Element{Handle: r.Handle, PoolElement: e}
+}
+
+// tcpAsSCTP tells an ASAP transport over TCP as one over SCTP, for registrars that know
+// no ASAP over TCP: rsplib's refuse such an element, and a whole part of a handle table
+// for one in it. When they have taken the element over they don't reach it, and remove
+// it: it looks for another registrar by itself.
+func tcpAsSCTP(t param.Transport) param.Transport {
+	if t.Type == param.TypeTCPTransport {
+		t.Type = param.TypeSCTPTransport
+	}
+	return t
 }
 
 // clusterView is who belongs to the ring, as far as peers are concerned.
