@@ -313,7 +313,6 @@ func (p *peers) failed(a *attempts, err error, now time.Time) {
 	a.failed(err, p.g.cfg.Timers.ProbeInterval, now)
 	if p.retryAt.IsZero() || a.next.Before(p.retryAt) {
 		p.retryAt = a.next
-		p.retryTimer.Reset(a.next.Sub(now))
 	}
 }
 
@@ -339,8 +338,5 @@ func (p *peers) retry(now time.Time) {
 	}
 	for _, t := range p.missing() {
 		earliest(&t.dial)
-	}
-	if !p.retryAt.IsZero() {
-		p.retryTimer.Reset(p.retryAt.Sub(now))
 	}
 }

@@ -27,13 +27,14 @@ type loop struct {
 	store   *store
 	net     peers
 
-	waiting  []request // from Group.proposals
-	first    int       // of those that the machine does not have
-	proposed uint64    // number of the last proposal that the machine has
-	leaving  bool
-	due      time.Time // what the timer is set to
-	timer    *time.Timer
-	touched  []*conn // with something to send
+	waiting    []request // from Group.proposals
+	first      int       // of those that the machine does not have
+	proposed   uint64    // number of the last proposal that the machine has
+	leaving    bool
+	due        time.Time // what the timer is set to
+	timer      *time.Timer
+	maintainAt time.Time
+	touched    []*conn // with something to send
 
 	slow   *time.Timer // an application is, when it fires
 	later  []received  // messages that came while the application was at it
@@ -52,8 +53,6 @@ func (l *loop) init(g *Group, machine *ring.Machine, store *store) {
 func (g *Group) run() {
 	defer close(g.done)
 	l := &g.loop
-	maintenance := time.NewTicker(g.cfg.Timers.ProbeInterval)
-	defer maintenance.Stop()
 	g.maintain(time.Now())
 	g.act() // the first view
 	for g.ctx.Err() == nil {
@@ -72,12 +71,7 @@ func (g *Group) run() {
 			g.propose(time.Now())
 		case <-l.timer.C:
 			l.due = time.Time{}
-			l.machine.Tick(time.Now())
-			g.act()
-		case <-l.net.retryTimer.C:
-			l.net.retry(time.Now())
-		case <-maintenance.C:
-			g.maintain(time.Now())
+			g.tick(time.Now())
 		}
 		for len(l.later) > 0 && g.ctx.Err() == nil {
 			m := l.later[0]
@@ -94,7 +88,6 @@ func (g *Group) run() {
 	}
 	l.timer.Stop()
 	l.slow.Stop()
-	l.net.retryTimer.Stop()
 	g.cancel()
 	g.closeListeners()
 	l.net.endAll()
@@ -113,19 +106,34 @@ func (g *Group) drain() {
 	}
 }
 
-// arm sets the timer to the machine's deadline. Later deadlines are left to an
-// early call, which costs less than setting the timer each time.
+// arm sets the timer to the next deadline. Later deadlines are left to an early call,
+// which costs less than setting the timer each time.
 func (g *Group) arm() {
 	l := &g.loop
-	next := l.machine.Next()
-	switch {
-	case next.IsZero():
-		return
-	case !l.due.IsZero() && !next.Before(l.due):
+	next := l.maintainAt
+	for _, at := range []time.Time{l.machine.Next(), l.net.retryAt} {
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	if !l.due.IsZero() && !next.Before(l.due) {
 		return
 	}
 	l.due = next
 	l.timer.Reset(time.Until(next))
+}
+
+// tick does what is due.
+func (g *Group) tick(now time.Time) {
+	l := &g.loop
+	l.machine.Tick(now)
+	g.act()
+	if at := l.net.retryAt; !at.IsZero() && !now.Before(at) {
+		l.net.retry(now)
+	}
+	if !now.Before(l.maintainAt) {
+		g.maintain(now)
+	}
 }
 
 // step hands a message to the machine, together with what shall be ordered, which
@@ -330,6 +338,7 @@ func (g *Group) flushAll() {
 // maintain does what is to be done each ProbeInterval.
 func (g *Group) maintain(now time.Time) {
 	l := &g.loop
+	l.maintainAt = now.Add(g.cfg.Timers.ProbeInterval)
 	l.net.maintain(now)
 	connected := l.net.connected()
 	g.company.Store(len(connected) > 0)

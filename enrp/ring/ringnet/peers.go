@@ -24,9 +24,8 @@ type peers struct {
 	looked  time.Time          // when names were looked up last
 	looking bool
 	// addresses are the targets of each configured peer, as last looked up.
-	addresses  map[string][]transport.Endpoint
-	retryTimer *time.Timer // for attempts that failed
-	retryAt    time.Time   // zero: not set
+	addresses map[string][]transport.Endpoint
+	retryAt   time.Time // when attempts that failed are due again; zero: there are none
 }
 
 // peer is a member that is, or may be, reached over one or more connections.
@@ -94,8 +93,6 @@ func (p *peers) init(g *Group) {
 	p.g = g
 	p.members, p.targets = make(map[ring.Member]*peer), make(map[string]*target)
 	p.addresses = make(map[string][]transport.Endpoint)
-	p.retryTimer = time.NewTimer(0)
-	p.retryTimer.Stop()
 }
 
 // limit bounds the members known at once: those of the view, those outside of
