@@ -322,6 +322,9 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 		}
 	default:
 		r.applyOwn(own, m.command)
+		if c, ok := m.command.(handlespace.Import); ok && r.coordinates() {
+			r.duties.move(r, handlespace.HomeID{ID: c.Element.Home}, now) // it may have died meanwhile
+		}
 	}
 	if p := r.own(own); p != nil && p.duty != nil && r.duties.done(p.duty) {
 		p.duty = nil
