@@ -98,6 +98,10 @@ spawn() { # spawn PLACE LOG COMMAND...
 	ip netns exec "$net-$place" "$@" >"$log" 2>&1 &
 	started+=($!)
 }
+latest() { # process identifiers of the latest three
+	local IFS=,
+	echo "${started[*]: -3}"
+}
 hub() { ip netns exec "$net-hub" "$@"; }
 reaches() { hub bash -c ": <>/dev/tcp/$1/$2" 2>/dev/null; }
 await() { # await ADDRESS PORT
@@ -225,7 +229,7 @@ registrations() {
 		list+=",tcp://10.231.78.$i:3863"
 	done
 	for i in 1 2 3; do await "10.231.78.$i" 3863; done
-	systems+=(--system "ring=${list#,}")
+	systems+=(--system "ring=${list#,}" --pids "$(latest)")
 	local status=0
 	if command -v etcd >/dev/null; then
 		for kind in disk memory; do
@@ -243,7 +247,7 @@ registrations() {
 					--initial-cluster "${cluster#,}" --initial-cluster-token "$kind"
 			done
 			if await "10.231.78.1" $port && await "10.231.78.2" $port && await "10.231.78.3" $port; then
-				systems+=(--system "etcd, $kind=${list#,}")
+				systems+=(--system "etcd, $kind=${list#,}" --pids "$(latest)")
 			else
 				tail -n 3 "$work/etcd-$kind"? >&2
 				status=1
