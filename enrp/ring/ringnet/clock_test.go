@@ -1,6 +1,7 @@
 package ringnet
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,10 +12,11 @@ import (
 func TestClocksThatDifferAreNoticed(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		const behind = 3 * time.Second
-		late := behind
+		var late atomic.Int64
+		late.Store(int64(behind))
 		c.adjust = func(id int, g *Group) {
 			if id == 2 {
-				g.wall = func() time.Time { return time.Now().Add(-late) }
+				g.wall = func() time.Time { return time.Now().Add(-time.Duration(late.Load())) }
 			}
 		}
 		c.start(1, 2, 3)
@@ -55,7 +57,7 @@ func TestClocksThatDifferAreNoticed(t *testing.T) {
 		if got := differ(); got != [4]int{0, 2, 4, 2} {
 			t.Errorf("log lines after the pause: %v", got)
 		}
-		late = 0
+		late.Store(0)
 		time.Sleep(time.Minute)
 		for id, want := range map[int]int{1: 1, 2: 2, 3: 1} {
 			if got := c.members[id].log.count("right again"); got != want {
