@@ -273,18 +273,20 @@ func (r *Replica) applyQueue(known uint8) {
 // all.
 func (r *Replica) applyQueued(q queued, known uint8) {
 	if q.version > known {
-		r.void(q.own)
+		r.void(q.own, q.command)
 		return
 	}
 	r.applyOwn(q.own, q.command)
 }
 
-// void notes a payload that counts for nobody, perhaps an own one.
-func (r *Replica) void(own uint64) {
+// void notes a payload that counts for nobody, perhaps an own one. That is written anew,
+// not refused: a member that did not see END has applied it.
+func (r *Replica) void(own uint64, cmd handlespace.Command) {
 	r.stats.Dropped++
-	if p := r.own(own); p != nil {
-		r.refuse(p.token)
+	if p := r.own(own); p != nil && p.token != 0 {
+		again := proposal{token: p.token}
 		p.token = 0
+		r.propose(again, cmd, ring.ViewID{})
 	}
 }
 
@@ -306,7 +308,7 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 	}
 	switch {
 	case err != nil:
-		r.void(own)
+		r.void(own, m.command)
 	case m.command == nil:
 		if r.exchange != nil && m.view == r.exchange.view.ID {
 			r.exchange.take(r, entry.From, &m, len(entry.Payload))
