@@ -64,7 +64,7 @@ func (c *clusterSettings) declare(fs *pflag.FlagSet) {
 		name, usage string
 	}{
 		{&c.Timers.HopRetry, "ring-hop-retry", "time after which an unacknowledged token is sent again"},
-		{&c.Timers.HopTimeout, "ring-hop-timeout", "time after which a member that does not acknowledge is left out; one that is slow for less stays"},
+		{&c.Timers.HopTimeout, "ring-hop-timeout", "time after which a member that does not acknowledge is left out; one that is slow for less stays: on virtual or overloaded machines twice the longest hop that the log warns of"},
 		{&c.Timers.IdleRotation, "ring-idle-rotation", "time of one round of the token without traffic"},
 		{&c.Timers.CollectWait, "ring-collect-wait", "time for answers when the members change"},
 		{&c.Timers.LostWait, "ring-lost-wait", "patience after a lost connection"},
