@@ -263,7 +263,9 @@ func (p *peering) observe(event handlespace.Event, now time.Time) {
 }
 
 func (p *peering) announce(action enrp.UpdateAction, r *handlespace.Record) {
-	p.machine.Update(action, p.table.element(r))
+	if !p.machine.Alone() {
+		p.machine.Update(action, p.table.element(r))
+	}
 }
 
 // lives reports whether a registrar outside the ring may be home to elements: not

@@ -49,8 +49,12 @@ func TestElementsOverTCPAsTold(t *testing.T) {
 		{CompatRsplib, sctp, tcp, sctp}, {CompatRsplib, tcp, param.Transport{}, sctp}, {CompatRsplib, tcp, sctp, sctp},
 	} {
 		table := peerTable{r: &Registrar{cfg: Config{Compat: tt.compat}, asap: tt.registrar}}
-		r := &handlespace.Record{Handle: "p", Element: param.PoolElement{ID: 1, ASAP: tt.from, User: tcp}}
-		if got := table.element(r); !sameTransport(got.ASAP, tt.want) || !sameTransport(got.User, tcp) || !sameTransport(r.Element.ASAP, tt.from) {
+		space := handlespace.New(handlespace.Config{})
+		space.Apply(handlespace.Register{Handle: "p", Element: param.PoolElement{
+			ID: 1, Life: 300, ASAP: tt.from, User: tcp, Policy: param.Policy{Type: param.RoundRobin},
+		}, Now: time.Now()})
+		r := space.Get("p", 1)
+		if got := table.element(r); !sameTransport(got.ASAP, tt.want) || !sameTransport(got.User, tcp) || !sameTransport(r.Element().ASAP, tt.from) {
 			t.Errorf("%+v is told as %+v", tt, got)
 		}
 	}

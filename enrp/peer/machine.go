@@ -276,6 +276,10 @@ func (m *Machine) LinkDown(l Link, now time.Time) {
 	}
 }
 
+// Alone reports whether Update would have no effect: there are no peers, and nothing is
+// being asked for.
+func (m *Machine) Alone() bool { return len(m.peers) == 0 && m.start.load == nil }
+
 // Update announces that an element that this registrar is home to, or that it has
 // removed, has changed (section 3.3).
 func (m *Machine) Update(action enrp.UpdateAction, e Element) {
