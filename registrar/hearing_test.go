@@ -68,7 +68,7 @@ func TestWhoWasStoppedHearsOthersFirst(t *testing.T) {
 			e := pe.element(1)
 			e.Life = 20
 			pe.join(pool, e)
-			first := w.stored(pool, 1).Registered
+			first := w.stored(pool, 1).Registered()
 			w.after(19 * time.Second)
 			w.stop(5 * time.Second)
 			w.after(10 * time.Millisecond)
