@@ -105,6 +105,9 @@ func validatePolicies(rules []PolicyRule, check func(ok bool, format string, arg
 // accepted, nil if it is. A difference from the pool's policy is not judged: that is
 // the handlespace's, which knows the order of things.
 func (r *Registrar) policyRefusal(handle param.PoolHandle, e *param.PoolElement) param.OperationError {
+	if e.Policy.Misfit {
+		return param.OperationError{param.PolicyCause(param.CauseInvalidValues, e.Policy)}
+	}
 	var refused param.OperationError
 	rules := r.config().Policies
 	for i := range rules {

@@ -100,6 +100,32 @@ func TestPolicyRules(t *testing.T) {
 	}
 }
 
+// Who has not the values of a private policy is refused where the policy is known, also
+// in the pool's name; whoever else accepted it goes on.
+func TestPrivatePolicyInAnotherFormatIsRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pe := w.peer()
+		pe.join(pool, withPolicy(pe.element(1), param.Policy{Type: param.LeastUsedDPF, Load: 1}))
+		for id := range param.PEID(2) {
+			misfit := withPolicy(pe.element(id+1), param.Policy{Type: param.LeastUsedDPF, Misfit: true, Data: "load"})
+			m := pe.register(pool, misfit)
+			if !m.Reject {
+				w.Error("accepted")
+			}
+			w.wantCauses(m.Error, param.CauseInvalidValues)
+			w.apply(handlespace.Register{Handle: "other", Element: misfit, Now: time.Now()})
+			if e := w.stored("other", id+1); e == nil || e.Element().Policy != misfit.Policy {
+				w.Errorf("stored %+v", e)
+			}
+		}
+	})
+}
+
+func withPolicy(e param.PoolElement, p param.Policy) param.PoolElement {
+	e.Policy = p
+	return e
+}
+
 func TestPolicyRuleMatches(t *testing.T) {
 	for pattern, handles := range map[string]struct{ yes, no string }{
 		"web":      {"web", "web1 xweb"},

@@ -57,8 +57,20 @@ func TestPAR_3_8_01_PolicyLayouts(t *testing.T) {
 			}
 			for _, n := range []int{-4, -1, 1, 4} { // octets more or less
 				value := append(bytes.Clone(want[4:]), make([]byte, 4)...)[:len(want)-4+n]
-				_, err := policy(pt.TLV(param.TypePolicy, value))
-				wantMalformed(t, err)
+				octets := pt.TLV(param.TypePolicy, value)
+				other, err := policy(octets)
+				if test.policy.Standard() || len(value) < 4 {
+					wantMalformed(t, err)
+					continue
+				}
+				// Somebody else's format of a private type is kept.
+				want := param.Policy{Type: test.policy, Misfit: true, Data: string(value[4:])}
+				if other != want || err != nil {
+					t.Errorf("%x: %+v, %v", octets, other, err)
+				}
+				if again := encode(t, func(w *param.Writer) { w.Policy(&other) }); !bytes.HasPrefix(again, octets) { // padded
+					t.Errorf("%x became %x", octets, again)
+				}
 			}
 			if test.policy.Standard() == test.policy.Private() || !test.policy.Valid() {
 				t.Errorf("standard %v, private %v", test.policy.Standard(), test.policy.Private())
@@ -136,8 +148,17 @@ func TestDefinePolicy(t *testing.T) {
 	if got := encode(t, func(w *param.Writer) { w.Policy(&want) }); !bytes.Equal(got, octets) {
 		t.Errorf("encoded %x, want %x", got, octets)
 	}
-	_, err := policy(octets[:8])
-	wantMalformed(t, err)
+	// What was written by those who lack the policy.
+	for _, n := range []int{0, 1, 4, 7, 12} {
+		octets := pt.TLV(param.TypePolicy, append(pt.U32(uint32(own)), make([]byte, n)...))
+		p, err := policy(octets)
+		if want := (param.Policy{Type: own, Misfit: true, Data: string(make([]byte, n))}); p != want || err != nil {
+			t.Errorf("%d octets: %+v, %v", n, p, err)
+		}
+		if got := encode(t, func(w *param.Writer) { w.Policy(&p) }); !bytes.HasPrefix(got, octets) { // padded
+			t.Errorf("%x became %x", octets, got)
+		}
+	}
 	if own.String() != "Own" || !own.Has(param.FieldWeight) || own.Has(param.FieldDegradation) {
 		t.Errorf("%v", own)
 	}

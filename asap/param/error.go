@@ -94,7 +94,7 @@ func TooMany(what string, limit int) *Error {
 	return &Error{Kind: LimitExceeded, detail: fmt.Sprintf("more than %d %s", limit, what)}
 }
 
-// String lists the causes by name.
+// String lists the causes by name, with the policy of those that quote one.
 func (e OperationError) String() string {
 	var b bytes.Buffer
 	for i, c := range e {
@@ -102,8 +102,27 @@ func (e OperationError) String() string {
 			b.WriteString(", ")
 		}
 		b.WriteString(c.Code.String())
+		if p, ok := c.policy(); ok {
+			fmt.Fprintf(&b, policyQuoted[c.Code], p.Type)
+		}
 	}
 	return b.String()
+}
+
+// policyQuoted is how causes tell the policy that they quote.
+var policyQuoted = map[CauseCode]string{
+	CauseInvalidValues:      " (%v)",
+	CauseInconsistentPolicy: " (the pool's is %v)",
+}
+
+// policy returns the policy that the cause quotes.
+func (c *Cause) policy() (Policy, bool) {
+	if policyQuoted[c.Code] == "" {
+		return Policy{}, false
+	}
+	in := new(Decoding).NewReader(c.Data)
+	p, err := in.Policy()
+	return p, err == nil
 }
 
 // Has reports whether one of the causes has the code.

@@ -161,3 +161,20 @@ func TestAMB_60_SixteenParameterTypes(t *testing.T) {
 		}
 	}
 }
+
+// A refusal tells which policy is meant, of those that quote one.
+func TestCausesTellThePolicy(t *testing.T) {
+	wrr, strange := param.Policy{Type: param.WeightedRoundRobin, Weight: 1}, param.Policy{Type: 0x80009999, Data: "x"}
+	address := param.Transport{Type: param.TypeOpaqueTransport, Opaque: []byte("abcd")}
+	quoted := param.PolicyCause(param.CauseInconsistentPolicy, wrr)
+	for want, causes := range map[string]param.OperationError{
+		"Inconsistent Pooling Policy (the pool's is Weighted Round Robin)":         {quoted},
+		"Invalid Values (policy 0x80009999)":                                       {param.PolicyCause(param.CauseInvalidValues, strange)},
+		"Inconsistent Transport Type, Invalid Values, Inconsistent Pooling Policy": {param.TransportCause(param.CauseInconsistentTransport, address), param.TransportCause(param.CauseInvalidValues, address), {Code: param.CauseInconsistentPolicy, Data: quoted.Data[:5]}},
+		"Lack of Resources": {{Code: param.CauseLackOfResources, Data: quoted.Data}},
+	} {
+		if got := causes.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

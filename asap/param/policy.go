@@ -103,7 +103,7 @@ var ErrPolicyType = errors.New("policy type can't be defined")
 
 // DefinePolicy gives a type for private use (RFC 5356, section 7.1) a name and the
 // format of its parameter: the values behind the type in the order of the wire.
-// Parameters of other lengths are malformed from then on. It is for the start of a
+// Parameters of other lengths are misfits (Policy.Misfit). It is for the start of a
 // program, before a parameter of the type is decoded; it may be called
 // concurrently. Errors wrap ErrPolicyType: the type is not for private use or has a
 // format already, or a value occurs twice.
@@ -155,7 +155,9 @@ func (r *Reader) Policy() (Policy, error) {
 	return p.Policy()
 }
 
-// Policy decodes a Pool Member Selection Policy parameter.
+// Policy decodes a Pool Member Selection Policy parameter. A private one of a length
+// that its type has not is no error: who sent it may not know the type, or know it for
+// something else, and members of a ring have to store what one of them has accepted.
 func (p Param) Policy() (Policy, error) {
 	if len(p.value()) < 4 {
 		return Policy{}, Invalid(p.raw, "policy of %d octets", len(p.raw))
@@ -166,12 +168,13 @@ func (p Param) Policy() (Policy, error) {
 		return Policy{}, Invalid(p.raw, "policy type 0x%08x", uint32(pol.Type))
 	}
 	format, known := pol.Type.Format()
-	if !known {
-		pol.Data = string(data)
-		return pol, nil
-	}
-	if len(data) != 4*len(format) {
+	fits := len(data) == 4*len(format)
+	if known && !fits && !pol.Type.Private() {
 		return Policy{}, Invalid(p.raw, "%s policy of %d octets", pol.Type, len(p.raw))
+	}
+	if !known || !fits {
+		pol.Misfit, pol.Data = known, string(data)
+		return pol, nil
 	}
 	for i, f := range format {
 		*pol.Field(f) = binary.BigEndian.Uint32(data[4*i:])
@@ -187,7 +190,7 @@ func (w *Writer) Policy(p *Policy) {
 	}
 	at := w.begin(uint16(TypePolicy))
 	w.Uint32(uint32(p.Type))
-	if format, known := p.Type.Format(); known {
+	if format, known := p.Type.Format(); known && !p.Misfit {
 		for _, f := range format {
 			w.Uint32(*p.Field(f))
 		}

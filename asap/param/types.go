@@ -137,8 +137,9 @@ func (t PolicyType) Adaptive() bool { return t&policyAdaptiveBit != 0 }
 
 // Policy is one Pool Member Selection Policy parameter (RFC 5354, section 3.8;
 // RFC 5356). Fields that the type does not have (PolicyType.Has) are zero. For a
-// type that this package has no format for, Data holds everything behind the type,
-// so that the parameter can be stored and replicated unchanged.
+// type that this package has no format for, and where a parameter has not the format
+// of its type, Data holds everything behind the type, so that the parameter can be
+// stored and replicated unchanged.
 type Policy struct {
 	Type        PolicyType
 	Weight      uint32 // relative capacity, 0 = cannot serve
@@ -147,7 +148,8 @@ type Policy struct {
 	Degradation uint32 // load added by one more session, load scale
 	Penalty     uint32 // distance penalty factor: load added by a millisecond of distance, load scale
 	Distance    uint32 // time to the element, milliseconds
-	Data        string // octets after the type, for types without a known format
+	Misfit      bool   // of a private type, and not in its format: values are zero, Data counts
+	Data        string // octets after the type, for types without a known format and misfits
 }
 
 // PoolElement is a Pool Element parameter (RFC 5354, section 3.10).
