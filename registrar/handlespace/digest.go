@@ -12,9 +12,12 @@ import (
 const Ranges = 256
 
 // Range returns the range of a key.
-func (k Key) Range() int {
-	return int(hash(0).text(string(k.Handle)).word(uint64(k.ID)).end() >> 56)
-}
+func (k Key) Range() int { return hashOf(k.Handle).of(k.ID) }
+
+// of returns the range of an element of the pool whose handle has the hash h.
+func (h hash) of(id param.PEID) int { return int(h.word(uint64(id)).end() >> 56) }
+
+func hashOf(handle param.PoolHandle) hash { return hash(0).text(string(handle)) }
 
 // Digest is one 64-bit sum over whole records with their generations, and over
 // tombstones, for each range. It is the same at all registrars that know the same.

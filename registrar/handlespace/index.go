@@ -110,7 +110,7 @@ func (x *index) replace(p *pool, e *element, before, r *Record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if before != nil && r != nil && before.Home() == r.Home() {
-		x.digest.Entries[r.Key().Range()] += r.digest - before.digest
+		x.digest.Entries[p.hash.of(r.ID)] += r.digest - before.digest
 		x.counts.Suspects += suspects(r) - suspects(before)
 		x.file(&x.homes[r.home()].deadlines, e, r)
 		return
@@ -128,7 +128,7 @@ func (x *index) add(p *pool, e *element, r *Record) {
 		x.epoch = r.Refreshed
 	}
 	x.file(&x.join(p, r).deadlines, e, r)
-	x.digest.Entries[r.Key().Range()] += r.digest
+	x.digest.Entries[p.hash.of(r.ID)] += r.digest
 	x.counts.Elements++
 	x.counts.Suspects += suspects(r)
 }
@@ -136,7 +136,7 @@ func (x *index) add(p *pool, e *element, r *Record) {
 func (x *index) remove(p *pool, e *element, r *Record) {
 	x.homes[r.home()].deadlines.unfile(e)
 	x.leave(p, r)
-	x.digest.Entries[r.Key().Range()] -= r.digest
+	x.digest.Entries[p.hash.of(r.ID)] -= r.digest
 	x.counts.Elements--
 	x.counts.Suspects -= suspects(r)
 }

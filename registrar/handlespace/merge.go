@@ -2,6 +2,8 @@ package handlespace
 
 import (
 	"fmt"
+	"math"
+	"time"
 
 	"rserpool/asap/param"
 	"rserpool/selection"
@@ -217,14 +219,14 @@ func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
 		if !more {
 			return
 		}
-		c.tombstones = &Tombstone{}
+		c.tombstones = &Tombstone{Until: time.Unix(0, math.MinInt64)}
 	}
-	s.tombstones.byAge.AscendGreaterOrEqual(c.tombstones, func(t *Tombstone) bool {
-		if t == c.tombstones {
+	s.tombstones.byAge.AscendGreaterOrEqual(graveOf(c.tombstones), func(at grave) bool {
+		if at.Tombstone == c.tombstones {
 			return true
 		}
-		c.tombstones = t
-		more = yield(Item{Tombstone: t})
+		c.tombstones = at.Tombstone
+		more = yield(Item{Tombstone: at.Tombstone})
 		return more
 	})
 	c.Done = more

@@ -17,6 +17,7 @@ import (
 // to change them; readers take it to read them.
 type pool struct {
 	handle param.PoolHandle
+	hash   hash // of the handle
 	rand   *rand.Rand
 
 	// gone is set when the pool has lost its last element. A pool of the same

@@ -174,9 +174,4 @@ func (s *Space) Elements(dst []*Record, handle param.PoolHandle, after param.PEI
 	return dst
 }
 
-func (s *Space) lookup(handle param.PoolHandle) *pool {
-	if found, ok := s.pools.Load(handle); ok {
-		return found.(*pool)
-	}
-	return nil
-}
+func (s *Space) lookup(handle param.PoolHandle) *pool { return s.pools.get(handle) }

@@ -2,6 +2,7 @@ package handlespace
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -17,7 +18,7 @@ import (
 // Space is a handlespace. See the package comment for who may call what.
 type Space struct {
 	cfg     Config
-	pools   sync.Map // *pool by param.PoolHandle
+	pools   directory
 	spare   *btree.FreeListG[member]
 	owners  map[string]int // pools by owner
 	index   index
@@ -25,6 +26,7 @@ type Space struct {
 
 	// Writer only.
 	events     []Event               // of the command that is being applied
+	touched    uint64                // see touch
 	octets     []byte                // to encode elements in
 	reporters  map[*element][]string // who reported this generation, of elements with reports
 	tombstones tombstones
@@ -38,6 +40,7 @@ type Space struct {
 func New(cfg Config) *Space {
 	s := &Space{
 		cfg:        cfg.withDefaults(),
+		pools:      directory{seed: maphash.MakeSeed()},
 		spare:      btree.NewFreeListG[member](64),
 		owners:     make(map[string]int),
 		index:      newIndex(),
@@ -54,19 +57,6 @@ func (s *Space) Apply(cmd Command) []Event {
 	s.events = nil
 	s.apply(cmd)
 	return s.events
-}
-
-// ApplyAll applies commands one after the other, as Apply does, and returns what each
-// changed. It takes less time than as many calls of Apply. One goroutine only.
-func (s *Space) ApplyAll(cmds []Command) [][]Event {
-	s.events = make([]Event, 0, len(cmds))
-	changes := make([][]Event, len(cmds))
-	for i, cmd := range cmds {
-		start := len(s.events)
-		s.apply(cmd)
-		changes[i] = s.events[start:len(s.events):len(s.events)]
-	}
-	return changes
 }
 
 func (s *Space) emit(e Event) { s.events = append(s.events, e) }
@@ -149,7 +139,7 @@ func (s *Space) put(p *pool, e *element, r *Record, content *param.PoolElement, 
 	s.replace(p, e, r, content, reporters)
 	if created {
 		s.index.come(p)
-		s.pools.Store(p.handle, p)
+		s.pools.add(p)
 	}
 	return previous, created
 }
@@ -230,6 +220,7 @@ func (s *Space) full(owner string, p *pool) bool {
 func (s *Space) newPool(state PoolState) *pool {
 	p := &pool{
 		handle:   state.Handle,
+		hash:     hashOf(state.Handle),
 		owner:    state.Owner,
 		created:  state.Created,
 		rand:     rand.New(rand.NewPCG(s.cfg.Rand.Uint64(), s.cfg.Rand.Uint64())),
@@ -372,7 +363,7 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 	p.mu.Unlock()
 	if last {
 		p.gone.Store(true)
-		s.pools.Delete(p.handle)
+		s.pools.remove(p)
 		s.own(p.owner, -1)
 		s.index.leaves(p)
 	}

@@ -16,19 +16,36 @@ const (
 // tombstones are the removals that are remembered. Writer only.
 type tombstones struct {
 	byKey map[Key]*Tombstone
-	byAge *btree.BTreeG[*Tombstone]
+	byAge *btree.BTreeG[grave]
 }
 
 func newTombstones() tombstones {
 	return tombstones{
 		byKey: make(map[Key]*Tombstone),
-		byAge: btree.NewG(32, func(a, b *Tombstone) bool {
-			if c := a.Until.Compare(b.Until); c != 0 {
-				return c < 0
-			}
-			return a.Key.Compare(b.Key) < 0
-		}),
+		byAge: btree.NewG(32, grave.less),
 	}
+}
+
+// grave is a tombstone in the order in which they are forgotten, which is the same at
+// all registrars.
+type grave struct {
+	until int64 // as nanoseconds says
+	hash  hash  // of the key
+	*Tombstone
+}
+
+func graveOf(t *Tombstone) grave {
+	return grave{nanoseconds(t.Until), hashOf(t.Key.Handle).word(uint64(t.Key.ID)), t}
+}
+
+func (a grave) less(b grave) bool {
+	switch {
+	case a.until != b.until:
+		return a.until < b.until
+	case a.hash != b.hash:
+		return a.hash < b.hash
+	}
+	return a.Key.Compare(b.Key) < 0
 }
 
 // buried returns the tombstone of a record that is removed with this generation.
@@ -64,13 +81,13 @@ func (b *tombstones) put(s *Space, t *Tombstone) {
 	old := b.byKey[t.Key]
 	b.byKey[t.Key] = t
 	if old != nil {
-		b.byAge.Delete(old)
+		b.byAge.Delete(graveOf(old))
 	}
-	b.byAge.ReplaceOrInsert(t)
+	b.byAge.ReplaceOrInsert(graveOf(t))
 	s.index.tombstone(old, t)
 	if len(b.byKey) > s.cfg.MaxTombstones {
 		oldest, _ := b.byAge.Min()
-		s.forgetTombstone(oldest)
+		s.forgetTombstone(oldest.Tombstone)
 		s.index.forgotten()
 	}
 }
@@ -78,7 +95,7 @@ func (b *tombstones) put(s *Space, t *Tombstone) {
 func (b *tombstones) remove(s *Space, k Key) {
 	if t := b.byKey[k]; t != nil {
 		delete(b.byKey, k)
-		b.byAge.Delete(t)
+		b.byAge.Delete(graveOf(t))
 		s.index.tombstone(t, nil)
 	}
 }
@@ -94,7 +111,7 @@ func (s *Space) sweep(now time.Time) {
 		if !ok || t.Until.After(now) {
 			return
 		}
-		s.forgetTombstone(t)
+		s.forgetTombstone(t.Tombstone)
 	}
 }
 

@@ -1,0 +1,67 @@
+package handlespace
+
+import "rserpool/asap/param"
+
+// ahead is for how many commands ApplyAll looks up the elements beforehand: what that
+// brings into the processor's cache is still there when they are applied.
+const ahead = 64
+
+// ApplyAll applies commands one after the other, as Apply does, and returns what each
+// changed. With many elements it takes less time than as many calls of Apply: those
+// wait for the memory of one element after the other, the look-ups beforehand for that
+// of several at a time. One goroutine only.
+func (s *Space) ApplyAll(cmds []Command) [][]Event {
+	s.events = make([]Event, 0, len(cmds))
+	changes := make([][]Event, len(cmds))
+	for i, cmd := range cmds {
+		if i%ahead == 0 {
+			s.touch(cmds[i:min(i+ahead, len(cmds))])
+		}
+		start := len(s.events)
+		s.apply(cmd)
+		changes[i] = s.events[start:len(s.events):len(s.events)]
+	}
+	return changes
+}
+
+// touch reads what the commands are going to need, in passes that don't wait for
+// what they read.
+func (s *Space) touch(cmds []Command) {
+	var pools [ahead]*pool
+	var elements [ahead]*element
+	var records [ahead]*Record
+	for i, cmd := range cmds {
+		if handle, _ := about(cmd); handle != "" {
+			pools[i] = s.lookup(handle)
+		}
+	}
+	for i, cmd := range cmds {
+		if p := pools[i]; p != nil {
+			_, id := about(cmd)
+			elements[i] = p.find(id)
+		}
+	}
+	for i, e := range elements {
+		if e != nil {
+			records[i] = e.record.Load()
+		}
+	}
+	for _, r := range records {
+		if r != nil {
+			s.touched += r.digest
+		}
+	}
+}
+
+// about returns the pool and the element that the usual commands are about.
+func about(cmd Command) (param.PoolHandle, param.PEID) {
+	switch c := cmd.(type) {
+	case Register:
+		return c.Handle, c.Element.ID
+	case Deregister:
+		return c.Handle, c.ID
+	case Remove:
+		return c.Handle, c.ID
+	}
+	return "", 0
+}
