@@ -396,15 +396,19 @@ var ErrIdentifierTaken = errors.New("another registrar that lives is the member 
 
 // clash reports another live process under the identifier of a member. If it is this
 // member's, one of the two can't go on, as the members keep it out of the ring, and what
-// it acknowledges nobody else has: the one that is alone, or else the one that
-// started later.
+// it acknowledges nobody else has: the one that is alone; if both are, the one that
+// started later; and if none is, the one in the lower view, which the members have left.
 func (e *ringEnd) clash(c ring.Clash) {
 	e.r.shown.clashed(c)
 	if c.Mine.Member != e.group.Self().Member {
 		return
 	}
-	alone, otherAlone := len(e.members) == 1, c.Company == 1
-	if alone == otherAlone && c.Mine.Incarnation < c.Other.Incarnation || otherAlone && !alone {
+	alone, otherAlone := len(e.members) == 1, len(c.View.Members) == 1
+	first := c.Mine.Incarnation < c.Other.Incarnation
+	if !alone {
+		first = e.view.Compare(c.View.ID) > 0
+	}
+	if alone == otherAlone && first || otherAlone && !alone {
 		return
 	}
 	e.r.ready.Store(false)

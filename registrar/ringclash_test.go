@@ -9,14 +9,15 @@ import (
 	"rserpool/enrp/ring"
 )
 
-// Of two live registrars under one identifier the one that is alone ends, or else the
-// one that started later; a clash of others is only shown.
+// Of two live registrars under one identifier the one that is alone ends; if both are,
+// the one that started later; if none is, the one in the lower view. A clash of others is
+// only shown.
 func TestRegistrarWhoseIdentifierIsTakenEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		members int
-		company int
-		later   bool // this one
+		company int  // members of the other's view
+		later   bool // this one started later, or is in the lower view
 		own     bool
 		ends    bool
 	}{
@@ -26,8 +27,8 @@ func TestRegistrarWhoseIdentifierIsTakenEnds(t *testing.T) {
 		{"in a ring, the other alone, earlier", 2, 1, false, true, false},
 		{"both alone, later", 1, 1, true, true, true},
 		{"both alone, earlier", 1, 1, false, true, false},
-		{"both in rings, later", 2, 2, true, true, true},
-		{"both in rings, earlier", 2, 2, false, true, false},
+		{"both in rings, lower view", 2, 2, true, true, true},
+		{"both in rings, higher view", 2, 2, false, true, false},
 		{"another member's identifier", 2, 0, true, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -43,7 +44,11 @@ func TestRegistrarWhoseIdentifierIsTakenEnds(t *testing.T) {
 				synctest.Wait()
 				r.post(func(now time.Time) {
 					self := r.ring.group.Self()
-					c := ring.Clash{Mine: self, Company: tt.company}
+					c := ring.Clash{Mine: self}
+					c.View.Members = make([]ring.Node, tt.company)
+					if tt.later {
+						c.View.ID.Counter = r.ring.view.Counter + 1
+					}
 					for _, n := range r.ring.members {
 						if !tt.own && n.Member != self.Member {
 							c.Mine = n

@@ -109,7 +109,7 @@ func (m *Machine) clash(p *Pong) bool {
 			continue
 		}
 		if n.Member == m.self.Member {
-			m.reportClash(Clash{Mine: n, Other: p.From, Company: len(p.View.Members)})
+			m.reportClash(Clash{Mine: n, Other: p.From, View: p.View})
 		} else if m.probe.asked[n.Member].ID == 0 {
 			m.probe.asked[n.Member] = p.From
 			m.send(n, &Ping{Nonce: m.probe.nonce})

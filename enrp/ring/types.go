@@ -220,11 +220,11 @@ type Released struct {
 	Fence  Fence
 }
 
-// Clash reports that another live process uses the identifier of a member. Company is
-// how many members the view of the other has, 0 if that is not known.
+// Clash reports that another live process uses the identifier of a member, once in
+// each view. If that member is this one, View is the one that the other has installed.
 type Clash struct {
 	Mine, Other Node
-	Company     int
+	View        View
 }
 
 func (Installed) event()    {}
