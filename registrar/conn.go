@@ -424,16 +424,21 @@ func (c *conn) report(m *asap.EndpointUnreachable) {
 }
 
 // outstandingRequests bounds the requests of one connection that are in the loop
-// or wait to be answered, so that one can't fill the inbox, nor its send queue if
-// it asks faster than it reads.
-const outstandingRequests = 8
+// or wait to be answered, so that one can't fill the inbox, nor its send queue (half
+// of it is the bound if that is less) if it asks faster than it reads.
+const outstandingRequests = 32
+
+// outstandingENRP bounds the ENRP messages of one connection in the loop, which are
+// longer.
+const outstandingENRP = 8
 
 // toLoop passes work to the owner loop; answers given before go out first. The
 // loop calls c.done when the request has its answer. It waits while the
 // connection has too many outstanding requests.
 func (c *conn) toLoop(do func(time.Time)) {
 	c.flush()
-	for c.busy.Load() >= outstandingRequests {
+	most := int32(max(1, min(outstandingRequests, c.r.limits().SendQueue/2)))
+	for c.busy.Load() >= most {
 		select {
 		case <-c.less:
 		case <-c.ctx.Done():

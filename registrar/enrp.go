@@ -53,7 +53,7 @@ func (c *conn) handleENRP(data []byte) {
 // would wait for each other.
 func (c *conn) toPeering(m enrp.Message) {
 	if c.taking == nil {
-		c.taking = make(chan struct{}, outstandingRequests)
+		c.taking = make(chan struct{}, outstandingENRP)
 	}
 	slots := c.taking
 	select {
