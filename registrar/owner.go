@@ -167,9 +167,10 @@ func (o *owner) handle(events []ring.Event) {
 	took := time.Since(now)
 	o.deliver(now)
 	o.peers.regroup(now)
-	if took > o.r.cfg.Ring.Timers.HopRetry {
-		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{"took": took.String(), "events": len(events)}).Warn,
-			"ring: slow to apply what was ordered; the other members may leave this one out", now)
+	if t := o.r.cfg.Ring.Timers; took > t.HopTimeout {
+		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{
+			"took": took.String(), "events": len(events), "limit": (t.Starving() - t.CollectWait).String(),
+		}).Warn, "ring: slow to apply what was ordered; beyond the limit the other members leave this one out", now)
 	}
 }
 
