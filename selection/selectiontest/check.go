@@ -22,9 +22,16 @@ const (
 // parameter and now and then those of another policy, and reports what breaks a
 // promise: replies of distinct elements that are in the pool, no more than asked for
 // and that fit, none too few; no difference between two choosers that are told the
-// same; no allocation. The seed is fixed.
+// same; no allocation. The seed is fixed. A policy that is not registered is, as without
+// that its parameter has no values.
 func Check(t *testing.T, d selection.Definition) {
 	t.Helper()
+	if _, ok := selection.Lookup(d.Type); !ok {
+		if err := selection.Register(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, _ = selection.Lookup(d.Type) // with defaults
 	t.Run("chooser", func(t *testing.T) {
 		for run := range uint64(runs) {
 			checkChooser(t, d, run)
