@@ -16,8 +16,8 @@ type Config struct {
 	// MaxPools is the number of pools, MaxElements that of elements in all
 	// pools together, MaxElementsPerPool that in one pool. A registration
 	// beyond is rejected with cause 0x6, Lack of Resources. Defaults
-	// 1,000,000, 2,000,000 and 1,000,000. An element takes about one KiB, a
-	// pool half a KiB more.
+	// 1,000,000, 2,000,000 and 1,000,000. An element takes about half a
+	// KiB, a pool one KiB more.
 	MaxPools           int
 	MaxElements        int
 	MaxElementsPerPool int

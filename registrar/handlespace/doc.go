@@ -29,25 +29,42 @@
 // also while Apply runs, and see everything that Apply had done when it last returned. Three locks
 // keep it so, each held for microseconds and never two at once:
 //
-//   - Pools are found in a copy-on-write tree that the writer publishes through
-//     an atomic pointer whenever a pool comes or goes: no lock at all.
+//   - Pools are found in a directory of small parts, each of which the writer
+//     replaces through an atomic pointer when a pool comes or goes: no lock at all.
 //   - Each pool has a mutex over its elements and its chooser. A choice changes
 //     state (whose turn is next), so readers of one pool have to take turns, but
 //     readers of different pools never meet.
-//   - The orders over all pools, by home and by deadline, have a mutex that
-//     resolutions don't touch.
+//   - The index over all pools (their order, sums, and by home the deadlines) has a
+//     mutex that resolutions don't touch.
 //
-// [Record]s are immutable and carry their encoded Pool Element parameter:
-// answering a resolution copies octets and encodes nothing.
+// [Record]s are immutable and hold the encoded Pool Element parameter: answering a
+// resolution copies octets and encodes nothing, and whoever wants to know what is in
+// the element decodes it.
 //
 // # Structure
 //
-// Trees (google/btree): pools by handle; elements of a pool by identifier; all
-// elements by home, handle and identifier; all elements by home and deadline.
-// The order by policy is selection's. With n elements every command takes
-// O(log n), and a resolution of k elements O(log n) for the pool and what its
-// policy takes, at most O(k log n). Checksums per home (RFC 5353, section 3.6.2)
-// are kept up to date by each change.
+// An element is a place in its pool (element) that points to the record of its
+// latest registration. Trees (google/btree) with what they compare inside them, so
+// that a search does not follow pointers: elements of a pool by identifier, with
+// their homes; elements of a home by deadline; tombstones by age; and, of selection,
+// the order by policy. Pools are in a tree by handle, and each home has one of the
+// pools with elements of its own, in which these are found by passing over the others.
+//
+// Deadlines are lazy: an element that registers again stays where it is and is filed
+// anew only when its former deadline comes up. So keep-alives and re-registrations
+// change no tree but that of the policy, and no deadline has a timer or a goroutine.
+//
+// With n elements every command takes O(log n), and a resolution of k elements what
+// the policy takes, at most O(k log n). Checksums per home (RFC 5353, section 3.6.2)
+// and digests are kept up to date by each change. No change copies more than a few
+// KiB: what grows, grows in pieces.
+//
+// Octets per element with one IPv4 address, under Round Robin: 208 the record with its
+// encoded form, 128 the place with what its chooser knows, some 24 in the pool's tree
+// and 32 in that of deadlines, which are half to two thirds full. Least Used adds 36,
+// Weighted Random 13. BenchmarkMemory measures the sum; what is resident is more by what
+// the garbage collector leaves between records that were replaced. A pool takes some
+// 900 more, a tombstone 200.
 //
 // Whose turn it is, and how often an element was handed out (degradation
 // counters), is local to a registrar and not part of the replicated state.
