@@ -390,7 +390,7 @@ func memberNames(nodes []ring.Node) []string {
 	return names
 }
 
-// ErrIdentifierTaken: another registrar that lives is the ring's member under the
+// ErrIdentifierTaken says that another registrar that lives is the member under the
 // identifier.
 var ErrIdentifierTaken = errors.New("another registrar that lives is the member with this identifier")
 
