@@ -8,6 +8,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -33,7 +34,9 @@ func run(args []string, out io.Writer) error {
 	fs.IntVar(&scale.seeds, "seeds", 6, "independent runs of each point")
 	fs.IntVar(&scale.requests, "requests", 8000, "requests that are measured in each run")
 	own := ownPool(fs)
-	if err := fs.Parse(args); err != nil {
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	if scale.seeds < 2 || scale.requests < 1 {
@@ -43,14 +46,18 @@ func run(args []string, out io.Writer) error {
 		return own.compare(scale, out)
 	}
 	var chosen []figure
+	var known []string
 	for _, make := range figures {
 		f := make(scale)
+		known = append(known, f.name)
 		if fs.NArg() == 0 || slices.Contains(fs.Args(), f.name) {
 			chosen = append(chosen, f)
 		}
 	}
-	if len(chosen) == 0 {
-		return fmt.Errorf("no figure of that name: %s", strings.Join(fs.Args(), ", "))
+	for _, name := range fs.Args() {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("no figure %q: know %s", name, strings.Join(known, ", "))
+		}
 	}
 	var rows []*row
 	for _, f := range chosen {

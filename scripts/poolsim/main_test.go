@@ -59,7 +59,7 @@ func TestOwnPool(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-capacities", "5,x"}, {"-capacities", "5,-1"}, {"-capacities", "5", "-policies", "rr,none"}, {"-capacities", "5", "-sizes", "none"},
-		{"-capacities", "5", "-load", "0"}, {"-seeds", "1"}, {"nothing"}, {"-unknown"},
+		{"-capacities", "5", "-load", "0"}, {"-seeds", "1"}, {"nothing"}, {"equal", "nothing"}, {"-unknown"},
 	} {
 		if err := run(args, &out); err == nil {
 			t.Errorf("%v is accepted", args)

@@ -53,7 +53,7 @@ func (o *own) compare(e effort, out io.Writer) error {
 	if !(o.load > 0) {
 		return errors.New("load must be positive")
 	}
-	wanted := strings.Split(o.policies, ",")
+	wanted := strings.Split(strings.ReplaceAll(o.policies, " ", ""), ",")
 	c := e.at(o.load, pool(capacities...))
 	c.Sizes, c.LoadInterval, c.Stale, c.Users, c.Keys = sizes, o.interval, o.stale, o.users, 1000
 	for i := range c.Elements {
@@ -70,7 +70,7 @@ func (o *own) compare(e effort, out io.Writer) error {
 		rows = append(rows, &row{figure: "capacities " + o.capacities, policy: p, name: "load", x: o.load, config: p.in(c)})
 	}
 	if len(rows) == 0 || o.policies != "" && len(rows) != len(wanted) {
-		return fmt.Errorf("policies: not all known of %q", o.policies)
+		return fmt.Errorf("policies: not all known, or one twice, of %q: know %s", o.policies, strings.Join(selection.Names(), ", "))
 	}
 	if err := measure(rows, e.seeds); err != nil {
 		return err
