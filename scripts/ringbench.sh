@@ -13,6 +13,7 @@
 #
 #   RUNS=3 SECONDS_EACH=1     medians of so many measurements of so many seconds
 #   KILLS=100 COROSYNC_KILLS=3 CLIENTS=1,64 MEMBERS=3,5,7
+#   THREADS=1                 registrars and etcd with GOMAXPROCS=1, for registrations
 #   RATES=1000,...            offered messages per second; RIVAL_RATES those of Corosync
 #   SVG=FILE                  the plot; without order, load and size it is out/ring.svg
 #
@@ -25,6 +26,7 @@ long=${LONG:-0}
 pick() { if [ "$long" != 0 ]; then echo "$2"; else echo "$1"; fi; } # pick SHORT LONG
 runs=${RUNS:-$(pick 3 5)} seconds=${SECONDS_EACH:-$(pick 1 3)} warmup=$(pick 300ms 500ms)
 kills=${KILLS:-100} corosync_kills=${COROSYNC_KILLS:-$(pick 3 5)} clients=${CLIENTS:-1,64} sizes=${MEMBERS:-3,5,7}
+threads=${THREADS:-}
 rates=${RATES:-$(pick 1000,10000,100000,300000,1000000,2000000 1000,3000,10000,30000,100000,300000,600000,1000000,1500000,2000000)}
 rival_rates=${RIVAL_RATES:-$(pick 1000,10000,30000,100000 1000,3000,10000,30000,60000,100000,150000)}
 all='order batches ahead load size registrations failover corosync'
@@ -224,7 +226,7 @@ registrations() {
 	for i in 1 2 3; do
 		peers=()
 		for k in 1 2 3; do [ $k = $i ] || peers+=(--peer "tcp://10.231.78.$k"); done
-		spawn "$i" "$work/rspd$i" "$work/rspd" --id "$i" --insecure --enrp-listen off --admin off --log-level error \
+		spawn "$i" "$work/rspd$i" env ${threads:+GOMAXPROCS=$threads} "$work/rspd" --id "$i" --insecure --enrp-listen off --admin off --log-level error \
 			--listen "tcp://10.231.78.$i:3863" --ring-listen "tcp://10.231.78.$i" "${peers[@]}"
 		list+=",tcp://10.231.78.$i:3863"
 	done
@@ -240,7 +242,7 @@ registrations() {
 				list+=",etcd://10.231.78.$i:$port"
 			done
 			for i in 1 2 3; do
-				spawn "$i" "$work/etcd-$kind$i" etcd --name "m$i" --data-dir "${!kind}/m$i" --logger zap --log-level error \
+				spawn "$i" "$work/etcd-$kind$i" env ${threads:+GOMAXPROCS=$threads} etcd --name "m$i" --data-dir "${!kind}/m$i" --logger zap --log-level error \
 					--listen-client-urls "http://10.231.78.$i:$port" --advertise-client-urls "http://10.231.78.$i:$port" \
 					--listen-peer-urls "http://10.231.78.$i:$((port + 1))" \
 					--initial-advertise-peer-urls "http://10.231.78.$i:$((port + 1))" \
