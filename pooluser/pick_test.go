@@ -3,6 +3,7 @@ package pooluser_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,11 +72,13 @@ func TestPickByResponseTimes(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		l.registrar(home1)
 		l.setPool(pool, param.RoundRobin, 1, 2, 3)
+		var made []param.PolicyType // one Picker for each
 		r := l.user(func(c *pooluser.Config) {
 			c.Pick = func(handle param.PoolHandle, policy param.PolicyType) func(*rand.Rand) selection.Picker {
-				if handle != pool || policy != param.RoundRobin {
-					t.Errorf("asked for %q, %v", handle, policy)
+				if handle != pool {
+					t.Errorf("asked for %q", handle)
 				}
+				made = append(made, policy)
 				return selection.PickPeakEWMA
 			}
 		})
@@ -106,6 +109,17 @@ func TestPickByResponseTimes(t *testing.T) {
 		sleep(time.Second)
 		if seen := run(50); seen[2] > 4 {
 			t.Errorf("after a new answer: %v", seen)
+		}
+		if !slices.Equal(made, []param.PolicyType{param.RoundRobin}) {
+			t.Errorf("pickers made for %v: what they remember is lost", made)
+		}
+		l.setPool(pool, param.Random, 1, 2, 3)
+		sleep(31 * time.Second)
+		l.wantAnswer(r, 1, 2, 3) // the old one, and the new one
+		sleep(time.Second)
+		l.wantAnswer(r, 1, 2, 3)
+		if !slices.Equal(made, []param.PolicyType{param.RoundRobin, param.Random}) {
+			t.Errorf("pickers made for %v", made)
 		}
 	})
 }

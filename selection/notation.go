@@ -52,10 +52,11 @@ func Parse(text string) (param.Policy, error) {
 }
 
 // Format writes a policy so that Parse reads it back exactly. A load of 0 at the end
-// is left out. A type that Parse does not know is written as a number.
+// is left out. A type that Parse does not know is written as a number, and so is one
+// whose parameter is a misfit: its values are not known.
 func Format(p param.Policy) string {
 	d, ok := Lookup(p.Type)
-	if !ok {
+	if !ok || p.Misfit {
 		return fmt.Sprintf("0x%08x", uint32(p.Type))
 	}
 	var b strings.Builder

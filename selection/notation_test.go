@@ -101,6 +101,7 @@ func TestNotation(t *testing.T) {
 		}
 	}
 	expect(t, Format(param.Policy{Type: 0xb0002004}), "0xb0002004")
+	expect(t, Format(param.Policy{Type: param.LeastUsedDPF, Misfit: true, Data: "load"}), "0xb0002002")
 }
 
 func TestPOL_3_1_01_LoadScale(t *testing.T) {

@@ -157,7 +157,7 @@ func policyCell(p admin.Policy) string {
 	if err != nil {
 		return p.Name
 	}
-	return selection.Format(param.Policy{Type: param.PolicyType(number), Weight: p.Weight, Priority: p.Priority, Load: p.Load, Degradation: p.Degradation, Penalty: p.Penalty, Distance: p.Distance})
+	return selection.Format(param.Policy{Type: param.PolicyType(number), Weight: p.Weight, Priority: p.Priority, Load: p.Load, Degradation: p.Degradation, Penalty: p.Penalty, Distance: p.Distance, Misfit: p.Data != ""})
 }
 
 func lifeCell(seconds float64) string {
