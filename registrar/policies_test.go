@@ -134,6 +134,7 @@ func TestPolicyRuleMatches(t *testing.T) {
 		"*":        {"web x", ""},
 		"a*b*c":    {"abc aXbYc abbc abcbc", "ac ab bc aXc"},
 		"a*a":      {"aa aXa", "a"},
+		"*b*b*":    {"bb xbyb", "b xbx"},
 		"a**b":     {"ab aXb", "a"},
 		"*-eu-*-1": {"x-eu-y-1 -eu-eu--1 x-eu--1", "x-eu-1"},
 	} {

@@ -229,10 +229,16 @@ func TestOwnPolicy(t *testing.T) {
 	if len(owners) != 2 {
 		t.Errorf("all keys to one element: %v", owners)
 	}
-	for _, policy := range []string{"ewma", "p2c"} {
-		if got := many(orders[0], "--policy", policy); strings.Count(got, " x\n") != 4 {
-			t.Errorf("%s: %q", policy, got)
+	// Who has not answered yet is tried before who has.
+	for range 8 {
+		if got := strings.Split(many(orders[0], "--policy", "ewma"), "\n"); len(got) != 5 || got[0] == got[1] {
+			t.Errorf("ewma: %q", got)
 		}
+	}
+	a.Policy = param.Policy{Type: param.LeastUsed, Load: 2}
+	b.Policy = param.Policy{Type: param.LeastUsed, Load: 1}
+	if got := many(registrar(t, a, b), "--policy", "p2c"); got != strings.Repeat("two x\n", 4) {
+		t.Errorf("p2c: %q", got)
 	}
 }
 
