@@ -1,7 +1,5 @@
 package handlespace
 
-import "rserpool/asap/param"
-
 // ahead is for how many commands ApplyAll looks up the elements beforehand: what that
 // brings into the processor's cache is still there when they are applied.
 const ahead = 64
@@ -27,18 +25,18 @@ func (s *Space) ApplyAll(cmds []Command) [][]Event {
 // touch reads what the commands are going to need, in passes that don't wait for
 // what they read.
 func (s *Space) touch(cmds []Command) {
+	var keys [ahead]Key
 	var pools [ahead]*pool
 	var elements [ahead]*element
 	var records [ahead]*Record
 	for i, cmd := range cmds {
-		if handle, _ := about(cmd); handle != "" {
-			pools[i] = s.lookup(handle)
+		if keys[i] = about(cmd); keys[i].Handle != "" {
+			pools[i] = s.lookup(keys[i].Handle)
 		}
 	}
-	for i, cmd := range cmds {
-		if p := pools[i]; p != nil {
-			_, id := about(cmd)
-			elements[i] = p.find(id)
+	for i, p := range pools {
+		if p != nil {
+			elements[i] = p.find(keys[i].ID)
 		}
 	}
 	for i, e := range elements {
@@ -53,15 +51,15 @@ func (s *Space) touch(cmds []Command) {
 	}
 }
 
-// about returns the pool and the element that the usual commands are about.
-func about(cmd Command) (param.PoolHandle, param.PEID) {
+// about returns the element that a command of the usual ones is about.
+func about(cmd Command) Key {
 	switch c := cmd.(type) {
 	case Register:
-		return c.Handle, c.Element.ID
+		return Key{c.Handle, c.Element.ID}
 	case Deregister:
-		return c.Handle, c.ID
+		return Key{c.Handle, c.ID}
 	case Remove:
-		return c.Handle, c.ID
+		return Key{c.Handle, c.ID}
 	}
-	return "", 0
+	return Key{}
 }
