@@ -328,6 +328,7 @@ func TestValidateNamesAllProblems(t *testing.T) {
 		{[]string{"--service", "tcp://[::1]:80", "--check", "ping"}, "unknown kind"},
 		{[]string{"--service", "tcp://[::1]:80", "--check-status", "ok"}, "check-status"},
 		{[]string{"--service", "tcp://[::1]:80", "--load", "file:/x"}, `the policy "rr" has no load`},
+		{[]string{"--service", "tcp://[::1]:80", "--policy", "ewma", "--load", "file:/x"}, `the policy "ewma" has no load`},
 		{[]string{"--service", "tcp://[::1]:80", "--control-channel"}, "only an SCTP service"},
 		{[]string{"--service", "tcp://[::1]:80", "--advertise", "name.example"}, "not an IP address"},
 		{[]string{"--service", "tcp://[::1]:80", "--advertise", "192.0.2.1,192.0.2.2"}, "several addresses"},
@@ -339,6 +340,11 @@ func TestValidateNamesAllProblems(t *testing.T) {
 		if err := s.validate(); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.want)
 		}
+	}
+	// rsplib's types do not say that they follow a load.
+	s := parse(t, "--pool", "echo", "--registrar", "192.0.2.1", "--service", "tcp://[::1]:80", "--policy", "ludpf", "--load", "file:/x")
+	if err := s.validate(); err != nil {
+		t.Error(err)
 	}
 }
 

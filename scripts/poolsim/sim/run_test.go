@@ -345,6 +345,37 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// A change of pace counts for what is in service, from then on.
+func TestSlowInService(t *testing.T) {
+	for factor, want := range map[float64]float64{0.5: 11.5, 1: 11, 2: 10.75} {
+		c := Config{
+			Policy: "rr", Elements: []Element{{Capacity: 1}}, Users: 1, Rate: 0.1, Duration: 15, Gaps: Constant, Sizes: Constant,
+			Changes: []Change{{At: 10.5, What: Slow, Factor: factor}},
+		}
+		c.OnDone = func(d Done) {
+			if d.Sent != 10 || math.Abs(d.Answered-want) > 1e-9 {
+				t.Errorf("factor %v: sent at %v s, answered at %v s, want %v s", factor, d.Sent, d.Answered, want)
+			}
+		}
+		if r := run(t, c); r.Served != 1 {
+			t.Errorf("factor %v: %d requests served", factor, r.Served)
+		}
+	}
+}
+
+// The request handling speed is that of the server, less what queues take.
+func TestSpeed(t *testing.T) {
+	c := Config{Policy: "rr", Elements: elements(5), Users: 2, Rate: 1, Duration: 100, Gaps: Constant, Sizes: Constant}
+	// Both ask at the same time, and one waits for the other: 0.2 s and 0.4 s.
+	if r := run(t, c); math.Abs(r.Speed-(5+2.5)/2) > 1e-9 {
+		t.Errorf("%v units per second", r.Speed)
+	}
+	c.Users = 1
+	if r := run(t, c); math.Abs(r.Speed-5) > 1e-9 {
+		t.Errorf("%v units per second, alone", r.Speed)
+	}
+}
+
 // With Rendezvous Hashing a key changes its element only when that leaves, and when it
 // returns.
 func TestKeysStayAtTheirElements(t *testing.T) {
