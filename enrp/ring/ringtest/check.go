@@ -67,6 +67,7 @@ type record struct {
 	promised ring.ViewID
 	accepted uint64        // newest hop acknowledged in view, and when by the own clock
 	token    time.Duration // since
+	first    firstAck      // of a view that is about to be installed
 }
 
 // viewRecord is what happened in one view.
@@ -274,8 +275,16 @@ func (c *checker) install(r *record, e ring.Installed) {
 	}
 	v.installed[r.self.Member] = mine
 	r.prev, r.view, r.pos, r.endedOK, r.fresh = r.view, v, 0, !e.Exchange, true
-	r.accepted = 0
+	if r.accepted = 0; r.first.view == v.id {
+		r.accepted, r.token = r.first.hop, r.first.at
+	}
 	c.cov.installed(r, e)
+}
+
+type firstAck struct {
+	view ring.ViewID
+	hop  uint64
+	at   time.Duration
 }
 
 func (c *checker) deliver(r *record, entry ring.Entry) {
@@ -441,7 +450,10 @@ func (c *checker) says(r *record, msg ring.Message, clock time.Duration) {
 	case *ring.Token:
 		c.passes(r, msg)
 	case *ring.TokenAck:
-		if msg.View == r.view.id && msg.Hop > r.accepted {
+		switch {
+		case msg.View != r.view.id: // acknowledged before what came with it was applied
+			r.first = firstAck{msg.View, msg.Hop, clock}
+		case msg.Hop > r.accepted:
 			r.accepted, r.token = msg.Hop, clock
 		}
 	case *ring.Call:
