@@ -146,6 +146,7 @@ func (s *ringShown) ring(ctx context.Context) (admin.Ring, error) {
 		return admin.Ring{}, unavailable(fmt.Errorf("ring: %w", err))
 	}
 	out := showRing(st)
+	out.Counters.Commands = map[string]uint64{"unreadable": work.Dropped, "no_room": work.Overflown}
 	out.Ack, out.HeldAnswers, out.Wanted, out.MaxSkew = showAck(s.ack), work.TooFew, s.wanted, s.skew.Seconds()
 	out.Whole = out.Whole && len(out.Members) >= s.wanted
 	s.mu.Lock()
@@ -308,6 +309,7 @@ var (
 	ringTokenLosses = ringDesc("token_losses_total", "Token losses noticed, by the state in which.", "state")
 	ringRefused     = ringDesc("calls_refused_total", "Calls of others for a view that were refused.", "reason")
 	ringDropped     = ringDesc("messages_dropped_total", "Messages dropped.", "reason")
+	ringCommands    = ringDesc("commands_dropped_total", "Commands of members that were dropped: unreadable, or no room until the end of an exchange.", "reason")
 	ringConnections = ringDesc("connections_refused_total", "Connections and messages on them that were refused.", "reason")
 	ringHops        = ringDesc("hops_total", "Tokens accepted.")
 	ringResent      = ringDesc("tokens_resent_total", "Tokens sent again.")
@@ -333,7 +335,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c ringCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringConnections, ringHops, ringResent, ringDuplicates,
+		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringCommands, ringConnections, ringHops, ringResent, ringDuplicates,
 		ringEntries, ringOctets, ringHeldOff, ringLateHops, ringStalls, ringMembers, ringMissing, ringSynced, ringRotation,
 		ringQueue, ringQueueOctets, ringStableLag, ringWhole, ringHeld, ringExchange, ringClock,
 	} {
@@ -358,7 +360,8 @@ func (c ringCollector) Collect(ch chan<- prometheus.Metric) {
 		by   map[string]uint64
 	}{
 		{ringViews, r.Counters.Views}, {ringStates, r.Counters.Entered}, {ringTokenLosses, r.Counters.TokenLost},
-		{ringRefused, r.Counters.Refused}, {ringDropped, r.Counters.Dropped}, {ringConnections, r.Counters.Connections},
+		{ringRefused, r.Counters.Refused}, {ringDropped, r.Counters.Dropped},
+		{ringCommands, r.Counters.Commands}, {ringConnections, r.Counters.Connections},
 	} {
 		for label, n := range one.by {
 			value(one.desc, prometheus.CounterValue, float64(n), label)

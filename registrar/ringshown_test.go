@@ -128,7 +128,9 @@ func TestWhatHappenedToTheRing(t *testing.T) {
 func joined(s *ringShown) {
 	s.join(RingConfig{Ack: replica.Ack{MinMembers: 3}, MaxSkew: maxSkew},
 		func(context.Context) (ringnet.Status, error) { return ringStatus(), nil },
-		func(context.Context) (ringWork, error) { return ringWork{Stats: replica.Stats{TooFew: 6}}, nil })
+		func(context.Context) (ringWork, error) {
+			return ringWork{Stats: replica.Stats{TooFew: 6, Dropped: 7, Overflown: 8}}, nil
+		})
 }
 
 // An exchange that runs is shown with whom it is and since when, also beyond view
@@ -259,7 +261,7 @@ func TestRingMetrics(t *testing.T) {
 	for name, want := range map[string]float64{
 		"rserpool_ring_views_total merge": 2, "rserpool_ring_states_total starving": 5, "rserpool_ring_token_losses_total hungry": 6,
 		"rserpool_ring_calls_refused_total promised": 1, "rserpool_ring_entries_total": 12, "rserpool_ring_tokens_resent_total": 4,
-		"rserpool_ring_members": 2, "rserpool_ring_missing_members": 2, "rserpool_ring_synced": 1, "rserpool_ring_rotation_seconds": 0.002,
+		"rserpool_ring_commands_dropped_total unreadable": 7, "rserpool_ring_commands_dropped_total no_room": 8, "rserpool_ring_members": 2, "rserpool_ring_missing_members": 2, "rserpool_ring_synced": 1, "rserpool_ring_rotation_seconds": 0.002,
 		"rserpool_ring_queue_entries": 3, "rserpool_ring_stable_lag_entries": 3,
 		"rserpool_ring_whole": 0, "rserpool_ring_held_answers": 6, "rserpool_ring_exchange_seconds": 0,
 		"rserpool_ring_clock_ahead_seconds 0x00000002": -2,

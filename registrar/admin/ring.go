@@ -125,6 +125,9 @@ type RingCounters struct {
 	TokenLost map[string]uint64 `json:"token_losses"` // by state
 	Refused   map[string]uint64 `json:"calls_refused"`
 	Dropped   map[string]uint64 `json:"messages_dropped"`
+	// Commands of members that were dropped: "unreadable" here, or there was "no_room"
+	// until the end of an exchange.
+	Commands map[string]uint64 `json:"commands_dropped"`
 	// Connections that were refused, or messages on them.
 	Connections map[string]uint64 `json:"connections_refused"`
 	Hops        uint64            `json:"hops"`
