@@ -29,8 +29,13 @@ exec > >(tee out/bench.md) 2>&1
 if [ "$benchtime" != 0 ]; then
 	echo '## Go benchmarks'
 	echo '```'
-	go test -run '^$' -bench . -benchmem -benchtime "$benchtime" ./asap/... ./registrar/handlespace ./selection |
-		grep -E '^(Benchmark|pkg:|cpu:|FAIL|panic)'
+	shown='^(Benchmark|pkg:|cpu:|FAIL|panic)'
+	go test -run '^$' -bench . -skip 'Space|Memory|ResolveDuring' -benchmem -benchtime "$benchtime" \
+		./asap/... ./registrar/handlespace ./selection | grep -E "$shown"
+	go test -run '^$' -bench ByAllCores -cpu 1,2 -benchtime "$benchtime" ./registrar | grep -E "$shown"
+	# Up to a million elements, each operation on all of them once.
+	go test -run '^$' -bench 'Space|Memory|ResolveDuring' -benchtime 1x -timeout 1h ./registrar/handlespace |
+		grep -E "$shown"
 	echo '```'
 fi
 
@@ -100,5 +105,5 @@ fi
 # at length.
 if [ "${RING:-1}" != 0 ]; then
 	RUNS=3 SECONDS_EACH=2 KILLS=${KILLS:-20} COROSYNC_KILLS=1 \
-		scripts/ringbench.sh order corosync registrations failover
+		scripts/ringbench.sh order batches corosync registrations failover
 fi
