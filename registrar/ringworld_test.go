@@ -100,12 +100,15 @@ func (m *ringMember) stop() {
 	synctest.Wait()
 }
 
+func (m *ringMember) kill() {
+	m.w.kill(m.machine, m.r)
+	m.r = nil
+}
+
 // kill ends a registrar as SIGKILL does. What is left of it runs on without
 // network.
-func (m *ringMember) kill() {
-	m.w.net.Kill(m.machine)
-	r := m.r
-	m.r = nil
+func (w *ringWorld) kill(machine string, r *Registrar) {
+	w.net.Kill(machine)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = r.Stop(ctx) // can't leave

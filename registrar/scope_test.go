@@ -86,13 +86,8 @@ func (s *single) stop() {
 }
 
 func (s *single) kill() {
-	s.w.net.Kill(s.machine)
-	r := s.r
+	s.w.kill(s.machine, s.r)
 	s.r = nil
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = r.Stop(ctx) // can't leave
-	synctest.Wait()
 }
 
 // element makes a peer that is connected to the registrar and accepts associations.
