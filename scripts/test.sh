@@ -29,9 +29,22 @@ fi
 
 # The log has every test; the screen gets packages, failures and skips.
 grep -E '^(ok|FAIL|panic:)|DATA RACE' "$log" | grep -v 'no tests to run' || true
+# What the failed tests said, each on its own: with -v a line belongs to the test
+# that the last line with === named. Panics, races and what does not build belong
+# to none.
+awk '
+	/^=== (RUN|CONT|NAME|PAUSE) / { name = $3; next }
+	/^[[:space:]]*--- FAIL: / { failed[++n] = $3; took[n] = $4 }
+	/^[[:space:]]*--- / { name = ""; next }
+	/^(ok|FAIL|PASS|\?)/ { name = "" }
+	/^panic: |DATA RACE|\[build failed\]|\[setup failed\]|^[^ ]+\.go:[0-9]+:[0-9]+: / { loose = 60 }
+	name == "" && loose > 0 { print; loose--; next }
+	name != "" { said[name] = said[name] $0 "\n"; if (loose > 0) { print; loose-- } }
+	END { for (i = 1; i <= n; i++) printf "--- FAIL: %s %s\n%s", failed[i], took[i], substr(said[failed[i]], 1, 6000) }
+' "$log" >out/test.failures
 if [ $status -ne 0 ]; then
-	echo "test: the failures, from $log:" >&2
-	grep -vE '^[[:space:]]*(=== |--- (PASS|SKIP))' "$log" | tail -150 >&2
+	echo "test: the failures, from $log:"
+	cat out/test.failures
 fi
 passed=$(grep -cE '^[[:space:]]*--- PASS' "$log" || true)
 failed=$(grep -cE '^[[:space:]]*--- FAIL' "$log" || true)
