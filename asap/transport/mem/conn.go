@@ -48,6 +48,7 @@ type conn struct {
 	arrived []transport.Message // not yet received
 	octets  int                 // in flight and arrived
 	closed  bool                // by this end
+	held    *packet             // its end, which a frozen process has not told the peer yet
 	err     error               // how it ended otherwise; what has arrived comes first
 	wake    signal              // something above has changed, here or at the peer
 }
@@ -156,7 +157,17 @@ func (c *conn) end(kind packetKind) {
 	c.arrived = nil
 	c.wake.fire()
 	c.n.changed.fire() // for calls that wait because the process is frozen
-	c.peer.put(packet{kind: kind})
+	c.held = &packet{kind: kind}
+	c.tell()
+}
+
+// tell lets the peer know of the end of c, unless the process is frozen: then nothing
+// that it does is seen before Thaw or Kill.
+func (c *conn) tell() {
+	if c.held != nil && (!c.h.frozen || c.h.dead) {
+		c.peer.put(*c.held)
+		c.held = nil
+	}
 }
 
 func (c *conn) Close() error {
@@ -222,11 +233,8 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 			if err := c.h.running(ctx, &c.closed); err != nil {
 				return err
 			}
-			if c.err == io.EOF {
-				return fmt.Errorf("mem: send to %s: %w", c.remote[0], syscall.EPIPE)
-			}
-			if c.err != nil {
-				return c.err
+			if err := c.sendError(); err != nil {
+				return err
 			}
 			if c.peer.octets == 0 || c.peer.octets+len(m.Data) <= c.n.Buffer {
 				break
@@ -245,6 +253,14 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 		c.peer.put(packet{msg: m})
 	}
 	return nil
+}
+
+// sendError returns why nothing can be sent any more.
+func (c *conn) sendError() error {
+	if c.err == io.EOF {
+		return fmt.Errorf("mem: send to %s: %w", c.remote[0], syscall.EPIPE)
+	}
+	return c.err
 }
 
 func (c *conn) Network() string                { return transport.Mem }

@@ -36,8 +36,9 @@ func (n *Network) Unplug(name string) { n.change(func() { n.machine(name).unplug
 func (n *Network) Plug(name string) { n.change(func() { n.machine(name).unplugged = false }) }
 
 // Freeze stops the process on a machine as SIGSTOP does: its calls don't return
-// before Thaw (except by the end of their context); its machine still takes
-// messages and connections until their buffers are full.
+// before Thaw (except by the end of their context), and connections that it closes
+// end for their peers then; its machine still takes messages and connections until
+// their buffers are full.
 func (n *Network) Freeze(name string) { n.change(func() { n.setFrozen(name, true) }) }
 
 // Thaw ends Freeze.
@@ -46,6 +47,19 @@ func (n *Network) Thaw(name string) { n.change(func() { n.setFrozen(name, false)
 func (n *Network) setFrozen(name string, frozen bool) {
 	if p := n.machine(name).process; p != nil {
 		p.frozen = frozen
+		n.tell(p)
+	}
+}
+
+// tell lets the peers of a process know of the connections that it closed while it was
+// frozen.
+func (n *Network) tell(p *Host) {
+	for _, a := range slices.Clone(n.assocs) {
+		for _, c := range a.ends {
+			if c.h == p {
+				c.tell()
+			}
+		}
 	}
 }
 
@@ -69,6 +83,7 @@ func (n *Network) Kill(name string) {
 				}
 			}
 		}
+		n.tell(m.process)
 		for _, a := range slices.Clone(n.announcers) {
 			if a.h == m.process {
 				a.close()
