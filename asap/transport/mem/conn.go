@@ -29,6 +29,7 @@ type packet struct {
 // assoc is a connection with its two ends.
 type assoc struct {
 	ends    [2]*conn
+	broken  bool // an end has crashed
 	working bool
 	failing *time.Timer // runs while it does not work
 }
@@ -67,7 +68,7 @@ func (n *Network) connect(client, server *Host, clientAddrs, serverAddrs []netip
 // works tells whether the ends reach each other in both directions.
 func (a *assoc) works() bool {
 	c, s := a.ends[0], a.ends[1]
-	return c.h.n.reaches(c.h.m, s.h.m) && c.h.n.reaches(s.h.m, c.h.m) && c.hasPath() && s.hasPath()
+	return !a.broken && c.h.n.reaches(c.h.m, s.h.m) && c.h.n.reaches(s.h.m, c.h.m) && c.hasPath() && s.hasPath()
 }
 
 func (c *conn) hasPath() bool {

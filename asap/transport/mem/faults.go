@@ -66,31 +66,51 @@ func (n *Network) tell(p *Host) {
 // Kill ends the process on a machine as SIGKILL does: the peers of its
 // connections see them end at once, its own calls fail for ever. Host starts a
 // new process with the same addresses.
-func (n *Network) Kill(name string) {
+func (n *Network) Kill(name string) { n.change(func() { n.machine(name).end() }) }
+
+// Crash ends the process on a machine as a loss of power does: what was on its way is
+// lost, and peers see it only when their associations fail after FailureTime. The
+// machine is silent until Host starts a new process.
+func (n *Network) Crash(name string) {
 	n.change(func() {
 		m := n.machine(name)
 		if m.process == nil {
 			return
 		}
-		m.process.dead = true
-		for _, l := range m.listeners {
-			l.close()
-		}
-		for _, a := range slices.Clone(n.assocs) {
-			for _, c := range a.ends {
-				if c.h == m.process {
-					c.end(fin)
-				}
+		m.off = true
+		for _, a := range n.assocs {
+			if a.ends[0].h == m.process || a.ends[1].h == m.process {
+				a.broken = true
 			}
 		}
-		n.tell(m.process)
-		for _, a := range slices.Clone(n.announcers) {
-			if a.h == m.process {
-				a.close()
-			}
-		}
-		m.process = nil
+		m.end()
 	})
+}
+
+// end ends the process on a machine.
+func (m *machine) end() {
+	if m.process == nil {
+		return
+	}
+	n := m.process.n
+	m.process.dead = true
+	for _, l := range m.listeners {
+		l.close()
+	}
+	for _, a := range slices.Clone(n.assocs) {
+		for _, c := range a.ends {
+			if c.h == m.process {
+				c.end(fin)
+			}
+		}
+	}
+	n.tell(m.process)
+	for _, a := range slices.Clone(n.announcers) {
+		if a.h == m.process {
+			a.close()
+		}
+	}
+	m.process = nil
 }
 
 // PathDown takes one address of a machine away. Peers of its associations get a

@@ -65,14 +65,15 @@ type machine struct {
 	addrs     []netip.Addr
 	downAddrs map[netip.Addr]bool
 	unplugged bool
-	process   *Host // nil after Kill
+	off       bool  // after Crash
+	process   *Host // nil after Kill and Crash
 	listeners map[netip.AddrPort]*listener
 	lastPort  uint16
 }
 
 // Host is a process on a machine of the network, and the transport.Network and
 // transport.Resolver that this process sees. It is dead for good after
-// Network.Kill.
+// Network.Kill and Network.Crash.
 type Host struct {
 	n      *Network
 	m      *machine
@@ -140,7 +141,8 @@ func (n *Network) Host(name string, addrs ...string) *Host {
 		panic(fmt.Sprintf("mem: machine %q already has addresses", name))
 	}
 	if m.process == nil {
-		m.process = &Host{n: n, m: m}
+		m.process, m.off = &Host{n: n, m: m}, false
+		n.changed.fire()
 	}
 	return m.process
 }
@@ -225,8 +227,11 @@ func (n *Network) dropped(data []byte) bool {
 
 // reaches tells whether what a sends can arrive at b.
 func (n *Network) reaches(a, b *machine) bool {
-	return a == b || !a.unplugged && !b.unplugged && !n.link(a, b).cut
+	return a == b || !a.silent() && !b.silent() && !n.link(a, b).cut
 }
+
+// silent tells whether nothing comes in or goes out.
+func (m *machine) silent() bool { return m.unplugged || m.off }
 
 // up returns those of addrs that work.
 func (m *machine) up(addrs []netip.Addr) []netip.Addr {

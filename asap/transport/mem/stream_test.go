@@ -208,3 +208,46 @@ func TestStreamAddresses(t *testing.T) {
 		t.Errorf("accept after Close: %v", err)
 	}
 }
+
+func TestCrash(t *testing.T) {
+	inStreams(t, "is silent, and what was on its way is lost", func(t *testing.T, n *Network, a, b net.Conn) {
+		n.Delay("a", "b", time.Second, time.Second)
+		if _, err := b.Write([]byte("lost")); err != nil {
+			t.Fatal(err)
+		}
+		n.Crash("b")
+		if took, err := after(read(a)); took != n.FailureTime || !errors.Is(err, syscall.ETIMEDOUT) {
+			t.Errorf("read after %v: %v", took, err)
+		}
+		if err := read(b)(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the dead process reads: %v", err)
+		}
+	})
+	inStreams(t, "and after the restart connections from before stay so", func(t *testing.T, n *Network, a, b net.Conn) {
+		n.Crash("b")
+		dialed := make(chan error, 1)
+		go func() {
+			c, err := n.Host("a").DialStream(t.Context(), "tcp", "b:80")
+			if err == nil {
+				err = c.Close()
+			}
+			dialed <- err
+		}()
+		synctest.Wait()
+		if len(dialed) > 0 {
+			t.Errorf("dial to a machine without power: %v", <-dialed)
+		}
+		start := time.Now()
+		l, err := n.Host("b").ListenStream(t.Context(), "tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if err := <-dialed; err != nil || time.Since(start) != 0 {
+			t.Errorf("dial after %v: %v", time.Since(start), err)
+		}
+		if took, err := after(read(a)); took != n.FailureTime || !errors.Is(err, syscall.ETIMEDOUT) {
+			t.Errorf("read after %v: %v", took, err)
+		}
+	})
+}
