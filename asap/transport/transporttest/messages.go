@@ -77,8 +77,12 @@ func testPPID(t *testing.T, s Suite) {
 		}
 		return
 	}
-	if got.PPID != transport.PPIDASAP || got.Stream != 3 {
-		t.Errorf("PPID %d, stream %d; want %d, 3", got.PPID, got.Stream, transport.PPIDASAP)
+	stream := m.Stream
+	if s.NoStreams {
+		stream = 0
+	}
+	if got.PPID != transport.PPIDASAP || got.Stream != stream {
+		t.Errorf("PPID %d, stream %d; want %d, %d", got.PPID, got.Stream, transport.PPIDASAP, stream)
 	}
 	if then.PPID != transport.PPIDENRP {
 		t.Errorf("PPID %d for a message without one; want the default %d", then.PPID, transport.PPIDENRP)

@@ -33,6 +33,8 @@ type Suite struct {
 	// PPID and Buffered tell what the network can do: carry payload protocol
 	// identifiers and streams; know what the next Receive will find.
 	PPID, Buffered bool
+	// NoStreams: it carries payload protocol identifiers, but no streams.
+	NoStreams bool
 }
 
 // Run runs the suite.

@@ -1,0 +1,80 @@
+package framed
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"rserpool/asap/transport"
+)
+
+// Assoc is a connection of another transport, which has messages and payload
+// protocol identifiers by itself, with the heartbeats of this package: messages of
+// eight octets with PPIDHeartbeat. It answers them in Receive. Nothing else about
+// the connection changes, and nothing is sent unless the peer, or Beat or Ping,
+// begins.
+type Assoc struct {
+	transport.Conn
+	*beats
+}
+
+var _ transport.Conn = (*Assoc)(nil)
+
+// Over returns conn with heartbeats. It owns conn from now on.
+func Over(conn transport.Conn) *Assoc {
+	a := &Assoc{Conn: conn}
+	a.beats = newBeats(a.writeBeats)
+	return a
+}
+
+// Receive implements transport.Conn.
+func (a *Assoc) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
+	for {
+		m, err := a.Conn.Receive(ctx, buf)
+		if err != nil {
+			return m, err
+		}
+		a.hear()
+		if m.PPID != PPIDHeartbeat {
+			return m, nil
+		}
+		if len(m.Data) == beatLen {
+			a.came(m.Data)
+		}
+	}
+}
+
+// Send implements transport.Conn.
+func (a *Assoc) Send(ctx context.Context, msgs ...transport.Message) error {
+	for _, m := range msgs {
+		if m.PPID == PPIDHeartbeat {
+			return fmt.Errorf("send: %w: %w", ErrNotSent, ErrReserved)
+		}
+	}
+	return a.Conn.Send(ctx, msgs...)
+}
+
+// writeBeats sends on stream 0, where the control channel is.
+func (a *Assoc) writeBeats(numbers []uint64) error {
+	msgs := make([]transport.Message, len(numbers))
+	for i, n := range numbers {
+		msgs[i] = transport.Message{Data: binary.BigEndian.AppendUint64(nil, n), PPID: PPIDHeartbeat}
+	}
+	return a.Conn.Send(context.Background(), msgs...)
+}
+
+// Close implements transport.Conn.
+func (a *Assoc) Close() error {
+	a.stop()
+	err := a.Conn.Close()
+	a.wait()
+	return err
+}
+
+// Abort implements transport.Conn.
+func (a *Assoc) Abort() error {
+	a.stop()
+	err := a.Conn.Abort()
+	a.wait()
+	return err
+}
