@@ -151,6 +151,10 @@ func (s *stage) resources(i int) resources {
 // pid is that of the program; ip netns exec becomes it.
 func (r *registrar) pid() int { return r.cmd.Process.Pid }
 
+// spareWriters is how many goroutines without work a registrar keeps to write answers,
+// at most.
+const spareWriters = 64
+
 // finish ends a scene: all registrars have to agree, and when elements and users are
 // gone nothing is left of them.
 func (s *stage) finish() {
@@ -161,10 +165,18 @@ func (s *stage) finish() {
 	s.leave()
 	for i, r := range s.registrars {
 		before := s.before[i] // of a restarted one: that of its former life
-		s.w.within(patience, func() string {
-			if now := s.resources(i); now.descriptors > before.descriptors+2 || now.goroutines > before.goroutines+4 {
-				return fmt.Sprintf("%s has %+v, had %+v before the elements and users", r.at, now, before)
+		end := time.Now().Add(patience)
+		s.w.within(2*patience, func() string {
+			now := s.resources(i)
+			if now.descriptors <= before.descriptors+2 && now.goroutines <= before.goroutines+4+spareWriters {
+				return ""
 			}
+			if time.Now().Before(end) {
+				return "waiting"
+			}
+			r.signal(syscall.SIGQUIT) // prints what its goroutines do
+			<-r.done
+			s.t.Fatalf("%s has %+v, had %+v before the elements and users\n%s", r.at, now, before, r.log.tail(600))
 			return ""
 		})
 	}
