@@ -61,6 +61,7 @@ var rules = []rule{
 	{"poolelement/cookie", []string{"asap/param"}, nil},
 	{"poolelement", []string{"asap", "asap/param", "asap/hunt", "asap/hunt/huntnet", "asap/transport", "asap/transport/framed", "poolelement/cookie", "selection"}, []string{"github.com/sirupsen/logrus"}},
 	{"poolelement/*", []string{"asap", "asap/param", "asap/transport", "poolelement"}, []string{"github.com/sirupsen/logrus"}},
+	{"pooluser/pooltest", []string{"asap", "asap/param", "asap/hunt", "asap/transport", "asap/transport/mem", "poolelement", "pooluser", "registrar"}, []string{"github.com/sirupsen/logrus"}},
 	{"pooluser", []string{"asap", "asap/param", "asap/hunt", "asap/hunt/huntnet", "asap/transport", "asap/transport/framed", "selection"}, []string{"github.com/sirupsen/logrus"}},
 	{"pooluser/forward", []string{"asap/param", "pooluser"}, []string{"github.com/sirupsen/logrus", "golang.org/x/sys"}},
 	{"internal/history", nil, []string{"github.com/anishathalye/porcupine"}},
