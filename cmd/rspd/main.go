@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -18,6 +17,7 @@ import (
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/cmd/internal/cli"
+	"rserpool/cmd/internal/systemd"
 	"rserpool/registrar"
 	"rserpool/registrar/admin"
 )
@@ -110,7 +110,7 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	serving := r.Serving()
 	leave := func() error {
 		quit()
-		notify(log, daemon.SdNotifyStopping)
+		systemd.Notify(log, systemd.Stopping)
 		began := time.Now()
 		err := r.Stop(context.WithoutCancel(ctx))
 		own.WithField("after", time.Since(began).Round(time.Millisecond).String()).Info("stopped")
@@ -118,8 +118,8 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 	}
 
 	again := func() error {
-		notify(log, daemon.SdNotifyReloading)
-		defer notify(log, daemon.SdNotifyReady)
+		systemd.Notify(log, systemd.Reloading)
+		defer systemd.Notify(log, systemd.Ready)
 		next, err := load()
 		if err == nil {
 			err = c.cluster.reload(l, next.cluster)
@@ -143,7 +143,7 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 		case <-serving:
 			serving = nil
 			own.WithField("after", time.Since(began).Round(time.Millisecond).String()).Info("serving")
-			notify(log, daemon.SdNotifyReady)
+			systemd.Notify(log, systemd.Ready)
 		case <-hangups:
 			// The error was logged; the old configuration goes on.
 			_ = again()
@@ -155,12 +155,5 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 			own.Info("leaving")
 			return leave()
 		}
-	}
-}
-
-// notify tells the service manager, if there is one.
-func notify(log *logrus.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.WithError(err).Warn("service manager not told")
 	}
 }

@@ -28,6 +28,9 @@ import (
 // These tests run the program over TCP on loopback, with a scripted registrar
 // and elements in this process.
 
+// loopback is a free port there.
+var loopback = netip.MustParseAddrPort("127.0.0.1:0")
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // element is a server that answers lines with its name and the line.
@@ -446,6 +449,14 @@ func TestUsage(t *testing.T) {
 		{"pool", "--registrar", "x", "--lines", "--repeat", "2"},
 		{"pool", "--registrar", "x", "--http", "/", "--sticky"},
 		{"pool", "--registrar", "x", "--compat", "rsplib", "--subscribe"},
+		{"pool", "--registrar", "x", "--pool", "other"},
+		{"pool", "--registrar", "x", "--listen", "9000"},
+		{"pool", "--registrar", "x", "--listen", "127.0.0.1:0", "--lines"},
+		{"pool", "--registrar", "x", "--listen", "127.0.0.1:0", "--max-connections", "0"},
+		{"pool", "--registrar", "x", "--listen", "127.0.0.1:0", "--metrics", "on"},
+		{"--registrar", "x", "--listen", "127.0.0.1:0"},
+		{"--registrar", "x", "--pool", "a", "--pool", "b", "--listen", "127.0.0.1:0"},
+		{"--registrar", "x", "--pool", "a", "--pool", "b", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"},
 	} {
 		var out, errOut bytes.Buffer
 		if code := cli.Run(t.Context(), program(), args, &out, &errOut); code != cli.Usage {

@@ -16,6 +16,7 @@ import (
 	"rserpool/cmd/internal/cli"
 	"rserpool/cmd/internal/registrars"
 	"rserpool/pooluser"
+	"rserpool/pooluser/forward"
 	"rserpool/selection"
 )
 
@@ -37,6 +38,8 @@ type settings struct {
 	Interval            time.Duration
 	Sticky, Raw, Quiet  bool
 	Output              cli.Format
+
+	listening
 }
 
 func (c *settings) declare(fs *pflag.FlagSet) {
@@ -62,6 +65,7 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.Raw, "raw", false, "print nothing but the answers, with --repeat too")
 	fs.BoolVarP(&c.Quiet, "quiet", "q", false, "print nothing but the summary")
 	cli.FormatVar(fs, &c.Output)
+	c.listening.declare(fs)
 }
 
 // validate names everything that is wrong.
@@ -81,6 +85,9 @@ func (c *settings) validate(networks *transport.Networks) error {
 			modes = append(modes, "--"+m.name)
 		}
 	}
+	if len(c.Listen) > 0 {
+		modes = append(modes, "--listen")
+	}
 	if len(modes) > 1 {
 		errs = append(errs, fmt.Errorf("%s exclude each other", strings.Join(modes, " and ")))
 	}
@@ -95,6 +102,7 @@ func (c *settings) validate(networks *transport.Networks) error {
 	if c.Sticky && (c.Exec != "" || c.HTTP != "" || c.Read == "eof") {
 		errs = append(errs, errors.New("sticky: works with answers of one line or message only"))
 	}
+	errs = append(errs, c.listening.validate())
 	for _, f := range []struct {
 		name string
 		bad  bool
@@ -119,6 +127,9 @@ func (c *settings) config(networks *transport.Networks) (pooluser.Config, regist
 	}
 	if c.Stale == 0 {
 		cfg.Stale = -1
+	}
+	if len(c.Listen) > 0 {
+		cfg.DialStream = forward.DialStream(c.DeadAfter)
 	}
 	if len(found.Groups) > 0 {
 		cfg.Announcers = []transport.Announcer{nil}

@@ -111,6 +111,17 @@ type Stats struct {
 	FromClients, ToClients                 uint64 // octets
 }
 
+// Plus returns the sums.
+func (s Stats) Plus(other Stats) Stats {
+	return Stats{
+		Active: s.Active + other.Active, Ended: s.Ended + other.Ended, Refused: s.Refused + other.Refused,
+		ClientLost: s.ClientLost + other.ClientLost, ElementLost: s.ElementLost + other.ElementLost,
+		Idle: s.Idle + other.Idle, Stopped: s.Stopped + other.Stopped,
+		Replaced: s.Replaced + other.Replaced, Full: s.Full + other.Full,
+		FromClients: s.FromClients + other.FromClients, ToClients: s.ToClients + other.ToClients,
+	}
+}
+
 // Forwarder leads connections to a pool.
 type Forwarder struct {
 	cfg    Config
@@ -149,6 +160,9 @@ const (
 	maxPause = time.Second
 )
 
+// fullEach is how often the log tells that there is no room.
+const fullEach = 10 * time.Second
+
 // Serve carries the listener's connections until ctx ends, and those that are
 // there then for at most Config.Drain more. It closes the listener and returns
 // after everything it started has ended; the error is that of a listener that
@@ -185,12 +199,16 @@ func (f *Forwarder) accept(ctx context.Context, l net.Listener, carry func(c net
 		<-room
 	}
 	pause := minPause
+	var said time.Time
 	for {
 		select {
 		case room <- struct{}{}:
 		default:
 			f.full.Add(1)
-			f.log.WithField("connections", f.cfg.MaxConnections).Warn("as many connections as allowed, others wait")
+			if time.Since(said) > fullEach {
+				said = time.Now()
+				f.log.WithField("connections", f.cfg.MaxConnections).Warn("as many connections as allowed, others wait")
+			}
 			select {
 			case room <- struct{}{}:
 			case <-ctx.Done():

@@ -1,0 +1,101 @@
+package systemd
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus/hooks/test"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// manager is a service manager that the test's process is told to notify.
+func manager(t *testing.T) *net.UnixConn {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NOTIFY_SOCKET", path)
+	return c
+}
+
+func told(t *testing.T, c *net.UnixConn) string {
+	t.Helper()
+	buf := make([]byte, 1000)
+	n, err := c.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
+}
+
+func TestNotify(t *testing.T) {
+	log, lines := test.NewNullLogger()
+	t.Run("NoManager", func(t *testing.T) {
+		t.Setenv("NOTIFY_SOCKET", "")
+		Notify(log, Ready)
+	})
+	c := manager(t)
+	for _, message := range []string{Ready, Status("%d services", 3), Stopping + "\n" + Extend(1500*time.Millisecond)} {
+		Notify(log, message)
+		if got := told(t, c); got != message {
+			t.Errorf("told %q, want %q", got, message)
+		}
+	}
+	if n := len(lines.AllEntries()); n > 0 {
+		t.Errorf("%d log lines", n)
+	}
+	c.Close()
+	Notify(log, Ready)
+	if n := len(lines.AllEntries()); n != 1 {
+		t.Errorf("%d log lines about a manager that is gone", n)
+	}
+}
+
+func TestWatchdogStopsWhenTheProgramHangs(t *testing.T) {
+	log, _ := test.NewNullLogger()
+	c := manager(t)
+	t.Setenv("WATCHDOG_USEC", "20000")
+	ctx, cancel := context.WithCancel(t.Context())
+	hang, alive := make(chan struct{}), make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(func() {
+		calls := 0
+		Watchdog(ctx, log, func() {
+			if calls++; calls > 3 {
+				close(alive)
+				<-hang
+				cancel()
+			}
+		})
+	})
+	<-alive
+	for range 3 {
+		if got := told(t, c); got != "WATCHDOG=1" {
+			t.Errorf("told %q", got)
+		}
+	}
+	_ = c.SetDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := c.Read(make([]byte, 100)); err == nil {
+		t.Errorf("told %d octets while it hangs", n)
+	}
+	close(hang)
+	work.Wait()
+}
+
+func TestWithoutWatchdogNothingIsTold(t *testing.T) {
+	log, _ := test.NewNullLogger()
+	t.Setenv("WATCHDOG_USEC", "")
+	Watchdog(t.Context(), log, func() { t.Error("asked") }) // returns
+}
