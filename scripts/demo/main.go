@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"rserpool/registrar/admin"
+	"rserpool/scripts/stage"
 )
 
 const (
@@ -47,7 +48,7 @@ func main() {
 
 // play is the running demonstration.
 type play struct {
-	stage            *stage
+	stage            *stage.Stage
 	ctx              context.Context
 	bin, asap, admin string // where programs are, where the registrar listens
 	user             *user
@@ -63,12 +64,12 @@ func show(bin string) (err error) {
 	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(interrupted, 28*time.Second)
-	p := &play{stage: &stage{dir: dir}, ctx: ctx, bin: bin}
+	p := &play{stage: stage.New(dir), ctx: ctx, bin: bin}
 	defer func() {
 		cancel()
-		p.stage.wait()
+		p.stage.Wait()
 		if err != nil {
-			err = fmt.Errorf("%w\n%s(all logs: %s)", err, p.stage.tails(12), dir)
+			err = fmt.Errorf("%w\n%s(all logs: %s)", err, p.stage.Tails(12), dir)
 			return
 		}
 		err = os.RemoveAll(dir)
@@ -78,10 +79,10 @@ func show(bin string) (err error) {
 
 func (p *play) run() error {
 	var err error
-	if p.asap, err = freePort(); err != nil {
+	if p.asap, err = stage.FreePort(); err != nil {
 		return err
 	}
-	if p.admin, err = freePort(); err != nil {
+	if p.admin, err = stage.FreePort(); err != nil {
 		return err
 	}
 	p.say("a registrar on tcp://%s", p.asap)
@@ -90,7 +91,7 @@ func (p *play) run() error {
 		return err
 	}
 	p.say("three small HTTP servers, a side-car beside each that puts it into the pool %q", pool)
-	servers := make(map[string]*process)
+	servers := make(map[string]*stage.Process)
 	for _, name := range []string{"anna", "berta", "clara"} {
 		if servers[name], err = p.element(name); err != nil {
 			return err
@@ -114,7 +115,7 @@ func (p *play) run() error {
 
 	p.say("kill -9 of the server berta")
 	killed := time.Now()
-	if err := servers["berta"].signal(syscall.SIGKILL); err != nil {
+	if err := servers["berta"].End(syscall.SIGKILL); err != nil {
 		return err
 	}
 	if err := p.elements(2); err != nil {
@@ -125,7 +126,7 @@ func (p *play) run() error {
 
 	p.say("the registrar is stopped")
 	away := time.Now()
-	if err := registrar.signal(syscall.SIGTERM); err != nil {
+	if err := registrar.End(syscall.SIGTERM); err != nil {
 		return err
 	}
 	p.watch(4 * time.Second)
@@ -147,8 +148,8 @@ func (p *play) run() error {
 }
 
 // registrar starts rspd and waits until it is ready.
-func (p *play) registrar() (*process, error) {
-	proc, err := p.stage.start(p.ctx, "rspd", filepath.Join(p.bin, "rspd"),
+func (p *play) registrar() (*stage.Process, error) {
+	proc, err := p.stage.Start(p.ctx, "rspd", filepath.Join(p.bin, "rspd"),
 		"--listen", "tcp://"+p.asap, "--enrp-listen", "off", "--admin", p.admin)
 	if err != nil {
 		return nil, err
@@ -164,8 +165,8 @@ func (p *play) registrar() (*process, error) {
 }
 
 // element starts a server and its side-car, and returns the server.
-func (p *play) element(name string) (*process, error) {
-	addr, err := freePort()
+func (p *play) element(name string) (*stage.Process, error) {
+	addr, err := stage.FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -173,11 +174,11 @@ func (p *play) element(name string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := p.stage.start(p.ctx, "server-"+name, self, "server", name, addr)
+	server, err := p.stage.Start(p.ctx, "server-"+name, self, "server", name, addr)
 	if err != nil {
 		return nil, err
 	}
-	_, err = p.stage.start(p.ctx, "rsppe-"+name, filepath.Join(p.bin, "rsppe"),
+	_, err = p.stage.Start(p.ctx, "rsppe-"+name, filepath.Join(p.bin, "rsppe"),
 		"--registrar", "tcp://"+p.asap, "--pool", pool, "--policy", "rr", "--service", "tcp://"+addr,
 		"--check", "http://"+addr+"/healthy", "--check-interval", "200ms", "--timers", "fast")
 	return server, err
@@ -197,10 +198,10 @@ func (p *play) elements(n int) error {
 }
 
 // until waits for a condition, a second's fraction at a time, showing progress.
-func (p *play) until(proc *process, what string, condition func() bool) error {
-	died := make(chan struct{})
+func (p *play) until(proc *stage.Process, what string, condition func() bool) error {
+	var died <-chan struct{}
 	if proc != nil {
-		died = proc.done
+		died = proc.Done
 	}
 	deadline := time.After(10 * time.Second)
 	for {
@@ -211,7 +212,7 @@ func (p *play) until(proc *process, what string, condition func() bool) error {
 		case <-p.ctx.Done():
 			return fmt.Errorf("interrupted, or out of time, while waiting for %s", what)
 		case <-died:
-			return fmt.Errorf("%s ended while waiting for %s", proc.name, what)
+			return fmt.Errorf("%s ended while waiting for %s", proc.Name, what)
 		case <-deadline:
 			return fmt.Errorf("waited in vain for %s", what)
 		case <-time.After(20 * time.Millisecond):
