@@ -16,6 +16,7 @@ type packetKind int
 
 const (
 	data packetKind = iota
+	half            // the end of one direction of a stream
 	fin             // the orderly end
 	rst             // the end by Abort
 )
@@ -48,6 +49,7 @@ type conn struct {
 	arrival *time.Timer         // of the first in flight
 	arrived []transport.Message // not yet received
 	octets  int                 // in flight and arrived
+	last    bool                // the peer sends no more, by CloseWrite
 	closed  bool                // by this end
 	held    *packet             // its end, which a frozen process has not told the peer yet
 	err     error               // how it ended otherwise; what has arrived comes first
@@ -124,6 +126,8 @@ func (c *conn) pump() {
 			c.octets -= len(p.msg.Data)
 		case p.kind == data:
 			c.arrived = append(c.arrived, p.msg)
+		case p.kind == half:
+			c.last = true
 		case p.kind == fin:
 			c.lost(io.EOF)
 		case p.kind == rst:

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"rserpool/asap/transport"
@@ -22,6 +23,7 @@ const streamSegment = 16 << 10
 type stream struct {
 	c           *conn
 	read, write deadline
+	shut, reset bool // after CloseWrite, after SetLinger(0)
 }
 
 // deadline is guarded by Network.mu.
@@ -33,7 +35,8 @@ type deadline struct {
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
 // DialStream connects to a listener of ListenStream by what passes for TCP; it has the
-// form of (*net.Dialer).DialContext. Faults act as on other connections.
+// form of (*net.Dialer).DialContext. Faults act as on other connections. Streams have
+// CloseWrite and SetLinger, as a *net.TCPConn has.
 func (h *Host) DialStream(ctx context.Context, network, address string) (net.Conn, error) {
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
@@ -113,7 +116,7 @@ func (s *stream) Read(p []byte) (int, error) {
 			c.octets -= n
 			c.peer.wake.fire()
 			return n, nil
-		case c.err == io.EOF:
+		case c.last || c.err == io.EOF:
 			return 0, io.EOF
 		case c.err != nil:
 			return 0, s.opError("read", c.err)
@@ -135,6 +138,9 @@ func (s *stream) Write(p []byte) (int, error) {
 		}
 		if err := c.sendError(); err != nil {
 			return sent, s.opError("write", err)
+		}
+		if s.shut {
+			return sent, s.opError("write", syscall.EPIPE)
 		}
 		if sent == len(p) {
 			return sent, nil
@@ -170,6 +176,34 @@ func (s *stream) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: err}
 }
 
+// CloseWrite ends this direction of the stream.
+func (s *stream) CloseWrite() error {
+	n := s.c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := s.ready("close", new(deadline)); err != nil {
+		return err
+	}
+	if !s.shut {
+		s.shut = true
+		s.c.peer.put(packet{kind: half})
+		s.c.wake.fire()
+	}
+	return nil
+}
+
+// SetLinger makes Close a reset if sec is 0. Close never waits.
+func (s *stream) SetLinger(sec int) error {
+	n := s.c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if s.c.closed {
+		return s.opError("set", net.ErrClosed)
+	}
+	s.reset = sec == 0
+	return nil
+}
+
 // Close ends the stream; what was written still arrives.
 func (s *stream) Close() error {
 	n := s.c.n
@@ -178,7 +212,11 @@ func (s *stream) Close() error {
 	if s.c.closed {
 		return s.opError("close", net.ErrClosed)
 	}
-	s.c.end(fin)
+	if s.reset {
+		s.c.end(rst)
+	} else {
+		s.c.end(fin)
+	}
 	for _, d := range []*deadline{&s.read, &s.write} {
 		s.set(d, time.Time{})
 	}

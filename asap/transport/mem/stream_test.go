@@ -173,6 +173,47 @@ func TestStreamFaults(t *testing.T) {
 	})
 }
 
+func TestStreamEnds(t *testing.T) {
+	type tcp interface {
+		CloseWrite() error
+		SetLinger(int) error
+	}
+	inStreams(t, "one direction", func(t *testing.T, n *Network, a, b net.Conn) {
+		if _, err := a.Write([]byte("all")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := a.(tcp).CloseWrite(); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := a.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("write after CloseWrite: %v", err)
+		}
+		if got, err := io.ReadAll(b); string(got) != "all" || err != nil {
+			t.Errorf("read %q, %v", got, err)
+		}
+		if _, err := b.Write([]byte("answer")); err != nil {
+			t.Fatal(err)
+		}
+		_ = b.Close()
+		if got, err := io.ReadAll(a); string(got) != "answer" || err != nil {
+			t.Errorf("read %q, %v", got, err)
+		}
+	})
+	inStreams(t, "a reset", func(t *testing.T, n *Network, a, b net.Conn) {
+		_, _ = a.Write([]byte("lost"))
+		_ = a.(tcp).SetLinger(0)
+		_ = a.Close()
+		if _, err := io.ReadAll(b); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read: %v, want a reset", err)
+		}
+		if a.(tcp).SetLinger(0) == nil || a.(tcp).CloseWrite() == nil {
+			t.Error("a closed stream can be changed")
+		}
+	})
+}
+
 func TestStreamAddresses(t *testing.T) {
 	n := NewNetwork(1)
 	h := n.Host("a", "192.0.2.1")
