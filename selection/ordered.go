@@ -107,5 +107,5 @@ func (c *ordered) use(it *Item, turn bool) {
 // newTree returns an empty tree. Pools are many and mostly small: the tree keeps
 // hardly any spare nodes and shares none, as that would be a lock in common.
 func newTree[T any](less btree.LessFunc[T]) *btree.BTreeG[T] {
-	return btree.NewWithFreeListG(16, less, btree.NewFreeListG[T](2))
+	return btree.NewWithFreeListG(32, less, btree.NewFreeListG[T](2))
 }
