@@ -3,6 +3,7 @@ package pooluser
 import (
 	"container/list"
 	"context"
+	"reflect"
 	"time"
 
 	"rserpool/asap"
@@ -11,7 +12,8 @@ import (
 	"rserpool/selection"
 )
 
-// maxAsked bounds the elements of a pool that are remembered as selected.
+// maxAsked bounds the elements of a pool that are remembered as selected, and
+// those that are remembered as failed.
 const maxAsked = 4096
 
 // entry is what is known of one pool; the resolver's lock guards it.
@@ -25,39 +27,62 @@ type entry struct {
 	filled   time.Time
 	home     hunt.Link       // where it came from
 	updates  bool            // its sender will send changes
-	doubted  bool            // a registrar asked later did not confirm it
 	user     *selection.User // made for policy, nil when known is false
+
+	// unconfirmed is why a registrar asked later gave no answer.
+	unconfirmed error
 
 	refusal   error     // the negative answer, when known is false
 	notBefore time.Time // no new request for a stale or negative entry before
 
 	flight *flight
+	ahead  *time.Timer // renews a positive answer that was used, before it is stale
+
+	// changed is closed, and another one put in its place, when there is
+	// something new to tell those who watch.
+	changed  chan struct{}
+	watchers int
+
 	// asked are the elements selected and not reported since.
 	asked map[param.PEID]bool
-	// failed says when elements failed, for those of late.
+	// failed says until when elements are avoided although they are listed
+	// anew, for those that failed of late.
 	failed map[param.PEID]time.Time
 }
 
 func newEntry(pool param.PoolHandle) *entry {
-	return &entry{pool: pool, asked: map[param.PEID]bool{}, failed: map[param.PEID]time.Time{}}
+	return &entry{
+		pool: pool, changed: make(chan struct{}),
+		asked: map[param.PEID]bool{}, failed: map[param.PEID]time.Time{},
+	}
+}
+
+// change wakes those who watch the pool.
+func (e *entry) change() {
+	close(e.changed)
+	e.changed = make(chan struct{})
 }
 
 func (e *entry) answer(now time.Time, stale time.Duration) Answer {
 	age := now.Sub(e.filled)
 	return Answer{
 		Pool: e.pool, Policy: e.policy, Elements: e.elements,
-		Age: age, Stale: stale > 0 && (age >= stale || e.doubted), Updates: e.updates,
+		Age: age, Stale: stale > 0 && (age >= stale || e.unconfirmed != nil), Updates: e.updates,
+		Unconfirmed: e.unconfirmed,
 	}
 }
 
-// fill takes in a positive answer. Elements that failed within the retry pause stay
-// marked: the registrar may not know yet.
+// fill takes in a positive answer. Elements that failed a moment ago stay marked:
+// the registrar may not know yet.
 func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, now time.Time, cfg *Config) {
-	e.known, e.doubted, e.refusal, e.notBefore = true, false, nil, time.Time{}
 	policy := response.Policy.Type
 	if policy == 0 {
 		policy = param.RoundRobin // ASAP-2.2.6-03
 	}
+	if !e.known || e.unconfirmed != nil || policy != e.policy || !reflect.DeepEqual(e.elements, response.Elements) {
+		e.change()
+	}
+	e.known, e.unconfirmed, e.refusal, e.notBefore = true, nil, nil, time.Time{}
 	e.elements, e.filled, e.home, e.updates = response.Elements, now, home, response.AcceptUpdates
 	if e.user == nil || policy != e.policy {
 		e.user = selection.NewUserOf(cfg.picker(e.pool, policy), e.elements)
@@ -65,8 +90,8 @@ func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, no
 		e.user.Renew(e.elements)
 	}
 	e.policy = policy
-	for id, at := range e.failed {
-		if now.Sub(at) >= cfg.RetryPause {
+	for id, until := range e.failed {
+		if !now.Before(until) {
 			delete(e.failed, id)
 			continue
 		}
@@ -80,8 +105,21 @@ func (e *entry) restart() {
 	e.user.Renew(e.elements)
 }
 
-func (e *entry) forget() {
+// refuse takes in a negative answer, in place of a positive one if there is one.
+func (e *entry) refuse(refusal error) {
+	if e.known || e.refusal == nil {
+		e.change()
+	}
 	e.known, e.elements, e.user = false, nil, nil
+	e.refusal, e.unconfirmed = refusal, nil
+}
+
+// doubt takes in that a registrar gave no answer.
+func (e *entry) doubt(why error) {
+	if e.unconfirmed == nil {
+		e.change()
+	}
+	e.unconfirmed = why
 }
 
 func (e *entry) next(request selection.Request) (param.PoolElement, bool) {
@@ -101,19 +139,33 @@ func (e *entry) note(id param.PEID) {
 }
 
 // fail marks the element as failed and tells whether that is to be reported.
-func (e *entry) fail(id param.PEID, now time.Time) bool {
+func (e *entry) fail(id param.PEID, until time.Time) bool {
 	if !e.asked[id] {
 		return false
 	}
 	delete(e.asked, id)
+	e.avoid(id, until)
+	return true
+}
+
+// avoid selects the element no more until there is a new answer and the time has
+// come.
+func (e *entry) avoid(id param.PEID, until time.Time) {
 	if len(e.failed) >= maxAsked {
 		clear(e.failed) // costs attempts at elements that just failed
 	}
-	e.failed[id] = now
+	e.failed[id] = until
 	if e.user != nil {
 		e.user.Failed(id)
 	}
-	return true
+}
+
+// recover takes avoid back.
+func (e *entry) recover(id param.PEID) {
+	delete(e.failed, id)
+	if e.user != nil {
+		e.user.Recovered(id)
+	}
 }
 
 // flight is one request on its way; done is closed when the rest is set.

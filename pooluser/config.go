@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"time"
@@ -21,6 +22,9 @@ import (
 	"rserpool/asap/transport"
 	"rserpool/selection"
 )
+
+// defaultStale is the default of Config.Stale.
+const defaultStale = 30 * time.Second
 
 // Config describes a Resolver. Networks and either Registrars or Announcers are
 // required; a zero field otherwise means its default.
@@ -48,6 +52,12 @@ type Config struct {
 	// stale_cache_value. Longer saves messages, shorter sees changes sooner.
 	// Default 30 s (AMB-17). Negative: no cache, each resolution asks.
 	Stale time.Duration
+	// Ahead is how long before it is stale an answer that was used is
+	// renewed, so that a pool in constant use always has a fresh one: a tenth
+	// more requests with the default. An answer that was not used after it
+	// came is left to go stale. Must be below Stale. Default: a tenth of
+	// Stale; negative: none.
+	Ahead time.Duration
 	// StaleWait is how long a resolution waits for a new answer when the one
 	// at hand is older than twice Stale and a registrar is connected; then it
 	// uses the old one. Younger ones are used at once and renewed beside it.
@@ -87,6 +97,12 @@ type Config struct {
 	// for that. It must not call the Resolver. Default: nil for all pools.
 	Pick func(pool param.PoolHandle, policy param.PolicyType) func(*rand.Rand) selection.Picker
 
+	// OnOutage is told why when the Resolver begins to go on with the last
+	// known answers because no registrar gives new ones, and nil when one
+	// answers again; both are logged as well. It must not block or call the
+	// Resolver. Default: nobody.
+	OnOutage func(why error)
+
 	// RSPLib makes it get on with rsplib's registrars: their timers, pool
 	// handles of at most 32 octets, their Handle Resolution option, no
 	// subscriptions.
@@ -114,12 +130,15 @@ func (cfg Config) withDefaults() Config {
 		field *time.Duration
 		def   time.Duration
 	}{
-		{&cfg.Stale, 30 * time.Second}, {&cfg.StaleWait, 500 * time.Millisecond}, {&cfg.Negative, time.Second},
+		{&cfg.Stale, defaultStale}, {&cfg.StaleWait, 500 * time.Millisecond}, {&cfg.Negative, time.Second},
 		{&cfg.Grace, 60 * time.Second}, {&cfg.DialTimeout, 5 * time.Second}, {&cfg.RetryPause, 250 * time.Millisecond},
 	} {
 		if *f.field == 0 {
 			*f.field = f.def
 		}
+	}
+	if cfg.Ahead == 0 {
+		cfg.Ahead = cfg.Stale / 10
 	}
 	if cfg.MaxPools == 0 {
 		cfg.MaxPools = 1024
@@ -135,6 +154,11 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.Rand == nil {
 		cfg.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	if cfg.Log == nil {
+		quiet := logrus.New()
+		quiet.SetOutput(io.Discard)
+		cfg.Log = quiet
 	}
 	return cfg
 }
@@ -160,6 +184,9 @@ func (cfg Config) Validate() error {
 		if f.bad {
 			errs = append(errs, fmt.Errorf("%s is %v, must not be negative", f.name, f.v))
 		}
+	}
+	if stale := cfg.withDefaults().Stale; stale > 0 && cfg.Ahead >= stale {
+		errs = append(errs, fmt.Errorf("Ahead is %v, must be below Stale, %v", cfg.Ahead, stale))
 	}
 	if cfg.PPID == transport.PPIDASAP {
 		errs = append(errs, fmt.Errorf("PPID is %d, which belongs to ASAP (RFC 5352, section 5)", cfg.PPID))

@@ -177,6 +177,14 @@ func (r *Resolver) DialElement(ctx context.Context, pool param.PoolHandle, id pa
 	if err != nil {
 		return nil, err
 	}
+	return r.DialTo(ctx, pool, element)
+}
+
+// DialTo connects to an element that the caller has selected, and to no other: by
+// Select, from an Answer, or otherwise. One that does not answer is reported. The
+// error is a *DialError.
+func (r *Resolver) DialTo(ctx context.Context, pool param.PoolHandle, element param.PoolElement) (*Conn, error) {
+	r.note(pool, element.ID)
 	tryCtx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
 	defer cancel()
 	conn, err := r.dialStream(tryCtx, element.User)
@@ -184,13 +192,13 @@ func (r *Resolver) DialElement(ctx context.Context, pool param.PoolHandle, id pa
 		return &Conn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
 	}
 	if ctx.Err() == nil && !ownFault(err) && !noWay(err) {
-		_, reportErr := r.Report(ctx, pool, id)
+		_, reportErr := r.Report(ctx, pool, element.ID)
 		err = errors.Join(err, reportErr)
 	}
 	return nil, &DialError{Pool: pool, Attempts: []Attempt{{Element: element, Err: err}}}
 }
 
-// element finds an element by its identifier and notes that it was asked for.
+// element finds an element by its identifier.
 func (r *Resolver) element(ctx context.Context, pool param.PoolHandle, id param.PEID) (param.PoolElement, error) {
 	for _, resolve := range []func(context.Context, param.PoolHandle) (Answer, error){r.Resolve, r.Renew} {
 		answer, err := resolve(ctx, pool)
@@ -199,7 +207,6 @@ func (r *Resolver) element(ctx context.Context, pool param.PoolHandle, id param.
 		}
 		for _, e := range answer.Elements {
 			if e.ID == id {
-				r.note(pool, id)
 				return e, nil
 			}
 		}
@@ -305,7 +312,7 @@ func (r *Resolver) avoid(pool param.PoolHandle, id param.PEID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.pools[pool]; e != nil {
-		e.fail(id, time.Now())
+		e.fail(id, time.Now().Add(r.cfg.RetryPause))
 	}
 }
 

@@ -2,6 +2,7 @@ package pooluser
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"rserpool/asap/param"
@@ -29,8 +30,45 @@ func WithKey(ctx context.Context, key string) context.Context {
 
 // request is what is known of what is selected for.
 func request(ctx context.Context) selection.Request {
+	return selection.Request{Key: KeyOf(ctx), Now: time.Now()}
+}
+
+// KeyOf returns the key of WithKey, "" if there is none.
+func KeyOf(ctx context.Context) string {
 	key, _ := ctx.Value(keyOfContext{}).(string)
-	return selection.Request{Key: key, Now: time.Now()}
+	return key
+}
+
+// NewUser returns what selects from the answer's elements as Select does, by the
+// pool's policy or that of Config.Pick, for callers that keep connections to several
+// elements and select among these. It has a random source and a memory of its own, and
+// is not safe for concurrent use.
+func (r *Resolver) NewUser(answer Answer) *selection.User {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	cfg := r.cfg
+	cfg.Rand = rand.New(rand.NewPCG(cfg.Rand.Uint64(), cfg.Rand.Uint64()))
+	return selection.NewUserOf(cfg.picker(answer.Pool, answer.Policy), answer.Elements)
+}
+
+// Avoid makes Select and Dial leave the element out for a time, and after it until
+// there is a new answer, as long as the pool has others. The registrar is not told;
+// see Report.
+func (r *Resolver) Avoid(pool param.PoolHandle, id param.PEID, d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.pools[pool]; e != nil {
+		e.avoid(id, time.Now().Add(d))
+	}
+}
+
+// Recovered takes back what made Select and Dial leave the element out.
+func (r *Resolver) Recovered(pool param.PoolHandle, id param.PEID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.pools[pool]; e != nil {
+		e.recover(id)
+	}
 }
 
 // Measure tells that a request goes to an element of the pool. done is to be called

@@ -61,22 +61,28 @@ type Answer struct {
 	// Stale tells that the answer is older than Config.Stale: a new one is
 	// on its way, or no registrar gives one.
 	Stale bool
+	// Unconfirmed is why there is no newer answer although one was asked for:
+	// hunt.ErrNoRegistrar, hunt.ErrTimeout or a RefusedError, wrapped. This is
+	// the last known one then. nil while registrars answer.
+	Unconfirmed error
 	// Updates tells that the registrar sends changes by itself.
 	Updates bool
 }
 
 // Stats counts since the start.
 type Stats struct {
-	Requests uint64 // handle resolutions sent for, re-sends not counted
-	Hits     uint64 // resolutions answered from the cache at once
-	Updates  uint64 // answers that came unasked
-	Reports  uint64 // ENDPOINT_UNREACHABLE sent
-	Evicted  uint64 // pools dropped from a full cache
+	Requests  uint64 // handle resolutions sent for, re-sends not counted
+	Hits      uint64 // resolutions answered from the cache at once
+	LastKnown uint64 // resolutions answered by an unconfirmed answer
+	Updates   uint64 // answers that came unasked
+	Reports   uint64 // ENDPOINT_UNREACHABLE sent
+	Evicted   uint64 // pools dropped from a full cache
 }
 
 // Resolver resolves pool handles and connects to pools. Its methods may be
 // called concurrently. Besides the goroutines of its huntnet.Client it has one
-// per pool that waits for a registrar's answer; Stop ends and awaits all.
+// per pool that waits for a registrar's answer, and a timer per pool that is in use
+// (Config.Ahead); Stop ends and awaits all.
 type Resolver struct {
 	cfg    Config
 	client Registrar
@@ -89,6 +95,7 @@ type Resolver struct {
 	stopped bool
 	pools   map[param.PoolHandle]*entry
 	unused  *list.List // of *entry, the one used last at the front
+	outage  bool       // last known answers are in use for want of a registrar
 	stats   Stats
 }
 
@@ -126,6 +133,9 @@ func (r *Resolver) Start() {
 func (r *Resolver) Stop() {
 	r.mu.Lock()
 	r.stopped = true
+	for _, e := range r.pools {
+		r.disarm(e)
+	}
 	r.mu.Unlock()
 	if r.own != nil {
 		r.own.Stop()
@@ -147,7 +157,8 @@ func (r *Resolver) Stats() Stats {
 // Resolve returns what is known of the pool: from the cache where it has an
 // answer, else from the registrar. A stale answer is returned as it is and
 // renewed beside it; while no registrar can be reached the last answer goes on
-// being used. Callers that wait for the same pool share one request.
+// being used, and says so (Answer.Unconfirmed). Callers that wait for the same pool
+// share one request.
 //
 // Errors: RefusedError, also wrapping ErrUnknownPool; hunt.ErrNoRegistrar;
 // hunt.ErrTimeout; ErrHandle; ErrTooManyPools; huntnet.ErrStopped; ctx's cause.
@@ -161,8 +172,9 @@ func (r *Resolver) Resolve(ctx context.Context, pool param.PoolHandle) (Answer, 
 	now := time.Now()
 	if r.cfg.Stale > 0 {
 		switch age := now.Sub(e.filled); {
-		case e.known && age < r.cfg.Stale && !e.doubted:
+		case e.known && age < r.cfg.Stale && e.unconfirmed == nil:
 			r.stats.Hits++
+			r.arm(e, r.cfg.Stale-r.cfg.Ahead-age)
 			defer r.mu.Unlock()
 			return e.answer(now, r.cfg.Stale), nil
 		case e.known:
@@ -170,9 +182,9 @@ func (r *Resolver) Resolve(ctx context.Context, pool param.PoolHandle) (Answer, 
 			if f == nil && !now.Before(e.notBefore) {
 				f = r.ask(e, now)
 			}
-			answer := e.answer(now, r.cfg.Stale)
+			answer := r.lastKnown(e, now)
 			r.mu.Unlock()
-			return r.renewed(ctx, f, answer, now)
+			return r.renewed(ctx, f, answer)
 		case e.refusal != nil && now.Before(e.notBefore):
 			defer r.mu.Unlock()
 			return Answer{}, e.refusal
@@ -182,29 +194,34 @@ func (r *Resolver) Resolve(ctx context.Context, pool param.PoolHandle) (Answer, 
 	if f == nil {
 		f = r.ask(e, now)
 	}
+	if e.known && e.unconfirmed != nil && !r.connected() {
+		defer r.mu.Unlock()
+		return r.lastKnown(e, now), nil
+	}
 	r.mu.Unlock()
 	return r.wait(ctx, f)
+}
+
+// connected reports whether there is a registrar.
+func (r *Resolver) connected() bool {
+	_, connected := r.client.Home()
+	return connected
 }
 
 // wait waits for the answer to f. When ctx ends it tells whether for want of a
 // registrar.
 func (r *Resolver) wait(ctx context.Context, f *flight) (Answer, error) {
 	answer, err := f.wait(ctx)
-	if err != nil && ctx.Err() != nil {
-		if _, connected := r.client.Home(); !connected {
-			return Answer{}, fmt.Errorf("resolve pool %q: %w: %w", f.pool, hunt.ErrNoRegistrar, err)
-		}
+	if err != nil && ctx.Err() != nil && !r.connected() {
+		return Answer{}, fmt.Errorf("resolve pool %q: %w: %w", f.pool, hunt.ErrNoRegistrar, err)
 	}
 	return answer, err
 }
 
 // renewed waits for the answer to f where the stale one is too old to be used at
 // once; f is nil where the registrar was asked in vain just now.
-func (r *Resolver) renewed(ctx context.Context, f *flight, stale Answer, now time.Time) (Answer, error) {
-	if f == nil || stale.Age < 2*r.cfg.Stale {
-		return stale, nil
-	}
-	if _, connected := r.client.Home(); !connected {
+func (r *Resolver) renewed(ctx context.Context, f *flight, stale Answer) (Answer, error) {
+	if f == nil || stale.Age < 2*r.cfg.Stale || !r.connected() {
 		return stale, nil
 	}
 	wait, cancel := context.WithDeadline(ctx, f.started.Add(r.cfg.StaleWait))
@@ -270,10 +287,11 @@ func (r *Resolver) entry(pool param.PoolHandle) (*entry, error) {
 	return e, nil
 }
 
-// evict drops the entry unused for longest that waits for nothing.
+// evict drops the entry unused for longest that waits for nothing and that nobody
+// watches.
 func (r *Resolver) evict() bool {
 	for place := r.unused.Back(); place != nil; place = place.Prev() {
-		if e := place.Value.(*entry); e.flight == nil {
+		if e := place.Value.(*entry); e.flight == nil && e.watchers == 0 {
 			r.drop(e)
 			r.stats.Evicted++
 			return true
@@ -285,6 +303,8 @@ func (r *Resolver) evict() bool {
 func (r *Resolver) drop(e *entry) {
 	delete(r.pools, e.pool)
 	r.unused.Remove(e.place)
+	r.disarm(e)
+	e.change()
 }
 
 // ask sends a handle resolution and settles the entry when the answer is there.
@@ -292,6 +312,9 @@ func (r *Resolver) ask(e *entry, now time.Time) *flight {
 	f := &flight{pool: e.pool, started: now, done: make(chan struct{})}
 	e.flight = f
 	r.stats.Requests++
+	if e.known && !r.connected() {
+		r.doubt(e, fmt.Errorf("resolve pool %q: %w", e.pool, hunt.ErrNoRegistrar))
+	}
 	request := &asap.HandleResolution{Handle: e.pool, SendUpdates: r.cfg.Subscribe}
 	if r.cfg.RSPLib && r.cfg.Stale < 0 {
 		request.Items = 1 // as rsplib's users: the registrar alone selects
@@ -312,8 +335,11 @@ func (r *Resolver) ask(e *entry, now time.Time) *flight {
 func (r *Resolver) settle(e *entry, reply asap.Message, err error, now time.Time) (Answer, error) {
 	response, ok := reply.(*asap.HandleResolutionResponse)
 	switch refused, isError := reply.(*asap.Error); {
+	case errors.Is(err, huntnet.ErrStopped):
+		return Answer{}, err
 	case err != nil:
-		e.notBefore, e.doubted = now.Add(r.cfg.Negative), true
+		e.notBefore = now.Add(r.cfg.Negative)
+		r.doubt(e, err)
 		return Answer{}, err
 	case isError:
 		return Answer{}, r.refused(e, refused.Causes, now)
@@ -330,23 +356,26 @@ func (r *Resolver) settle(e *entry, reply asap.Message, err error, now time.Time
 
 // fill replaces what the entry knows.
 func (r *Resolver) fill(e *entry, response *asap.HandleResolutionResponse, now time.Time) {
+	r.answered()
+	r.disarm(e)
 	home, _ := r.client.Home()
 	e.fill(response, home.Link, now, &r.cfg)
 }
 
 // refused takes in a negative answer.
 func (r *Resolver) refused(e *entry, causes param.OperationError, now time.Time) error {
+	r.answered()
 	refusal := &RefusedError{Pool: e.pool, Causes: causes}
 	e.notBefore = now.Add(r.cfg.Negative)
 	e.updates = false
 	home, _ := r.client.Home()
 	newHome := home.Link != e.home && now.Sub(home.Since) < r.cfg.Grace
 	if e.known && (newHome || !errors.Is(refusal, ErrUnknownPool)) {
-		e.doubted = true
+		e.doubt(refusal)
 		return refusal // the last answer stands
 	}
-	e.forget()
-	e.refusal = refusal
+	r.disarm(e)
+	e.refuse(refusal)
 	return refusal
 }
 
@@ -372,10 +401,7 @@ func (r *Resolver) unasked(in huntnet.Inbound) {
 func (r *Resolver) homeChanged(e huntnet.HomeEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !e.Found || r.stopped {
-		return
-	}
-	if !r.cfg.Subscribe {
+	if !e.Found || r.stopped || !r.cfg.Subscribe {
 		return
 	}
 	for _, e := range r.pools {
@@ -393,7 +419,7 @@ func (r *Resolver) homeChanged(e huntnet.HomeEvent) {
 func (r *Resolver) Report(ctx context.Context, pool param.PoolHandle, id param.PEID) (bool, error) {
 	r.mu.Lock()
 	e := r.pools[pool]
-	if e == nil || !e.fail(id, time.Now()) {
+	if e == nil || !e.fail(id, time.Now().Add(r.cfg.RetryPause)) {
 		r.mu.Unlock()
 		return false, nil
 	}
@@ -436,7 +462,7 @@ func (r *Resolver) Select(ctx context.Context, pool param.PoolHandle) (param.Poo
 // replace gets a new answer for a pool whose elements have all failed. Where none
 // comes soon the old one stays.
 func (r *Resolver) replace(ctx context.Context, pool param.PoolHandle) error {
-	if _, connected := r.client.Home(); !connected && r.knows(pool) {
+	if !r.connected() && r.knows(pool) {
 		return nil
 	}
 	soon, cancel := context.WithTimeout(ctx, r.cfg.StaleWait)

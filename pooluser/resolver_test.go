@@ -22,7 +22,7 @@ func TestASAP_3_3_13_FreshHitSendsNothing(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		home := l.registrar(home1)
 		l.setPool(pool, param.RoundRobin, 1, 2)
-		r := l.user(nil)
+		r := l.user(func(c *pooluser.Config) { c.Ahead = -1 })
 		l.wantAnswer(r, 1, 2)
 		for range 10 {
 			sleep(2900 * time.Millisecond)
