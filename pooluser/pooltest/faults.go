@@ -97,8 +97,10 @@ func (w *World) Cut(a, b string) {
 			w.t.Errorf("pooltest: Cut: there is no process %q", b)
 			return
 		}
-		w.net.Cut(a, b)
-		w.cuts = append(w.cuts, [2]string{a, b})
+		if cut := [2]string{a, b}; !slices.Contains(w.cuts, cut) {
+			w.net.Cut(a, b)
+			w.cuts = append(w.cuts, cut)
+		}
 	})
 }
 
@@ -111,24 +113,34 @@ func (w *World) Isolate(name string) {
 	})
 }
 
-// Heal ends all Cuts and Isolates, or those that concern the machines named.
-func (w *World) Heal(names ...string) {
+// Heal ends all Cuts and Isolates.
+func (w *World) Heal() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	concerned := func(name string) bool { return len(names) == 0 || slices.Contains(names, name) }
-	w.cuts = slices.DeleteFunc(w.cuts, func(c [2]string) bool {
-		if !concerned(c[0]) && !concerned(c[1]) {
-			return false
-		}
-		w.diary.note(c[0], "HEAL to "+c[1])
-		w.net.Heal(c[0], c[1])
-		return true
-	})
+	for len(w.cuts) > 0 {
+		w.join(w.cuts[0])
+	}
 	for _, p := range w.processes {
-		if w.isolated[p.name] && concerned(p.name) {
-			w.diary.note(p.name, "HEAL")
-			w.net.Plug(p.name)
-			delete(w.isolated, p.name)
+		w.plug(p.name)
+	}
+}
+
+// join ends a Cut.
+func (w *World) join(cut [2]string) {
+	if i := slices.Index(w.cuts, cut); i >= 0 {
+		w.cuts = slices.Delete(w.cuts, i, i+1)
+		w.diary.note(cut[0], "HEAL to "+cut[1])
+		if !slices.Contains(w.cuts, [2]string{cut[1], cut[0]}) {
+			w.net.Heal(cut[0], cut[1])
 		}
+	}
+}
+
+// plug ends an Isolate.
+func (w *World) plug(name string) {
+	if w.isolated[name] {
+		w.diary.note(name, "HEAL")
+		w.net.Plug(name)
+		delete(w.isolated, name)
 	}
 }

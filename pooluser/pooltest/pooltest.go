@@ -57,6 +57,8 @@ type Config struct {
 	// FailureTime is how long a connection lives without a way between its
 	// ends before both see it fail, by Isolate, Cut or Crash. Default 10 s.
 	FailureTime time.Duration
+	// SCTP makes Element and StreamElement serve over SCTP, in place of TCP.
+	SCTP bool
 	// Registrar changes the configuration that registrars start with, which
 	// is the registrar package's default.
 	Registrar func(name string, cfg *registrar.Config)
