@@ -39,12 +39,3 @@ func discardUnread(c *net.TCPConn) {
 		}
 	})
 }
-
-// tryWrite writes what the kernel takes at once, which may be nothing.
-func tryWrite(fd uintptr, b []byte) (int, error) {
-	n, err := unix.Write(int(fd), b)
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-		return 0, nil
-	}
-	return max(n, 0), err
-}

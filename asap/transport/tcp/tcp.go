@@ -122,7 +122,7 @@ func (n network) dialOne(ctx context.Context, local []netip.AddrPort, remote net
 	}
 	raw := c.(*net.TCPConn)
 	if n.tls == nil {
-		return link{stream: raw, tcp: raw}, nil
+		return link{stream: newStream(raw), tcp: raw}, nil
 	}
 	l, err := n.tls.client(ctx, raw)
 	if err != nil {
@@ -242,7 +242,7 @@ func (l *listener) run(s *net.TCPListener) {
 				l.tls.do(l.ctx, tcp, func(ctx context.Context, secured link) { l.deliver(ctx, accepted{link: secured}) })
 			})
 		case err == nil:
-			l.deliver(l.ctx, accepted{link: link{stream: tcp, tcp: tcp}})
+			l.deliver(l.ctx, accepted{link: link{stream: newStream(tcp), tcp: tcp}})
 		default:
 			l.deliver(l.ctx, accepted{err: err})
 			select {
