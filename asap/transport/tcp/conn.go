@@ -50,7 +50,7 @@ type conn struct {
 
 	writing chan struct{} // holds a token while somebody writes
 	writes  *transport.Interrupter
-	rest    []byte // what TrySend left to Send
+	left    rest
 	try     attempt
 }
 

@@ -3,6 +3,7 @@ package tcp
 import (
 	"context"
 	"net"
+	"sync"
 	"syscall"
 
 	"rserpool/asap/transport"
@@ -19,8 +20,8 @@ type attempt struct {
 
 // TrySend is Send without waiting for the network: what it does not take at once
 // is kept, done is false then, and the next call of Send, with or without
-// messages, sends that first. While another goroutine is in Send, TrySend waits
-// for it. There is none over TLS, which can't leave a write half done.
+// messages, sends that first; so while another goroutine is in Send. There is none over
+// TLS, which can't leave a write half done.
 func (c *conn) TrySend(ctx context.Context, msgs ...transport.Message) (done bool, err error) {
 	for _, m := range msgs {
 		if err := checkFraming(m.Data); err != nil {
@@ -34,19 +35,50 @@ func (c *conn) TrySend(ctx context.Context, msgs ...transport.Message) (done boo
 			whole = append(whole, make([]byte, padded(len(m.Data))-len(m.Data))...)
 		}
 	}
-	c.writing <- struct{}{}
-	defer func() { <-c.writing }()
+	c.left.mu.Lock()
+	defer c.left.mu.Unlock()
 	n := 0
-	if len(c.rest) == 0 {
-		if err := c.writes.Arm(ctx); err != nil {
-			return false, err
-		}
-		if n, err = c.try.write(c.tcp, whole); err != nil {
-			return false, c.writeFailed(c.writes.Cause(ctx, err))
+	if len(c.left.octets) == 0 {
+		select {
+		case c.writing <- struct{}{}:
+			n, err = c.tryWrite(ctx, whole)
+			<-c.writing
+		default:
 		}
 	}
-	c.rest = append(c.rest, whole[n:]...)
-	return len(c.rest) == 0, nil
+	c.left.octets = append(c.left.octets, whole[n:]...)
+	return err == nil && len(c.left.octets) == 0, err
+}
+
+// tryWrite writes what the network takes at once.
+func (c *conn) tryWrite(ctx context.Context, b []byte) (int, error) {
+	if err := c.writes.Arm(ctx); err != nil {
+		return len(b), err
+	}
+	n, err := c.try.write(c.tcp, b)
+	if err != nil {
+		return len(b), c.writeFailed(c.writes.Cause(ctx, err))
+	}
+	return n, nil
+}
+
+// rest is what TrySend left to Send.
+type rest struct {
+	mu     sync.Mutex
+	octets []byte
+	spare  []byte // of the one who is writing
+}
+
+// take returns all, to be sent.
+func (r *rest) take() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.octets) == 0 {
+		return nil
+	}
+	b := r.octets
+	r.octets, r.spare = r.spare, nil
+	return b
 }
 
 func (a *attempt) write(tcp *net.TCPConn, b []byte) (n int, err error) {
@@ -73,12 +105,13 @@ const maxRest = 256 << 10
 
 // sendRest sends what TrySend left. The one who calls it is writing.
 func (c *conn) sendRest(ctx context.Context) error {
-	if len(c.rest) == 0 {
+	b := c.left.take()
+	if len(b) == 0 {
 		return nil
 	}
-	_, err := c.stream.Write(c.rest)
-	if c.rest = c.rest[:0]; cap(c.rest) > maxRest {
-		c.rest = nil
+	_, err := c.stream.Write(b)
+	if cap(b) <= maxRest {
+		c.left.spare = b[:0]
 	}
 	if err != nil {
 		return c.writeFailed(c.writes.Cause(ctx, err))

@@ -66,6 +66,42 @@ func TestTrySend(t *testing.T) {
 	}
 }
 
+// TestTrySendDoesNotWait: while somebody waits in Send for the peer to read, TrySend
+// leaves all to the next Send, and what both sent arrives in this order.
+func TestTrySendDoesNotWait(t *testing.T) {
+	opened, peer := raw(t, transport.Options{})
+	c := opened.(*conn)
+	long, small := bytes.Repeat(framed(65532), 400), framed(8)
+	var msgs []transport.Message
+	for rest := long; len(rest) > 0; rest = rest[65532:] {
+		msgs = append(msgs, transport.Message{Data: rest[:65532]})
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- c.Send(t.Context(), msgs...) }()
+	for len(c.writing) == 0 {
+		runtime.Gosched()
+	}
+	if done, err := c.TrySend(t.Context(), transport.Message{Data: small}); done || err != nil {
+		t.Errorf("TrySend: done %v, %v", done, err)
+	}
+	go func() {
+		err := <-sent
+		if err == nil {
+			err = c.Send(t.Context())
+		}
+		c.Close()
+		sent <- err
+	}()
+	_ = peer.SetReadDeadline(time.Now().Add(20 * time.Second))
+	all, err := io.ReadAll(peer)
+	if err != nil || !bytes.Equal(all, append(long, small...)) {
+		t.Errorf("the peer got %d octets, %v; want %d", len(all), err, len(long)+len(small))
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTrySendFails(t *testing.T) {
 	opened, _ := raw(t, transport.Options{})
 	c := opened.(*conn)
