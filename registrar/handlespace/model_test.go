@@ -244,7 +244,7 @@ func (m *model) drop(k Key, cause RemovalCause, g Generation, now time.Time) str
 func (m *model) oldest() Key {
 	return slices.MinFunc(slices.Collect(maps.Keys(m.graves)), func(a, b Key) int {
 		return cmp.Or(m.graves[a].Until.Compare(m.graves[b].Until),
-			cmp.Compare(graveOf(&Tombstone{Key: a}).hash, graveOf(&Tombstone{Key: b}).hash))
+			cmp.Compare(m.graves[a].Generation.Stamp, m.graves[b].Generation.Stamp), a.Compare(b))
 	})
 }
 

@@ -27,23 +27,24 @@ func newTombstones() tombstones {
 }
 
 // grave is a tombstone in the order in which they are forgotten, which is the same at
-// all registrars.
+// all registrars. Mostly it is that in which they come: what expires at the same time has
+// been registered one after the other.
 type grave struct {
 	until int64 // as nanoseconds says
-	hash  hash  // of the key
+	stamp uint64
 	*Tombstone
 }
 
 func graveOf(t *Tombstone) grave {
-	return grave{nanoseconds(t.Until), hashOf(t.Key.Handle).word(uint64(t.Key.ID)), t}
+	return grave{nanoseconds(t.Until), t.Generation.Stamp, t}
 }
 
 func (a grave) less(b grave) bool {
 	switch {
 	case a.until != b.until:
 		return a.until < b.until
-	case a.hash != b.hash:
-		return a.hash < b.hash
+	case a.stamp != b.stamp:
+		return a.stamp < b.stamp
 	}
 	return a.Key.Compare(b.Key) < 0
 }
