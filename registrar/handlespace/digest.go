@@ -96,7 +96,7 @@ func (h hash) end() uint64 {
 // seal computes the record's digest, when nothing in it will change any more.
 func (r *Record) seal(reporters []string) {
 	flags := uint64(r.Cause)<<2 | uint64(order(r.Confirmed, false))<<1 | uint64(order(r.Suspect, false))
-	h := hash(1).text(string(r.Handle)).octets(r.octets).
+	h := hash(1).text(string(r.Handle)).octets(r.octets()).
 		generation(r.Generation).word(r.HomeIncarnation).word(flags).word(uint64(r.Reports)).
 		word(uint64(r.registered)).time(r.Refreshed).word(uint64(r.held))
 	for _, reporter := range reporters {

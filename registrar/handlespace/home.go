@@ -22,7 +22,7 @@ func (s *Space) imported(c *Import) {
 	}
 	home := HomeID{ID: c.Element.Home}
 	if e != nil {
-		if previous := e.record.Load(); previous.Home() == home && bytes.Equal(previous.octets, content.octets) {
+		if previous := e.record.Load(); previous.Home() == home && bytes.Equal(previous.octets(), content.octets) {
 			r := previous.changed()
 			r.Refreshed = c.Now
 			r.sound()

@@ -19,20 +19,32 @@ type Record struct {
 	HomeIncarnation uint64
 	Refreshed       time.Time // latest (re-)registration
 
-	registered, held int64 // as nanoseconds says
-	// octets is the Pool Element parameter without ASAP transport, as it goes into
-	// replies, with padding; behind it, from asap on, the ASAP transport.
-	octets []byte
-	digest uint64 // of all of it, and of who reported
-	ID     param.PEID
+	registered, held int64  // as nanoseconds says
+	digest           uint64 // of all of it, and of who reported
+	ID               param.PEID
 	// Reports counts unreachable reports since the latest registration.
 	Reports int32
-	asap    uint16
+	length  uint16       // of what is in room
+	asap    uint16       // see octets
 	Cause   RemovalCause // why suspect, else zero
 	Suspect bool
 	// Confirmed says that the element knows its home: it registered there, or
 	// acknowledged that it was taken over.
 	Confirmed bool
+
+	// room has the octets of nearly every element, so that a record is one piece of
+	// memory; large those of others.
+	room  [64]byte
+	large *[]byte
+}
+
+// octets returns the Pool Element parameter without ASAP transport, as it goes into
+// replies, with padding; behind it, from asap on, the ASAP transport.
+func (r *Record) octets() []byte {
+	if r.large != nil {
+		return *r.large
+	}
+	return r.room[:r.length]
 }
 
 // nanoseconds is a time as records keep it: since 1970, 0 for none.
@@ -82,37 +94,26 @@ func (r *Record) Entry() Entry {
 		r.Confirmed, r.Suspect, r.Cause, r.Held(), int(r.Reports)}
 }
 
-// small is a record with room for the octets of nearly every element: one piece of
-// memory for all.
-type small struct {
-	Record
-	room [64]byte
-}
-
-// blank returns a record with nothing but a copy of octets.
-func blank(octets []byte) *Record {
-	if len(octets) > len(small{}.room) {
-		return &Record{octets: bytes.Clone(octets)}
-	}
-	s := new(small)
-	s.octets = append(s.room[:0], octets...)
-	return &s.Record
-}
-
 // newRecord returns the record of an element, with a copy of its octets.
 func newRecord(handle param.PoolHandle, e *param.PoolElement, c coded) *Record {
-	r := blank(c.octets)
-	r.Handle, r.ID, r.asap = handle, e.ID, uint16(c.asap)
+	r := &Record{Handle: handle, ID: e.ID, asap: uint16(c.asap)}
+	if len(c.octets) > len(r.room) {
+		large := bytes.Clone(c.octets)
+		r.large = &large
+	} else {
+		r.length = uint16(copy(r.room[:], c.octets))
+	}
 	return r
 }
 
 // changed returns a copy, to be changed and stored.
 func (r *Record) changed() *Record {
-	c := blank(r.octets)
-	octets := c.octets
-	*c = *r
-	c.octets = octets
-	return c
+	c := *r
+	if r.large != nil {
+		large := bytes.Clone(*r.large)
+		c.large = &large
+	}
+	return &c
 }
 
 // coded is an element as records hold it.
@@ -139,14 +140,14 @@ const homeAt, lifeAt = 8, 12
 // move gives the element another home, which it does not know yet. The record must
 // not be published.
 func (r *Record) move(home HomeID) {
-	binary.BigEndian.PutUint32(r.octets[homeAt:], uint32(home.ID))
+	binary.BigEndian.PutUint32(r.octets()[homeAt:], uint32(home.ID))
 	r.HomeIncarnation, r.Confirmed = home.Incarnation, false
 }
 
 // Element returns the element. It decodes: whoever wants only the identifier, the
 // home, or the parameter for a message has these by field, Home and Encoded.
 func (r *Record) Element() param.PoolElement {
-	octets := r.octets
+	octets := r.octets()
 	if r.HasASAP() {
 		// One parameter of both: the length says so.
 		octets = append(make([]byte, 0, 128), octets...)
@@ -161,21 +162,21 @@ func (r *Record) Element() param.PoolElement {
 }
 
 // HasASAP reports whether the element has an ASAP transport.
-func (r *Record) HasASAP() bool { return int(r.asap) < len(r.octets) }
+func (r *Record) HasASAP() bool { return int(r.asap) < len(r.octets()) }
 
 // Home returns the home registrar.
 func (r *Record) Home() HomeID { return HomeID{r.home(), r.HomeIncarnation} }
 
 func (r *Record) home() param.RegistrarID {
-	return param.RegistrarID(binary.BigEndian.Uint32(r.octets[homeAt:]))
+	return param.RegistrarID(binary.BigEndian.Uint32(r.octets()[homeAt:]))
 }
 
 // Life returns the registration life.
-func (r *Record) Life() param.Life { return param.Life(binary.BigEndian.Uint32(r.octets[lifeAt:])) }
+func (r *Record) Life() param.Life { return param.Life(binary.BigEndian.Uint32(r.octets()[lifeAt:])) }
 
 // Encoded returns the element's Pool Element parameter without ASAP transport, as
 // it goes into replies, with padding. It must not be changed.
-func (r *Record) Encoded() []byte { return r.octets[:r.asap:r.asap] }
+func (r *Record) Encoded() []byte { return r.octets()[:r.asap:r.asap] }
 
 // Expires returns when the registration runs out, zero for never.
 func (r *Record) Expires() time.Time { return expiry(r.Life(), r.Refreshed) }
