@@ -119,6 +119,13 @@ type Config struct {
 	Withdrawn bool
 	// Compat selects other behaviour for registrars of another make.
 	Compat Compat
+	// KeepAlive, if set, gets the answer to each keep-alive of a registrar as
+	// a function, to be called from where the service itself works, so that a
+	// service that hangs is found: at once, or late when it goes on again, from
+	// any goroutine. Until then the element does not repeat its registration.
+	// KeepAlive is called by the element's own goroutine and must not block.
+	// Default: the element's own goroutine answers.
+	KeepAlive func(answer func())
 	// OnEvent, if set, is called for each event, in order, by the element's
 	// own goroutine: it must not block, and not call Stop.
 	OnEvent func(Event)

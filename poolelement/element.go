@@ -64,6 +64,8 @@ type Element struct {
 	err    error                // how it ended; read after ended
 
 	workers sync.WaitGroup
+	// unanswered says that Config.KeepAlive has the answer to a keep-alive.
+	unanswered atomic.Bool
 
 	// Owned by the loop.
 	granted   wish // what the machine has been told

@@ -80,7 +80,7 @@ func (e *Element) loop() error {
 		case e.endNow:
 			return fmt.Errorf("pool element: leave pool %q: %w", e.cfg.Handle, ErrStopTimeout)
 		}
-		if at := e.machine.deadline(); !at.IsZero() {
+		if at := e.machine.deadline(); !at.IsZero() && !e.unanswered.Load() {
 			timer.Reset(time.Until(at))
 		} else {
 			timer.Stop()
@@ -139,9 +139,7 @@ func (e *Element) act(in *huntnet.Inbound) {
 		case cancelOutput:
 			e.cancelRequest()
 		case replyOutput:
-			if err := in.Reply(o.msg); err != nil {
-				e.log.WithError(err).Debug("keep-alive not answered")
-			}
+			e.reply(in, o.msg)
 		case adoptOutput:
 			if _, err := in.Adopt(o.id); err != nil {
 				e.log.WithError(err).Debug("registrar not adopted")
@@ -154,6 +152,25 @@ func (e *Element) act(in *huntnet.Inbound) {
 			e.tell(o.event)
 		}
 	}
+}
+
+// reply answers a keep-alive, when the service is alive.
+func (e *Element) reply(in *huntnet.Inbound, msg asap.Message) {
+	answer := func() {
+		if err := in.Reply(msg); err != nil {
+			e.log.WithError(err).Debug("keep-alive not answered")
+		}
+	}
+	if e.cfg.KeepAlive == nil {
+		answer()
+		return
+	}
+	e.unanswered.Store(true)
+	e.cfg.KeepAlive(func() {
+		answer()
+		e.unanswered.Store(false)
+		e.change(func(*wish) {}) // so that the loop looks at its deadlines again
+	})
 }
 
 func (e *Element) cancelRequest() {

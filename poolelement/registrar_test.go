@@ -25,6 +25,7 @@ type fakeRegistrar struct {
 	mu       sync.Mutex
 	conns    []transport.Conn
 	obliging bool // answers every registration and deregistration with success
+	others   []param.PoolElement
 }
 
 // received is a message and where it came from.
@@ -73,8 +74,12 @@ func (r *fakeRegistrar) serve(ctx context.Context, conn transport.Conn) {
 				continue
 			}
 			r.mu.Lock()
-			obliging := r.obliging
+			obliging, others := r.obliging, r.others
 			r.mu.Unlock()
+			if q, ok := msg.(*asap.HandleResolution); ok && obliging {
+				r.send(conn, resolution(q.Handle, others))
+				continue
+			}
 			if answer := success(msg); obliging && answer != nil {
 				r.send(conn, answer)
 			}
@@ -92,6 +97,22 @@ func success(msg asap.Message) asap.Message {
 		return &asap.DeregistrationResponse{Handle: m.Handle, ID: m.ID}
 	}
 	return nil
+}
+
+// resolution lists the elements of a pool, or says that there is none.
+func resolution(handle param.PoolHandle, elements []param.PoolElement) asap.Message {
+	r := &asap.HandleResolutionResponse{Handle: handle, Elements: elements}
+	if len(elements) == 0 {
+		r.Error = param.OperationError{param.NewCause(param.CauseUnknownPoolHandle)}
+	}
+	return r
+}
+
+// know makes the registrar list these elements, when it is obliging.
+func (r *fakeRegistrar) know(elements ...param.PoolElement) {
+	r.mu.Lock()
+	r.others = elements
+	r.mu.Unlock()
 }
 
 func (r *fakeRegistrar) oblige() {

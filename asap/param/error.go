@@ -156,6 +156,11 @@ func ElementCause(code CauseCode, e *PoolElement) Cause {
 	return quote(code, func(w *Writer) { w.PoolElement(e, true) })
 }
 
+// CookieCause returns a cause that quotes the Cookie parameter.
+func CookieCause(code CauseCode, cookie []byte) Cause {
+	return quote(code, func(w *Writer) { w.Cookie(cookie) })
+}
+
 // quote returns a cause with the parameter that write writes. A parameter that
 // can't be encoded is left out: the code says the most.
 func quote(code CauseCode, write func(*Writer)) Cause {

@@ -1,0 +1,98 @@
+package poolelement
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// ErrHandlersHang: handlers have not returned although their sessions have ended.
+// Test with errors.Is.
+var ErrHandlersHang = errors.New("handlers hang")
+
+// handOvers is how many sessions get their cards at the same time.
+const handOvers = 64
+
+// drain leaves the pools, stops listening and tells the sessions.
+func (s *Server) drain(stopListening func() error) {
+	if s.controlled() {
+		// While there is still a registrar to ask.
+		s.cards.renew(s.ctx, s)
+	}
+	err := s.stopElements(s.elements)
+	err = errors.Join(err, stopListening())
+	sessions := make(chan []*Session, 1)
+	s.post(func() {
+		s.departure = err
+		s.stopping = true
+		all := make([]*Session, 0, len(s.sessions))
+		for c := range s.sessions {
+			all = append(all, c)
+		}
+		sessions <- all
+	})
+	select {
+	case all := <-sessions:
+		if s.cfg.HandOver && s.controlled() {
+			s.handOver(all)
+		}
+	case <-s.done:
+	}
+	close(s.draining)
+}
+
+// stopElements deregisters all, at the same time.
+func (s *Server) stopElements(elements []*Element) error {
+	errs := make([]error, len(elements))
+	var all sync.WaitGroup
+	for i, e := range elements {
+		all.Go(func() { errs[i] = e.Stop(context.Background()) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// handOver sends the sessions' cards.
+func (s *Server) handOver(sessions []*Session) {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, handOvers)
+	for _, c := range sessions {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			s.greet(c)
+		})
+	}
+	all.Wait()
+}
+
+// expel ends the sessions that are left.
+func (s *Server) expel() {
+	s.stopping = true
+	for c := range s.sessions {
+		s.stats.expelled.Add(1)
+		c.expelled.Store(true)
+		c.mute.Store(true)
+		c.in.fail(ErrDrained)
+		c.cancel(ErrDrained)
+		if c.conn == nil {
+			_ = c.close(true) // wakes the handler
+			continue
+		}
+		s.workers.Go(func() {
+			// The handler should stop before its user goes on elsewhere.
+			select {
+			case <-c.gone:
+				return
+			case <-time.After(answerTime):
+			case <-s.done:
+			}
+			c.dismiss()
+			_ = c.close(true) // once more by the handler's goroutine, which logs it
+		})
+	}
+	if n := len(s.sessions); n > 0 {
+		s.log.WithField("sessions", n).Warn("sessions are ended: they have not drained in time")
+	}
+}

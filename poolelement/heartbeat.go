@@ -1,0 +1,112 @@
+package poolelement
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// heartbeat follows whether a session's handler gets on. Times are counted from
+// the server's start; the server looks at all sessions now and then.
+//
+// A handler is idle while it waits for the user. While it is busy, calls of the
+// session's methods show that it is alive.
+type heartbeat struct {
+	since  atomic.Int64 // busy without a sign since then; 0 = idle
+	worked atomic.Int64 // when the handler last finished with a message, or gave a sign
+	given  bool         // it was given something to work at; for the handler's goroutine
+
+	paused  atomic.Bool
+	mu      sync.Mutex
+	ctx     context.Context // of the goroutine that receives; ends to pause it
+	cancel  context.CancelCauseFunc
+	proceed chan struct{} // closed to let it go on
+}
+
+// errHandlerBusy interrupts receiving while a handler hangs.
+var errHandlerBusy = errors.New("handler is busy for too long")
+
+func (c *Control) now() int64 { return int64(time.Since(c.server.born)) + 1 }
+
+// busy is called when the handler gets something to do.
+func (c *Control) busy() {
+	c.beat.given = true
+	c.beat.since.Store(c.now())
+}
+
+// idle is called when the handler wants more to do. That it wants something at all
+// shows nothing: a handler may well hang at the first message of each session.
+func (c *Control) idle() {
+	if c.beat.given {
+		c.touch()
+	}
+	c.beat.since.Store(0)
+}
+
+// touch is called when the handler shows that it is alive.
+func (c *Control) touch() {
+	if c.beat.since.Load() == 0 {
+		return
+	}
+	now := c.now()
+	c.beat.since.Store(now)
+	c.beat.worked.Store(now)
+	if c.beat.paused.Load() {
+		c.beat.resume()
+	}
+}
+
+// overdue tells whether the handler has given no sign for too long.
+func (h *heartbeat) overdue(now, limit int64) bool {
+	since := h.since.Load()
+	return limit > 0 && since != 0 && now-since > limit
+}
+
+// wait returns the context to receive with, once that is allowed.
+func (h *heartbeat) wait(session context.Context) (context.Context, error) {
+	for {
+		h.mu.Lock()
+		if h.ctx == nil {
+			h.ctx, h.cancel = context.WithCancelCause(session)
+		}
+		ctx, allowed := h.ctx, h.proceed
+		h.mu.Unlock()
+		if allowed == nil {
+			return ctx, nil
+		}
+		select {
+		case <-allowed:
+		case <-session.Done():
+			return nil, context.Cause(session)
+		}
+	}
+}
+
+// pause stops receiving, and with it the answers to the user's heartbeats. It
+// reports whether that is new.
+func (h *heartbeat) pause() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.proceed != nil {
+		return false
+	}
+	h.proceed = make(chan struct{})
+	if h.cancel != nil {
+		h.cancel(errHandlerBusy)
+	}
+	h.ctx, h.cancel = nil, nil
+	h.paused.Store(true)
+	return true
+}
+
+func (h *heartbeat) resume() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.proceed != nil {
+		close(h.proceed)
+		h.proceed = nil
+		h.paused.Store(false)
+	}
+}

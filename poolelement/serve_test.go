@@ -1,0 +1,84 @@
+package poolelement
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rserpool/asap"
+)
+
+func TestServeRegistersAndEchoes(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serve(network, nil, echo)
+		reg, _ := expect[*asap.Registration](t, w.a)
+		if reg.Handle != pool || reg.Element.User.Port != 7000 || reg.Element.User.Type != transportTypes[network] ||
+			len(reg.Element.User.Addrs) != 1 || reg.Element.User.Addrs[0].String() != elementAddr {
+			t.Errorf("registered %+v", reg)
+		}
+		u := w.dial(network)
+		u.send("hello")
+		u.expect("hello")
+		if got := s.server.Stats(); got.Sessions != 1 || got.Opened != 1 {
+			t.Errorf("%+v", got)
+		}
+		u.conn.Close()
+		synctest.Wait()
+		if got := s.server.Stats(); got.Sessions != 0 || got.Finished != 1 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestAPanicEndsItsSessionOnly(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serve(network, nil, func(ctx context.Context, s *Session) error {
+			in, err := s.Receive(ctx)
+			if err == nil && string(in.Data) == "die" {
+				panic("as told")
+			}
+			return err
+		})
+		other, u := w.dial(network), w.dial(network)
+		u.send("die")
+		if _, err := u.next(); err == nil || err == io.EOF {
+			t.Errorf("user sees %v, want a failure", err)
+		}
+		synctest.Wait()
+		if got := s.server.Stats(); got.Panics != 1 || got.Failed != 1 || got.Sessions != 1 {
+			t.Errorf("%+v", got)
+		}
+		if !strings.Contains(s.log.String(), "handler panics: as told") || !strings.Contains(s.log.String(), "serve_test.go") {
+			t.Errorf("the log does not tell of the panic: %s", s.log)
+		}
+		other.send("live")
+		other.expectEnd(io.EOF)
+	})
+}
+
+func TestDrainLetsSessionsFinish(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serve(network, nil, echo)
+		expect[*asap.Registration](t, w.a)
+		u := w.dial(network)
+		u.send("before")
+		u.expect("before")
+		s.stop()
+		expect[*asap.Deregistration](t, w.a)
+		synctest.Wait()
+		u.send("after")
+		u.expect("after")
+		if _, err := w.tryDial(network); err == nil {
+			t.Error("a new session was accepted while draining")
+		}
+		u.conn.Close()
+		began := time.Now()
+		s.end()
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("ended %v after its last session", d)
+		}
+	})
+}

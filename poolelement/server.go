@@ -1,0 +1,426 @@
+package poolelement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/framed"
+)
+
+// Server serves the users of one or several pools. One goroutine, the loop, owns
+// the table of sessions and answers the registrars' keep-alives. Besides it there
+// are one per listener, two per session in message style and one in plain stream
+// style, those of the elements, and one for Health. Run ends and awaits all.
+type Server struct {
+	cfg     ServeConfig
+	log     logrus.FieldLogger
+	handle  func(*Session) error
+	streams bool
+	plain   bool // no session framing on byte streams
+	born    time.Time
+
+	draining chan struct{} // closed when sessions are to end
+	arrivals chan arrival
+	ended    chan *Session
+	answers  chan func() // to keep-alives
+	ops      chan func()
+	done     chan struct{} // closed when the loop has ended
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	workers  sync.WaitGroup
+	cards    cards
+	stats    counters
+	lines    lines
+
+	mu       sync.Mutex
+	ran      bool
+	addrs    []netip.AddrPort
+	elements []*Element
+
+	// Owned by the loop.
+	sessions  map[*Session]struct{}
+	numbers   uint64
+	refusing  int
+	load      float64
+	hung      error // why keep-alives are not answered
+	held      []func()
+	check     healthCheck
+	stopping  bool // no new sessions
+	departure error
+}
+
+// arrival is a connection, of either kind.
+type arrival struct {
+	conn   transport.Conn
+	stream net.Conn
+}
+
+// NewServer makes a server in message style that does nothing before Run.
+func NewServer(cfg ServeConfig, handler Handler) (*Server, error) {
+	return newServer(cfg, false, func(s *Session) error { return handler.ServeSession(s.ctx, s) })
+}
+
+// NewStreamServer is NewServer in stream style.
+func NewStreamServer(cfg ServeConfig, handler StreamHandler) (*Server, error) {
+	return newServer(cfg, true, func(s *Session) error { return handler.ServeStream(s.ctx, newStreamSession(s)) })
+}
+
+func newServer(cfg ServeConfig, streams bool, handle func(*Session) error) (*Server, error) {
+	if err := cfg.validate(!streams); err != nil {
+		return nil, fmt.Errorf("pool element: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	s := &Server{
+		cfg: cfg, log: cfg.Element.Log, handle: handle, streams: streams, plain: streams && !cfg.Control,
+		draining: make(chan struct{}),
+		arrivals: make(chan arrival),
+		ended:    make(chan *Session),
+		answers:  make(chan func(), maxHeld),
+		ops:      make(chan func()),
+		done:     make(chan struct{}),
+		sessions: make(map[*Session]struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s, nil
+}
+
+// Addrs returns the addresses listened on, nil before Run does so.
+func (s *Server) Addrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.addrs)
+}
+
+// Elements returns the registered elements: for each entry of Listen one per pool;
+// nil before Run has made them. They must not be stopped.
+func (s *Server) Elements() []*Element {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.elements)
+}
+
+// Run listens, registers the elements, and serves until ctx ends. Then it drains:
+// it deregisters, stops listening, lets the sessions end by themselves for
+// DrainTimeout, sends the users of the rest to other elements, and ends the
+// sessions' contexts.
+//
+// It returns when everything has ended: nil, what could not be begun, or what the
+// deregistration failed by (see Element.Stop). Handlers that do not return a while
+// after their context has ended are left alone, which the error says: it wraps
+// ErrHandlersHang. A server runs once.
+func (s *Server) Run(ctx context.Context) error {
+	s.mu.Lock()
+	ran := s.ran
+	s.ran = true
+	s.born = time.Now()
+	s.mu.Unlock()
+	if ran {
+		return errors.New("pool element: server run twice")
+	}
+	ends, err := s.listen(ctx)
+	if err == nil {
+		err = s.register(ctx, ends)
+	}
+	if err != nil {
+		for _, e := range ends {
+			err = errors.Join(err, e.close())
+		}
+		return fmt.Errorf("pool element: %w", err)
+	}
+	acceptCtx, stopAccepting := context.WithCancel(context.Background())
+	defer stopAccepting()
+	for _, e := range ends {
+		s.workers.Go(func() { s.accept(acceptCtx, e) })
+	}
+	if s.cfg.Health != nil {
+		s.workers.Go(s.watchHealth)
+	}
+	err = s.loop(ctx, func() error {
+		stopAccepting()
+		var errs []error
+		for _, e := range ends {
+			errs = append(errs, e.close())
+		}
+		return errors.Join(errs...)
+	})
+	close(s.done)
+	s.cancel(ErrDrained)
+	s.workers.Wait()
+	return err
+}
+
+// loop owns the sessions until they have ended.
+func (s *Server) loop(ctx context.Context, stopListening func() error) error {
+	tick := time.NewTicker(s.tickInterval())
+	defer tick.Stop()
+	leave := ctx.Done()
+	var limit, grace <-chan time.Time
+	for {
+		if s.stopping && len(s.sessions) == 0 && s.refusing == 0 {
+			return s.departure
+		}
+		select {
+		case a := <-s.arrivals:
+			s.admit(a)
+		case session := <-s.ended:
+			delete(s.sessions, session)
+			s.stats.sessions.Store(int64(len(s.sessions)))
+			s.gauge(false)
+		case answer := <-s.answers:
+			s.answer(answer)
+		case <-tick.C:
+			s.watch()
+			s.gauge(true)
+		case op := <-s.ops:
+			op()
+		case <-leave:
+			leave = nil
+			limit = time.After(s.cfg.DrainTimeout)
+			s.log.WithField("sessions", len(s.sessions)).Info("draining")
+			s.workers.Go(func() { s.drain(stopListening) })
+		case <-limit:
+			grace = time.After(s.cfg.Element.StopTimeout + answerTime)
+			s.expel()
+		case <-grace:
+			return errors.Join(s.departure, fmt.Errorf("pool element: %w: %d", ErrHandlersHang, len(s.sessions)))
+		}
+	}
+}
+
+// post hands a closure to the loop; it does nothing when that has ended.
+func (s *Server) post(op func()) {
+	select {
+	case s.ops <- op:
+	case <-s.done:
+	}
+}
+
+// admit starts a session, or refuses it.
+func (s *Server) admit(a arrival) {
+	if s.stopping || len(s.sessions) >= s.cfg.MaxSessions {
+		s.turnAway(a)
+		return
+	}
+	session := s.session(a)
+	s.sessions[session] = struct{}{}
+	s.stats.opened.Add(1)
+	s.stats.sessions.Store(int64(len(s.sessions)))
+	s.gauge(false)
+	if session.on && !s.cfg.NoCards {
+		s.cards.refresh(s)
+	}
+	go func() { // awaited by the loop, by way of ended
+		s.serve(session)
+		select {
+		case s.ended <- session:
+		case <-s.done:
+		}
+	}()
+}
+
+func (s *Server) session(a arrival) *Session {
+	s.numbers++
+	session := &Session{Control: Control{
+		server: s, number: s.numbers, conn: a.conn, gone: make(chan struct{}),
+		on: a.conn != nil && (!s.streams || s.cfg.Control),
+	}}
+	session.ctx, session.cancel = context.WithCancelCause(s.ctx)
+	if a.conn == nil {
+		session.stream = a.stream
+		session.remote = streamAddrs(a.stream)
+		close(session.gone)
+		return session
+	}
+	session.remote = a.conn.RemoteAddrs()
+	session.in.init()
+	return session
+}
+
+// serve runs a session to its end.
+func (s *Server) serve(c *Session) {
+	if c.conn != nil {
+		go c.read() // awaited by way of gone
+		if c.on && !s.cfg.NoCards {
+			s.greet(c)
+		}
+	}
+	c.beat.since.Store(c.now())
+	err := s.protect(c)
+	c.beat.since.Store(0)
+	c.beat.resume()
+	orderly := err == nil
+	switch {
+	case orderly:
+		s.stats.finished.Add(1)
+	case errors.Is(err, ErrHandOver), c.expelled.Load():
+		s.stats.handedOver.Add(1)
+		c.dismiss()
+		orderly = true
+	case errors.Is(err, ErrCookieRefused):
+		s.stats.failed.Add(1)
+		c.linger()
+		orderly = true
+	default:
+		s.stats.failed.Add(1)
+		s.log.WithError(err).WithFields(logrus.Fields{"session": c.number, "user": c.remote}).Debug("session failed")
+	}
+	if closeErr := c.close(orderly); closeErr != nil {
+		s.log.WithError(closeErr).WithField("session", c.number).Debug("close session")
+	}
+	c.cancel(net.ErrClosed)
+	<-c.gone
+}
+
+// greet sends the business cards with which communication begins (RFC 5352,
+// section 3.9).
+func (s *Server) greet(c *Session) {
+	for _, card := range s.cards.get(c.number) {
+		c.tell(&card)
+		s.stats.cardsSent.Add(1)
+	}
+}
+
+// protect calls the handler and makes an error of a panic.
+func (s *Server) protect(c *Session) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.stats.panics.Add(1)
+			s.log.WithFields(logrus.Fields{"session": c.number, "user": c.remote, "stack": string(debug.Stack())}).
+				Errorf("handler panics: %v", p)
+			err = fmt.Errorf("handler panics: %v", p)
+		}
+	}()
+	return s.handle(c)
+}
+
+// close ends the session's connection.
+func (s *Session) close(orderly bool) error {
+	switch {
+	case s.conn == nil && !orderly:
+		if tcp, ok := s.stream.(interface{ SetLinger(int) error }); ok {
+			_ = tcp.SetLinger(0) // the close that follows says what is wrong
+		}
+		return ignoreClosed(s.stream.Close())
+	case s.conn == nil:
+		return ignoreClosed(s.stream.Close())
+	case orderly:
+		return s.conn.Close()
+	}
+	return s.conn.Abort()
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// maxRefusing bounds the connections that are being told that there is no room.
+const maxRefusing = 64
+
+// turnAway tells a user to try another element.
+func (s *Server) turnAway(a arrival) {
+	s.stats.refused.Add(1)
+	session := s.session(a)
+	s.warn("full", &session.Control, fmt.Errorf("%d sessions", len(s.sessions)), "session refused")
+	if a.conn == nil || s.refusing >= maxRefusing {
+		if a.conn != nil {
+			close(session.gone)
+		}
+		session.cancel(ErrDrained)
+		_ = session.close(false) // there is nobody to tell
+		return
+	}
+	s.refusing++
+	go func() { // awaited by the loop, by way of refusing
+		go session.read()
+		session.dismiss()
+		session.cancel(ErrDrained)
+		_ = session.close(true) // there is nobody to tell
+		<-session.gone
+		s.post(func() { s.refusing-- })
+	}()
+}
+
+// end is where users connect.
+type end struct {
+	listeners []transport.Listener
+	streams   []net.Listener // plain ones
+	user      param.Transport
+}
+
+func (e *end) close() error {
+	var errs []error
+	for _, l := range e.listeners {
+		errs = append(errs, l.Close())
+	}
+	for _, l := range e.streams {
+		errs = append(errs, ignoreClosed(l.Close()))
+	}
+	return errors.Join(errs...)
+}
+
+// accept takes the users' connections until ctx ends.
+func (s *Server) accept(ctx context.Context, e *end) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	take := func(next func() (arrival, error)) {
+		for {
+			a, err := next()
+			switch {
+			case err == nil:
+				select {
+				case s.arrivals <- a:
+				case <-s.done:
+					_ = a.close() // there is nobody to tell
+				}
+			case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+				return
+			default:
+				s.warn("accept", nil, err, "accept a session")
+				select {
+				case <-time.After(acceptPause):
+				case <-ctx.Done():
+				}
+			}
+		}
+	}
+	for _, l := range e.listeners {
+		all.Go(func() {
+			take(func() (arrival, error) {
+				conn, err := l.Accept(ctx)
+				if err == nil && l.Network() != transport.TCP {
+					conn = framed.Over(conn)
+				}
+				return arrival{conn: conn}, err
+			})
+		})
+	}
+	for _, l := range e.streams {
+		all.Go(func() {
+			take(func() (arrival, error) {
+				stream, err := l.Accept()
+				return arrival{stream: stream}, err
+			})
+		})
+	}
+}
+
+func (a arrival) close() error {
+	if a.conn != nil {
+		return a.conn.Abort()
+	}
+	return a.stream.Close()
+}
