@@ -143,7 +143,12 @@ func (p *process) exitCode() int {
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		p.w.t.Fatalf("%s has not ended", p.name)
+		p.signal(syscall.SIGQUIT) // prints what its goroutines do
+		select {
+		case <-p.done:
+		case <-time.After(time.Second): // it may be stopped
+		}
+		p.w.t.Fatalf("%s has not ended\n%s", p.name, p.log.tail(600))
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
