@@ -48,6 +48,9 @@ type Config struct {
 	// Timeout. Default 1 s. How much of them is reported to the registrar is
 	// decided by poolelement.Config's LoadStep and LoadInterval.
 	GaugeInterval time.Duration
+	// OnHealth, if set, is called for each change of health. It must not
+	// block.
+	OnHealth func(Health)
 	// Log gets each change of health with its reason, and the failure of the
 	// gauge. Default: nothing is logged.
 	Log logrus.FieldLogger
@@ -99,21 +102,26 @@ func Run(ctx context.Context, cfg Config, element Element) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("side-car for %s: %w", cfg.Service, err)
 	}
-	cfg = cfg.WithDefaults()
-	ctx, cancel := context.WithCancel(ctx)
-	s := &sidecar{
-		cfg: cfg, element: element, log: cfg.Log.WithField("service", cfg.Service),
-		hysteresis: hysteresis{rise: cfg.Rise, fall: cfg.Fall},
-	}
-	var tasks sync.WaitGroup
-	tasks.Go(func() { s.watchHealth(ctx) })
-	if cfg.Gauge != nil {
-		tasks.Go(func() { s.watchLoad(ctx) })
-	}
+	watching, cancel := context.WithCancel(ctx)
+	var watches sync.WaitGroup
+	watches.Go(func() { newSidecar(cfg, element).watch(watching) })
 	err := element.Run(ctx)
 	cancel()
-	tasks.Wait()
+	watches.Wait()
 	return err
+}
+
+// Watch keeps the element in its pool while the service is up, until ctx ends, and
+// then takes it out: ctx is the life of a server that comes and goes, while the
+// element, made withdrawn, is run by somebody else. It returns after everything it
+// started has ended.
+func Watch(ctx context.Context, cfg Config, element Element) error {
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("side-car for %s: %w", cfg.Service, err)
+	}
+	newSidecar(cfg, element).watch(ctx)
+	element.SetServing(false)
+	return nil
 }
 
 type sidecar struct {
@@ -124,9 +132,36 @@ type sidecar struct {
 	hysteresis hysteresis // of watchHealth
 }
 
+func newSidecar(cfg Config, element Element) *sidecar {
+	cfg = cfg.WithDefaults()
+	return &sidecar{
+		cfg: cfg, element: element, log: cfg.Log.WithField("service", cfg.Service),
+		hysteresis: hysteresis{rise: cfg.Rise, fall: cfg.Fall},
+	}
+}
+
+// watch looks after health and load until ctx ends.
+func (s *sidecar) watch(ctx context.Context) {
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	if s.cfg.Gauge != nil {
+		tasks.Go(func() { s.watchLoad(ctx) })
+	}
+	s.watchHealth(ctx)
+}
+
+// set tells the element and whoever wants to know of the service's health.
+func (s *sidecar) set(h Health) {
+	s.element.SetServing(h == Up)
+	if s.cfg.OnHealth != nil {
+		s.cfg.OnHealth(h)
+	}
+}
+
 func (s *sidecar) watchHealth(ctx context.Context) {
 	if s.cfg.Check == nil {
-		s.element.SetServing(true)
+		s.set(Up)
+		<-ctx.Done()
 		return
 	}
 	log := s.log.WithField("check", s.cfg.Check)
@@ -139,10 +174,10 @@ func (s *sidecar) watchHealth(ctx context.Context) {
 		switch changed := s.hysteresis.observe(err == nil); {
 		case changed && err == nil:
 			log.WithField("was", was).Info("service is up")
-			s.element.SetServing(true)
+			s.set(Up)
 		case changed:
 			log.WithField("was", was).WithError(err).Warn("service is down")
-			s.element.SetServing(false)
+			s.set(Down)
 		case err != nil:
 			log.WithError(err).Debug("check failed")
 		}

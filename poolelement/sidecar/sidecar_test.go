@@ -12,10 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // recorder is an element that notes what it is told, and when.
 type recorder struct {
@@ -158,4 +155,40 @@ func TestRunRefusesBadConfiguration(t *testing.T) {
 			t.Errorf("error %v does not say %q", err, want)
 		}
 	}
+}
+
+// A server that comes and goes is in its pool from its first pass to its end, each
+// time.
+func TestWatchIsForOneLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		r := &recorder{start: began}
+		var healths []Health
+		cfg := Config{
+			Rise: 3, Interval: time.Second,
+			Check: script{check: func(context.Context) error {
+				if time.Since(began) < 5*time.Second {
+					return errors.New("still starting")
+				}
+				return nil
+			}},
+			Fall: 10, OnHealth: func(h Health) { healths = append(healths, h) },
+		}
+		for range 2 {
+			life, end := context.WithTimeout(t.Context(), 10*time.Second)
+			if err := Watch(life, cfg, r); err != nil {
+				t.Error(err)
+			}
+			end()
+		}
+		want := []change{{5 * time.Second, true}, {10 * time.Second, false}, {10 * time.Second, true}, {20 * time.Second, false}}
+		if !slices.Equal(r.serving, want) || !slices.Equal(healths, []Health{Up, Up}) {
+			t.Errorf("element was told %v, want %v; healths %v", r.serving, want, healths)
+		}
+	})
+	t.Run("BadConfiguration", func(t *testing.T) {
+		if err := Watch(t.Context(), Config{Rise: -1}, &recorder{}); err == nil {
+			t.Error("no error")
+		}
+	})
 }
