@@ -19,4 +19,8 @@
 // directory beside it that is named like it with .conf.d in place of .yaml
 // (/etc/rserpool/rspd.conf.d/*.yaml) are merged over it in the order of their
 // names, key by key. Unknown keys are errors, as unknown flags are.
+//
+// A program may have sections besides: keys of the file that are lists of mappings,
+// each of which is like a small file whose defaults are the program's settings.
+// Those of several files add up.
 package cli

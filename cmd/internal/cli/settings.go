@@ -32,6 +32,7 @@ type Settings[C any] struct {
 	dir      string
 	declare  func(*pflag.FlagSet, *C)
 	validate func(*C) error
+	sections []section[C]
 	flags    *pflag.FlagSet // the command line, once parsed
 	log      *logrus.Logger
 }
@@ -42,6 +43,25 @@ type Settings[C any] struct {
 // complete C and names all problems at once (errors.Join).
 func NewSettings[C any](program string, declare func(*pflag.FlagSet, *C), validate func(*C) error) *Settings[C] {
 	return &Settings[C]{program: program, dir: "/etc/rserpool", declare: declare, validate: validate}
+}
+
+// section is a key of files whose value is a list of mappings.
+type section[C any] struct {
+	key     string
+	declare func(*pflag.FlagSet, *C)
+}
+
+// Section makes a key of the files a list of mappings, such as
+//
+//	services:
+//	  - pool: web
+//	    service: tcp://127.0.0.1:8080
+//
+// declare is called for each mapping: it adds an item to C and declares the
+// mapping's keys as flags that store into that. A key that a mapping leaves out has
+// the value of the program's own flag of that name, wherever that is from.
+func (s *Settings[C]) Section(key string, declare func(*pflag.FlagSet, *C)) {
+	s.sections = append(s.sections, section[C]{key, declare})
 }
 
 // Bind adds the program's flags and the common ones to the root command and its
@@ -145,6 +165,19 @@ func (s *Settings[C]) Print(w io.Writer) error {
 	r.flags.VisitAll(func(f *pflag.Flag) {
 		fmt.Fprintf(&b, "%s: %s # %s\n", f.Name, yamlValue(f), r.origin[f.Name])
 	})
+	for i, items := range r.items {
+		if len(items) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "%s:\n", s.sections[i].key)
+		for _, it := range items {
+			lead := "  - "
+			it.flags.VisitAll(func(f *pflag.Flag) {
+				fmt.Fprintf(&b, "%s%s: %s # %s\n", lead, f.Name, yamlValue(f), it.origin[f.Name])
+				lead = "    "
+			})
+		}
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -183,7 +216,14 @@ type resolved[C any] struct {
 	logging *logSettings
 	flags   *pflag.FlagSet    // bound to config and logging
 	origin  map[string]string // by flag
+	items   [][]item          // by section
 	errs    []error
+}
+
+// item is one mapping of a section.
+type item struct {
+	flags  *pflag.FlagSet
+	origin map[string]string
 }
 
 // resolve fills a fresh C from all sources. Each setting takes the first value
@@ -203,7 +243,13 @@ func (s *Settings[C]) resolve() *resolved[C] {
 	} else if text, ok := environment(flagConfig); ok {
 		path, required = text, true
 	}
-	files, errs := readFiles(path, required, keys)
+	layout := schema{keys: keys, sections: map[string][]string{}}
+	for _, section := range s.sections {
+		fs := pflag.NewFlagSet(section.key, pflag.ContinueOnError)
+		section.declare(fs, new(C))
+		fs.VisitAll(func(f *pflag.Flag) { layout.sections[section.key] = append(layout.sections[section.key], f.Name) })
+	}
+	files, errs := readFiles(path, required, layout)
 	r.errs = errs
 
 	v := viper.New()
@@ -212,7 +258,9 @@ func (s *Settings[C]) resolve() *resolved[C] {
 	v.AutomaticEnv()
 	merged := map[string]any{}
 	for key, value := range files {
-		merged[key] = value.value()
+		if _, isSection := layout.sections[key]; !isSection {
+			merged[key] = value.value()
+		}
 	}
 	if err := v.MergeConfigMap(merged); err != nil {
 		r.errs = append(r.errs, err)
@@ -238,6 +286,13 @@ func (s *Settings[C]) resolve() *resolved[C] {
 			r.errs = append(r.errs, fmt.Errorf("%s: %s: %w", r.origin[f.Name], f.Name, err))
 		}
 	})
+	for _, section := range s.sections {
+		var items []item
+		for _, values := range files[section.key].items {
+			items = append(items, r.item(section, values))
+		}
+		r.items = append(r.items, items)
+	}
 	// What could not be read has its default here, so that this finds the
 	// problems of all the rest.
 	r.errs = append(r.errs, r.logging.validate()...)
@@ -247,6 +302,29 @@ func (s *Settings[C]) resolve() *resolved[C] {
 		}
 	}
 	return r
+}
+
+// item fills one mapping of a section from the file and, for what it leaves out, from
+// the program's flags.
+func (r *resolved[C]) item(s section[C], values map[string]fileValue) item {
+	it := item{flags: pflag.NewFlagSet(s.key, pflag.ContinueOnError), origin: map[string]string{}}
+	s.declare(it.flags, r.config)
+	it.flags.VisitAll(func(f *pflag.Flag) {
+		var err error
+		if value, ok := values[f.Name]; ok {
+			it.origin[f.Name] = value.where
+			err = assign(f.Value, value.value())
+		} else if own := r.flags.Lookup(f.Name); own != nil {
+			it.origin[f.Name] = r.origin[f.Name]
+			err = copyValue(f.Value, own.Value)
+		} else {
+			it.origin[f.Name] = "default"
+		}
+		if err != nil {
+			r.errs = append(r.errs, fmt.Errorf("%s: %s: %w", it.origin[f.Name], f.Name, err))
+		}
+	})
+	return it
 }
 
 // EnvironmentName returns the environment variable of a flag.

@@ -270,18 +270,25 @@ func TestSizes(t *testing.T) {
 }
 
 func FuzzConfigurationFile(f *testing.F) {
-	for _, s := range []string{"", "a: 1\n", "a: [1, x]\nb: y\n", "a: {b: c}", "? [a]\n: b", "a: *x", "- a", "a: &x [*x]", "a: !!binary x", "---\n---\n", "\xff", "<<: {a: b}"} {
+	for _, s := range []string{"", "a: 1\n", "a: [1, x]\nb: y\n", "a: {b: c}", "? [a]\n: b", "a: *x", "- a", "a: &x [*x]", "a: !!binary x", "---\n---\n", "\xff", "<<: {a: b}", "s: [{c: 1}, {c: [x]}]\na: 1\n", "s: {c: 1}", "s: [[a], {s: []}]"} {
 		f.Add([]byte(s))
 	}
-	keys := []string{"a", "b"}
+	s := schema{keys: []string{"a", "b"}, sections: map[string][]string{"s": {"c"}}}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		values, errs := parseFile("f", data, keys)
+		values, errs := parseFile("f", data, s)
 		for k, v := range values {
-			if k != "a" && k != "b" {
+			if k != "a" && k != "b" && k != "s" || k != "s" && v.items != nil {
 				t.Errorf("unknown key %q was taken", k)
 			}
 			if !strings.HasPrefix(v.where, "f:") || v.isList != (v.list != nil) {
 				t.Errorf("odd value %+v", v)
+			}
+			for _, item := range v.items {
+				for k, v := range item {
+					if k != "c" || v.items != nil {
+						t.Errorf("key %q was taken in a section", k)
+					}
+				}
 			}
 		}
 		for _, err := range errs {
