@@ -22,8 +22,6 @@ const (
 
 // cards are the business cards that name the pools' other elements.
 type cards struct {
-	wanted atomic.Bool // to be renewed by the loop
-
 	pools    []param.PoolHandle
 	elements []*Element
 

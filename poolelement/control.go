@@ -3,6 +3,7 @@ package poolelement
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	"rserpool/asap/transport/framed"
 )
 
 // Errors of sessions. They come wrapped; test with errors.Is.
@@ -69,6 +71,19 @@ func (c *Control) Number() uint64 { return c.number }
 // RemoteAddrs returns the user's addresses, primary first.
 func (c *Control) RemoteAddrs() []netip.AddrPort { return c.remote }
 
+// TLS returns what is known of a secured connection, and false for others.
+func (c *Control) TLS() (tls.ConnectionState, bool) {
+	stream := c.stream
+	if over, ok := c.conn.(*framed.Conn); ok {
+		stream = over.Stream()
+	}
+	secured, ok := stream.(*tls.Conn)
+	if !ok {
+		return tls.ConnectionState{}, false
+	}
+	return secured.ConnectionState(), true
+}
+
 // Draining returns a channel that is closed when the server begins to drain: the
 // session should save its state and end soon, best with ErrHandOver.
 func (c *Control) Draining() <-chan struct{} { return c.server.draining }
@@ -98,7 +113,7 @@ func (c *Control) Card() *asap.BusinessCard {
 // at a failover. It can be called at any time (RFC 5352, section 3.8). Errors wrap
 // ErrNoControl, ErrNoCookies or what the Sealer says, such as cookie.ErrTooLong.
 func (c *Control) SaveState(ctx context.Context, state []byte) error {
-	c.touch()
+	defer c.give()()
 	if !c.on {
 		return fmt.Errorf("save state: %w", ErrNoControl)
 	}
@@ -124,7 +139,7 @@ func (c *Control) SaveState(ctx context.Context, state []byte) error {
 // server knows, each of its pools in a card of its own. The session goes on: return
 // ErrHandOver to end it. Errors wrap ErrNoControl.
 func (c *Control) HandOver(ctx context.Context, elements ...param.PoolElement) error {
-	c.touch()
+	defer c.give()()
 	if !c.on {
 		return fmt.Errorf("hand over: %w", ErrNoControl)
 	}

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// ErrHandlersHang: handlers have not returned although their sessions have ended.
+// ErrHandlersHang says that handlers have not returned although their sessions
+// have ended.
 // Test with errors.Is.
 var ErrHandlersHang = errors.New("handlers hang")
 

@@ -11,12 +11,13 @@ import (
 // heartbeat follows whether a session's handler gets on. Times are counted from
 // the server's start; the server looks at all sessions now and then.
 //
-// A handler is idle while it waits for the user. While it is busy, calls of the
-// session's methods show that it is alive.
+// A handler is idle while it waits for the user, to send something or to take
+// something. While it is busy, calls of the session's methods show that it is alive.
 type heartbeat struct {
 	since  atomic.Int64 // busy without a sign since then; 0 = idle
 	worked atomic.Int64 // when the handler last finished with a message, or gave a sign
 	given  bool         // it was given something to work at; for the handler's goroutine
+	giving atomic.Int32 // calls that wait for the user to take something
 
 	paused  atomic.Bool
 	mu      sync.Mutex
@@ -45,14 +46,25 @@ func (c *Control) idle() {
 	c.beat.since.Store(0)
 }
 
+// give is called before the handler waits for the user to take something; the
+// result is to be called after it.
+func (c *Control) give() func() {
+	c.beat.giving.Add(1)
+	return func() {
+		c.touch()
+		c.beat.giving.Add(-1)
+	}
+}
+
 // touch is called when the handler shows that it is alive.
 func (c *Control) touch() {
-	if c.beat.since.Load() == 0 {
+	since := c.beat.since.Load()
+	if since == 0 {
 		return
 	}
 	now := c.now()
-	c.beat.since.Store(now)
 	c.beat.worked.Store(now)
+	c.beat.since.CompareAndSwap(since, now) // unless the handler has become idle
 	if c.beat.paused.Load() {
 		c.beat.resume()
 	}
@@ -61,7 +73,7 @@ func (c *Control) touch() {
 // overdue tells whether the handler has given no sign for too long.
 func (h *heartbeat) overdue(now, limit int64) bool {
 	since := h.since.Load()
-	return limit > 0 && since != 0 && now-since > limit
+	return limit > 0 && since != 0 && now-since > limit && h.giving.Load() == 0
 }
 
 // wait returns the context to receive with, once that is allowed.

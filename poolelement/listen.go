@@ -211,7 +211,7 @@ func (s *Server) onEvent(e Event) {
 		tell(e)
 	}
 	if e.Type == RegistrationAccepted && s.controlled() {
-		s.cards.wanted.Store(true)
+		wake(s.joined)
 	}
 }
 

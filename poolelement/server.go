@@ -2,6 +2,7 @@ package poolelement
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -33,7 +34,8 @@ type Server struct {
 	draining chan struct{} // closed when sessions are to end
 	arrivals chan arrival
 	ended    chan *Session
-	answers  chan func() // to keep-alives
+	answers  chan func()   // to keep-alives
+	joined   chan struct{} // holds one: an element has registered
 	ops      chan func()
 	done     chan struct{} // closed when the loop has ended
 	ctx      context.Context
@@ -51,6 +53,7 @@ type Server struct {
 	// Owned by the loop.
 	sessions  map[*Session]struct{}
 	numbers   uint64
+	worked    int64 // when a handler that has ended last worked
 	refusing  int
 	load      float64
 	hung      error // why keep-alives are not answered
@@ -87,6 +90,7 @@ func newServer(cfg ServeConfig, streams bool, handle func(*Session) error) (*Ser
 		arrivals: make(chan arrival),
 		ended:    make(chan *Session),
 		answers:  make(chan func(), maxHeld),
+		joined:   make(chan struct{}, 1),
 		ops:      make(chan func()),
 		done:     make(chan struct{}),
 		sessions: make(map[*Session]struct{}),
@@ -136,6 +140,8 @@ func (s *Server) Run(ctx context.Context) error {
 		for _, e := range ends {
 			err = errors.Join(err, e.close())
 		}
+		close(s.done)
+		s.cancel(err)
 		return fmt.Errorf("pool element: %w", err)
 	}
 	acceptCtx, stopAccepting := context.WithCancel(context.Background())
@@ -175,6 +181,7 @@ func (s *Server) loop(ctx context.Context, stopListening func() error) error {
 			s.admit(a)
 		case session := <-s.ended:
 			delete(s.sessions, session)
+			s.worked = max(s.worked, session.beat.worked.Load())
 			s.stats.sessions.Store(int64(len(s.sessions)))
 			s.gauge(false)
 		case answer := <-s.answers:
@@ -182,6 +189,8 @@ func (s *Server) loop(ctx context.Context, stopListening func() error) error {
 		case <-tick.C:
 			s.watch()
 			s.gauge(true)
+		case <-s.joined:
+			s.cards.refresh(s)
 		case op := <-s.ops:
 			op()
 		case <-leave:
@@ -255,10 +264,14 @@ func (s *Server) serve(c *Session) {
 			s.greet(c)
 		}
 	}
-	c.beat.since.Store(c.now())
-	err := s.protect(c)
-	c.beat.since.Store(0)
-	c.beat.resume()
+	err := s.secure(c)
+	if err == nil {
+		c.beat.since.Store(c.now())
+		err = s.protect(c)
+		c.touch()
+		c.beat.since.Store(0)
+		c.beat.resume()
+	}
 	orderly := err == nil
 	switch {
 	case orderly:
@@ -280,6 +293,20 @@ func (s *Server) serve(c *Session) {
 	}
 	c.cancel(net.ErrClosed)
 	<-c.gone
+}
+
+// secure makes the handshake of TLS on a plain byte stream.
+func (s *Server) secure(c *Session) error {
+	stream, ok := c.stream.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, s.cfg.Handshake)
+	defer cancel()
+	if err := stream.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	return nil
 }
 
 // greet sends the business cards with which communication begins (RFC 5352,

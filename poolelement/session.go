@@ -1,6 +1,7 @@
 package poolelement
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -92,8 +93,7 @@ func (s *Session) receive(ctx context.Context) (Incoming, error) {
 
 // Send sends messages of the application to the user; none may have ASAP's PPID.
 func (s *Session) Send(ctx context.Context, msgs ...transport.Message) error {
-	s.touch()
-	defer s.touch()
+	defer s.give()()
 	for _, m := range msgs {
 		if m.PPID == transport.PPIDASAP {
 			return fmt.Errorf("send: PPID %d belongs to ASAP", m.PPID)
@@ -159,6 +159,9 @@ func (s *Session) take(m transport.Message) error {
 	return s.in.put(s.ctx, in, s.server.cfg.Queue)
 }
 
+// buffers are for connections that need one to receive.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
 // receiver returns how to receive messages in memory of their own.
 func receiver(conn transport.Conn, longest int) func(context.Context) (transport.Message, error) {
 	if c, ok := conn.(interface {
@@ -167,9 +170,13 @@ func receiver(conn transport.Conn, longest int) func(context.Context) (transport
 		return c.Next
 	}
 	return func(ctx context.Context) (transport.Message, error) {
-		buf := make([]byte, longest)
-		m, err := conn.Receive(ctx, buf)
-		m.Data = append([]byte(nil), m.Data...)
+		pooled := buffers.Get().(*[]byte)
+		defer buffers.Put(pooled)
+		if len(*pooled) < longest {
+			*pooled = make([]byte, longest)
+		}
+		m, err := conn.Receive(ctx, *pooled)
+		m.Data = bytes.Clone(m.Data)
 		return m, err
 	}
 }

@@ -41,8 +41,7 @@ func (s watchedStream) Read(p []byte) (int, error) {
 }
 
 func (s watchedStream) Write(p []byte) (int, error) {
-	s.control.touch()
-	defer s.control.touch()
+	defer s.control.give()()
 	return s.Conn.Write(p)
 }
 

@@ -50,7 +50,7 @@ func (s *Server) tickInterval() time.Duration {
 	return max(interval, time.Millisecond)
 }
 
-// watch finds handlers that hang, and asks for cards that are due.
+// watch finds handlers that hang.
 func (s *Server) watch() {
 	now, limit := s.now(), int64(s.cfg.HandlerLimit)
 	for c := range s.sessions {
@@ -61,9 +61,6 @@ func (s *Server) watch() {
 				c.beat.resume() // it has gone on meanwhile
 			}
 		}
-	}
-	if s.cards.wanted.Swap(false) {
-		s.cards.refresh(s)
 	}
 	s.judge()
 }
@@ -92,16 +89,12 @@ func (s *Server) hangs() error {
 		return errHealthHangs
 	}
 	now, limit := s.now(), int64(s.cfg.HandlerLimit)
-	overdue := false
+	overdue, worked := false, s.worked
 	for c := range s.sessions {
-		if c.beat.overdue(now, limit) {
-			overdue = true
-		}
-		if worked := c.beat.worked.Load(); worked != 0 && now-worked <= limit {
-			return nil
-		}
+		overdue = overdue || c.beat.overdue(now, limit)
+		worked = max(worked, c.beat.worked.Load())
 	}
-	if overdue {
+	if overdue && (worked == 0 || now-worked > limit) {
 		return errHandlersHang
 	}
 	return nil

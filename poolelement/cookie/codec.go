@@ -8,8 +8,8 @@ import (
 	"fmt"
 )
 
-// ErrVersion: the state has a version that this program can't read, such as that
-// of an element with a later release. Test with errors.Is.
+// ErrVersion says that the state has a version that this program can't read, such
+// as that of an element with a later release. Test with errors.Is.
 var ErrVersion = errors.New("session state of unknown version")
 
 // versionLen is the length of the version before the state.
