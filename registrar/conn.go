@@ -66,8 +66,10 @@ type conn struct {
 	less       chan struct{} // has a value after busy became less
 	subscribed atomic.Bool
 	queue      sendQueue
-	answering  sending // by the reader
-	writing    sending // from the queue
+	try        trySender // nil: the network has none
+	kept       int       // messages that the network has not taken; of the one who empties the queue
+	answering  sending   // by the reader
+	writing    sending   // from the queue
 
 	// Of the reader.
 	decoder  *asap.Decoder
@@ -116,6 +118,7 @@ func (r *Registrar) newConn(t transport.Conn, port protocol) *conn {
 		elements:      make(map[elementKey]struct{}),
 		subscriptions: make(map[param.PoolHandle]uint32),
 	}
+	c.try, _ = t.(trySender)
 	c.client = r.client(c.peer.addr())
 	c.ctx, c.cancel = context.WithCancelCause(r.ctx)
 	c.log = r.cfg.Log.WithFields(logrus.Fields{"peer": c.peer.addr(), "network": c.peer.network})
@@ -159,7 +162,37 @@ func (c *conn) enqueue(m transport.Message) {
 		c.r.notices.cut.log(c.log.Warn, "peer does not read, connection cut: send queue full", time.Now())
 		c.end(reasonSlow)
 	case start:
+		c.r.owner.unsent = append(c.r.owner.unsent, c)
+	}
+}
+
+// trySender is a transport.Conn that can send without waiting. See the method of that
+// name in asap/transport/tcp.
+type trySender interface {
+	TrySend(ctx context.Context, msgs ...transport.Message) (done bool, err error)
+}
+
+// push sends what waits in the queue, as far as that goes without waiting, else has
+// it sent.
+func (c *conn) push() {
+	if c.try == nil {
 		c.r.write(c)
+		return
+	}
+	for {
+		items := c.queue.take()
+		if len(items) == 0 {
+			return
+		}
+		done, err := c.try.TrySend(c.ctx, items...)
+		if err != nil {
+			c.sendFailed(err)
+		} else if !done {
+			c.kept = len(items)
+			c.r.write(c)
+			return
+		}
+		c.settled(len(items))
 	}
 }
 
@@ -192,6 +225,11 @@ func (r *Registrar) writer(c *conn) {
 
 // write empties the queue.
 func (c *conn) write() {
+	if c.kept > 0 {
+		c.deliver(&c.writing, nil)
+		c.settled(c.kept)
+		c.kept = 0
+	}
 	for {
 		items := c.queue.take()
 		if len(items) == 0 {
@@ -226,7 +264,13 @@ func (c *conn) deliver(s *sending, msgs []transport.Message) {
 	s.Store(1)
 	err := c.t.Send(c.ctx, msgs...)
 	s.Store(0)
-	if err != nil && c.ctx.Err() == nil {
+	if err != nil {
+		c.sendFailed(err)
+	}
+}
+
+func (c *conn) sendFailed(err error) {
+	if c.ctx.Err() == nil {
 		c.log.WithError(err).Debug("send failed")
 		c.end(reasonError)
 	}
@@ -261,6 +305,7 @@ func (c *conn) read() {
 		}
 		c.handle(m)
 		if !c.t.Buffered() {
+			c.r.help()
 			c.pathChanges()
 			c.flush()
 		} else if c.answers != nil && len(c.answers.octets) >= batchOctets {
@@ -432,13 +477,14 @@ const outstandingRequests = 32
 // longer.
 const outstandingENRP = 8
 
-// toLoop passes work to the owner loop; answers given before go out first. The
-// loop calls c.done when the request has its answer. It waits while the
-// connection has too many outstanding requests.
+// toLoop passes work to the owner; answers given before go out first. The owner calls
+// c.done when the request has its answer. It waits while the connection has too many
+// outstanding requests. The work is done when the reader has no more messages at hand.
 func (c *conn) toLoop(do func(time.Time)) {
 	c.flush()
 	most := int32(max(1, min(outstandingRequests, c.r.limits().SendQueue/2)))
 	for c.busy.Load() >= most {
+		c.r.help()
 		select {
 		case <-c.less:
 		case <-c.ctx.Done():
@@ -446,7 +492,7 @@ func (c *conn) toLoop(do func(time.Time)) {
 		}
 	}
 	c.busy.Add(1)
-	if !c.r.post(do) {
+	if !c.r.file(do) {
 		c.settled(1)
 	}
 }

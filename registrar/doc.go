@@ -4,17 +4,20 @@
 //
 // # Goroutines
 //
-// One goroutine, the owner loop, owns the writing end of the handlespace, the
-// pure machines (keep-alives, subscriptions, announcements, rate limits) and the
-// knowledge of which element is reached over which connection. Deadlines of
-// elements lie in trees; an element costs no goroutine and no timer.
+// The owner has the writing end of the handlespace, the pure machines (keep-alives,
+// subscriptions, announcements, rate limits) and the knowledge of which element is
+// reached over which connection; one goroutine at a time does its work. That is the
+// owner loop, or a reader, or the ring's goroutine, which do it themselves when nobody
+// is at it, as waking the loop would take longer; else it waits for the one who is.
+// Deadlines of elements lie in trees; an element costs no goroutine and no timer.
 //
 // Each association or connection has one reader. It decodes; it answers handle
 // resolutions, handle table requests and malformed messages itself, from the
 // reading side of the handlespace, and collects answers while more requests are
-// there; everything else it passes to the loop. What the loop sends goes through
-// a bounded queue that a writer empties, which exists only while there is
-// something to send. A peer that does not read is cut off.
+// there; everything else it passes to the owner. What the owner sends goes through
+// a bounded queue, which is emptied at the end of its turn; what the network does not
+// take at once is left to a writer, which exists only while there is something to
+// send. A peer that does not read is cut off.
 //
 // # Order
 //
@@ -26,8 +29,9 @@
 //
 // # Ring
 //
-// The ring's goroutine hands what was ordered to the owner loop and waits until it
-// is applied, for its token says so to the others. The loop hands proposals to the
+// The ring's goroutine applies what was ordered, or hands what takes longer to the
+// owner loop and waits until it is applied, for its token says so to the others. Answers
+// go out when the token has gone on. The owner hands proposals to the
 // ring without ever waiting for it: what the ring has no room for stays in a
 // backlog, and when that is long, registrations are refused.
 //

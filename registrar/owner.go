@@ -2,7 +2,6 @@ package registrar
 
 import (
 	"math/rand/v2"
-	"runtime"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -13,19 +12,22 @@ import (
 	"rserpool/registrar/replica"
 )
 
-// Batches of the owner loop: how many events it takes, or deadlines it handles,
-// before it looks at the other again.
+// Batches: how many tasks are done in one turn, of those of the ring's goroutine in
+// one of these, and how many deadlines are handled together.
 const (
 	inboxBatch  = 64
+	ringBatch   = 16
 	expiryBatch = 256
 )
 
 // sweeps is how often idle connections are looked for within the idle time-out.
 const sweeps = 2
 
-// owner is the registrar's owner loop with all that it alone may touch: the
-// writing end of the handlespace, the pure machines, and who is reached over
-// which connection. Other goroutines pass it work by post.
+// owner is the registrar's owner loop with all that may be touched only by the one
+// who has the turn: the writing end of the handlespace, the pure machines, and who is
+// reached over which connection. Other goroutines pass it work by post. Readers and the
+// ring take the turn themselves where they can (help, ringEnd.Start): to wake another
+// goroutine for each request, and for each token, takes longer than what there is to do.
 type owner struct {
 	r     *Registrar
 	home  handlespace.HomeID // this registrar
@@ -53,9 +55,12 @@ type owner struct {
 	others        time.Time        // earliest deadline of elements and peers
 	hearing       hearing          // before these count
 	announce      *announceMachine // nil without multicast
-	sweep         time.Time        // for idle connections
-	look          time.Time        // at sends
-	due           []handlespace.Command
+	timer         *time.Timer
+	due           time.Time // what it is set to; zero: it has fired
+	unsent        []*conn   // with something to send
+	sweep         time.Time // for idle connections
+	look          time.Time // at sends
+	expired       []handlespace.Command
 }
 
 // proposal waits for its command. Its functions may be nil.
@@ -107,56 +112,91 @@ func newOwner(r *Registrar, space *handlespace.Space, order sequencer, now time.
 	return o
 }
 
-// run is the loop. It ends when the registrar's context does.
+// run is the loop. It ends when the registrar's context does, and then keeps the turn.
 func (o *owner) run() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		// Readers that have work for this loop come first: what is done together costs
-		// less than one by one, with a sleep between.
-		runtime.Gosched()
+	r := o.r
+	o.timer = time.NewTimer(0)
+	defer o.timer.Stop()
+	for o.finish(inboxBatch); ; o.finish(inboxBatch) {
 		select {
-		case <-o.r.ctx.Done():
+		case <-r.ctx.Done():
+			r.turn <- struct{}{}
 			return
-		case t := <-o.r.inbox:
-			o.work(t)
+		case <-r.wake:
+			r.turn <- struct{}{}
 		case events := <-o.ring.delivered():
+			r.turn <- struct{}{}
 			o.handle(events)
 		case <-o.ring.room():
+			r.turn <- struct{}{}
 			o.ring.flush()
 		case <-o.ring.ended():
+			r.turn <- struct{}{}
 			o.missing()
-		case <-timer.C:
+		case <-o.timer.C:
+			r.turn <- struct{}{}
+			o.due = time.Time{}
+		}
+	}
+}
+
+// finish ends a turn: it does what is due, and some of the tasks that wait, hands the
+// turn back, and sends what is to be sent. Who hands in a task while somebody has the
+// turn leaves it to that one, so it goes on until there is none, or the loop does.
+func (o *owner) finish(tasks int) {
+	for {
+		for tasks > 0 && o.task() {
+			tasks--
 		}
 		now := time.Now()
 		o.deliver(now)
 		o.tick(now)
-		timer.Reset(max(0, time.Until(o.next())))
+		o.arm(now)
+		unsent := o.unsent
+		o.unsent = nil
+		<-o.r.turn
+		for _, c := range unsent {
+			c.push()
+		}
+		switch {
+		case len(o.r.inbox) == 0:
+			return
+		case tasks == 0 || o.ring.waits():
+			o.r.alert()
+			return
+		case !o.r.tryTurn():
+			return
+		}
 	}
 }
 
-// work does a task and those that wait behind it. What the ring has ordered goes
+// task does the next task; false: there is none, or what the ring has ordered goes
 // first, because its token waits for that.
-func (o *owner) work(t task) {
-	for range inboxBatch {
+func (o *owner) task() bool {
+	if o.ring.waits() {
+		return false
+	}
+	select {
+	case t := <-o.r.inbox:
 		now := time.Now()
 		o.r.metrics.loopWait.Observe(now.Sub(t.at).Seconds())
 		t.do(now)
 		o.deliver(now)
-		select {
-		case events := <-o.ring.delivered():
-			o.handle(events)
-		default:
-		}
-		select {
-		case t = <-o.r.inbox:
-		default:
-			return
-		}
+		return true
+	default:
+		return false
 	}
-	now := time.Now()
-	t.do(now)
-	o.deliver(now)
+}
+
+// arm sets the timer to the next deadline, if that is earlier than the one it is set to:
+// an early call costs less than setting it each time.
+func (o *owner) arm(now time.Time) {
+	next := o.next()
+	if !o.due.IsZero() && !next.Before(o.due) {
+		return
+	}
+	o.due = next
+	o.timer.Reset(max(0, next.Sub(now)))
 }
 
 // handle takes what the ring has ordered.
@@ -164,12 +204,18 @@ func (o *owner) handle(events []ring.Event) {
 	now := time.Now()
 	o.ring.accept(events, now)
 	o.ring.handled()
-	took := time.Since(now)
+	o.settle(len(events), now)
+}
+
+// settle does what follows when the token has gone on.
+func (o *owner) settle(events int, begun time.Time) {
+	now := time.Now()
+	took := now.Sub(begun)
 	o.deliver(now)
 	o.peers.regroup(now)
 	if t := o.r.cfg.Ring.Timers; took > t.HopTimeout {
 		o.r.notices.slow.log(o.r.cfg.Log.WithFields(logrus.Fields{
-			"took": took.String(), "events": len(events), "limit": (t.Starving() - t.CollectWait).String(),
+			"took": took.String(), "events": events, "limit": (t.Starving() - t.CollectWait).String(),
 		}).Warn, "ring: slow to apply what was ordered; beyond the limit the other members leave this one out", now)
 	}
 }
@@ -229,7 +275,7 @@ func (o *owner) tick(now time.Time) {
 			Cause: handlespace.Unreachable, Now: now,
 		}, now)
 	}
-	if over {
+	if over && !now.Before(o.others) {
 		o.expire(now)
 	}
 	o.order.tick(now)
@@ -268,9 +314,9 @@ func (o *owner) expire(now time.Time) {
 	if o.expiring > 0 || o.order.full() {
 		return
 	}
-	o.due = o.space.Due(o.due[:0], o.r.id, now, expiryBatch)
-	o.expiring = len(o.due)
-	for _, cmd := range o.due {
+	o.expired = o.space.Due(o.expired[:0], o.r.id, now, expiryBatch)
+	o.expiring = len(o.expired)
+	for _, cmd := range o.expired {
 		o.propose(cmd, proposal{
 			applied: func([]handlespace.Event, time.Time) { o.expiring-- },
 			refused: func(time.Time) { o.expiring-- },

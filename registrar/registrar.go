@@ -58,7 +58,9 @@ type Registrar struct {
 	announcer   *announcer
 	presence    *presenceGroups
 	inbox       chan task
-	reports     *rateLimiter // of unreachable elements
+	turn        chan struct{} // holds a value while somebody does the owner's work
+	wake        chan struct{} // tells the owner loop of work
+	reports     *rateLimiter  // of unreachable elements
 	notices     notices
 	files       int // how many may be open
 
@@ -108,6 +110,8 @@ func New(cfg Config) (*Registrar, error) {
 		census:   newCensus(),
 		feed:     admin.NewFeed(cfg.Limits.Watchers),
 		inbox:    make(chan task, cfg.Limits.Inbox),
+		turn:     make(chan struct{}, 1),
+		wake:     make(chan struct{}, 1),
 		reports:  newRateLimiter(cfg.Limits.ReportRate, float64(cfg.Limits.ReportBurst), cfg.Limits.Reporters),
 		files:    openFiles(),
 		failed:   make(chan error, 1),
@@ -115,6 +119,7 @@ func New(cfg Config) (*Registrar, error) {
 		writers:  make(chan *conn),
 		newGroup: func(cfg ringnet.Config) (ringGroup, error) { return ringnet.New(cfg) },
 	}
+	r.turn <- struct{}{} // until the loop runs
 	r.shown.feed = r.feed
 	r.current.Store(&cfg)
 	if r.id == 0 {
@@ -440,6 +445,39 @@ func (r *Registrar) leave(c *conn) {
 
 // post hands work to the owner loop; false when that has ended.
 func (r *Registrar) post(do func(time.Time)) bool {
+	ok := r.file(do)
+	r.alert()
+	return ok
+}
+
+// alert wakes the owner loop.
+func (r *Registrar) alert() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tryTurn takes the turn to do the owner's work, if nobody has it.
+func (r *Registrar) tryTurn() bool {
+	select {
+	case r.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// help does the tasks that wait, unless somebody is at it.
+func (r *Registrar) help() {
+	if len(r.inbox) > 0 && r.tryTurn() {
+		r.owner.finish(inboxBatch)
+	}
+}
+
+// file puts a task into the inbox, where it waits for help or alert; false when the
+// loop has ended.
+func (r *Registrar) file(do func(time.Time)) bool {
 	t := task{time.Now(), do}
 	select {
 	case r.inbox <- t: // nearly always, and cheaper alone

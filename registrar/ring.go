@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -53,6 +54,7 @@ type ringEnd struct {
 
 	events  chan []ring.Event
 	applied chan struct{}
+	waiting atomic.Bool     // for the events to be taken
 	over    <-chan struct{} // closed when the loop has ended
 
 	gone            bool        // the group has ended
@@ -179,6 +181,7 @@ func (r *Registrar) ringWork(ctx context.Context) (ringWork, error) {
 	result := make(chan ringWork, 1)
 	select {
 	case r.inbox <- task{time.Now(), func(time.Time) { result <- ringWork{r.ring.replica.Stats(), r.ring.replica.Awaited()} }}:
+		r.alert()
 	case <-ctx.Done():
 		return ringWork{}, context.Cause(ctx)
 	case <-r.loopDone:
@@ -201,19 +204,55 @@ func sameRing(a, b *RingConfig) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// Start implements ringnet.Starter: there is one batch at a time, so there is room.
-func (e *ringEnd) Start(events []ring.Event) <-chan struct{} {
+// Start implements ringnet.Starter: there is one batch at a time, so there is room. A
+// short one is applied at once, unless the owner is at work.
+func (e *ringEnd) Start(events []ring.Event) (applied <-chan struct{}, then func()) {
+	if short(events) && e.r.tryTurn() {
+		now := time.Now()
+		e.accept(events, now)
+		return nil, func() {
+			e.r.owner.settle(len(events), now)
+			e.r.owner.finish(ringBatch)
+		}
+	}
+	e.waiting.Store(true)
 	select {
 	case e.events <- events:
 	case <-e.over:
 	}
-	return e.applied
+	return e.applied, nil
+}
+
+// waits reports whether there are events of the ring to be taken first.
+func (e *ringEnd) waits() bool { return e != nil && e.waiting.Load() }
+
+// shortBatch is how many commands at most are applied by the ring's goroutine.
+const shortBatch = 256
+
+// short reports whether it takes no time to speak of to handle events.
+func short(events []ring.Event) bool {
+	n := 0
+	for _, event := range events {
+		switch e := event.(type) {
+		case ring.Delivered:
+			n += len(e.Entries)
+		case ring.Stable:
+		default:
+			return false
+		}
+	}
+	return n <= shortBatch
 }
 
 // Handle implements ringnet.Handler.
 func (e *ringEnd) Handle(events []ring.Event) {
+	applied, then := e.Start(events)
+	if then != nil {
+		then()
+		return
+	}
 	select {
-	case <-e.Start(events):
+	case <-applied:
 	case <-e.over:
 	}
 }
@@ -262,6 +301,7 @@ func (o *owner) missing() {
 
 // accept takes events in.
 func (e *ringEnd) accept(events []ring.Event, now time.Time) {
+	e.waiting.Store(false)
 	self := e.group.Self().Member
 	for _, event := range events {
 		if installed, ok := event.(ring.Installed); ok {

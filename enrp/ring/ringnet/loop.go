@@ -235,11 +235,11 @@ func (g *Group) act() {
 				return
 			}
 		}
-		early := false
+		early, then := false, func() {}
 		if len(out.Events) > 0 {
-			early = g.apply(&out)
-			if g.ctx.Err() != nil {
-				return // perhaps it was not applied
+			var applied bool
+			if early, applied, then = g.apply(&out); !applied {
+				return
 			}
 			now := time.Now()
 			l.machine.Handled(now)
@@ -250,6 +250,7 @@ func (g *Group) act() {
 			}
 		}
 		g.send(out.Messages, func(e *ring.Envelope) bool { return !early || !e.Early() })
+		then()
 	}
 }
 
@@ -269,24 +270,29 @@ func (g *Group) send(messages []ring.Envelope, which func(*ring.Envelope) bool) 
 
 // apply has the application take events. If that takes long, the others are told
 // meanwhile what does not depend on it: that the token came, and how this member is.
-// It reports whether the early messages were sent.
-func (g *Group) apply(out *ring.Output) (early bool) {
+// It reports whether the early messages were sent, whether the events were applied (not
+// if the group ends), and what is to be called when all messages were sent.
+func (g *Group) apply(out *ring.Output) (early, applied bool, then func()) {
 	l := &g.loop
+	then = func() {}
 	starter, ok := g.cfg.Handler.(Starter)
 	if !ok {
 		g.cfg.Handler.Handle(out.Events)
-		return false
+		return false, g.ctx.Err() == nil, then
 	}
-	applied := starter.Start(out.Events)
+	done, after := starter.Start(out.Events)
+	if done == nil {
+		return false, true, after
+	}
 	l.slow.Reset(g.cfg.Timers.HopRetry / 4)
 	defer l.slow.Stop()
 	var inbox <-chan received
 	for {
 		select {
-		case <-applied:
-			return early
+		case <-done:
+			return early, true, then
 		case <-g.ctx.Done():
-			return early
+			return early, false, then
 		case <-l.slow.C:
 			early, inbox = true, g.inbox
 			g.send(out.Messages, (*ring.Envelope).Early)

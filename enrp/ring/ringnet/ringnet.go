@@ -33,8 +33,9 @@ type Handler interface {
 type Starter interface {
 	Handler
 	// Start has events applied, in order, and returns a channel that then receives a
-	// value. There is no other call before.
-	Start(events []ring.Event) <-chan struct{}
+	// value. There is no other call before. Or it applies them itself and returns nil,
+	// and what is to be called when the token has gone on, by the group's goroutine.
+	Start(events []ring.Event) (applied <-chan struct{}, then func())
 }
 
 // ErrNotRunning says that the group was not started, or has ended.

@@ -17,7 +17,7 @@ type slowMember struct {
 }
 
 // Start implements Starter.
-func (s *slowMember) Start(events []ring.Event) <-chan struct{} {
+func (s *slowMember) Start(events []ring.Event) (<-chan struct{}, func()) {
 	applied := make(chan struct{}, 1)
 	s.wg.Go(func() {
 		for _, e := range events {
@@ -29,7 +29,7 @@ func (s *slowMember) Start(events []ring.Event) <-chan struct{} {
 		s.Handle(events)
 		applied <- struct{}{}
 	})
-	return applied
+	return applied, nil
 }
 
 // A member that takes longer to apply what was ordered than a hop may take stays, and
