@@ -128,11 +128,8 @@ func (m *Machine) hurry() {
 // full speed anyway.
 func (m *Machine) want() {
 	next := m.accepted + uint64(len(m.view.Members))
-	if m.wanted == next || m.rush >= next {
+	if m.wanted == next || m.rush >= next || m.Returning() {
 		return
-	}
-	if m.made != nil && len(m.made.Runs) > 0 && m.made.Runs[len(m.made.Runs)-1].From == m.self.Member {
-		return // it carries something until it is back
 	}
 	m.wanted = next
 	m.expectSoon()
@@ -141,6 +138,17 @@ func (m *Machine) want() {
 			m.send(n, &Want{View: m.view.ID, Hop: next})
 		}
 	}
+}
+
+// Returning reports whether the token is on its way back to this member at full speed,
+// because it carries something of its own until then. What is proposed meanwhile makes no
+// difference before it is there, or the view changes.
+func (m *Machine) Returning() bool {
+	if m.alone() || m.away() || m.holding || m.left || m.made == nil {
+		return false
+	}
+	n := len(m.made.Runs)
+	return n > 0 && m.made.Runs[n-1].From == m.self.Member
 }
 
 func (m *Machine) onWant(w *Want) {

@@ -57,6 +57,7 @@ func (g *Group) run() {
 	g.act() // the first view
 	for g.ctx.Err() == nil {
 		g.arm()
+		g.proposals.expect(l.machine.Returning())
 		select {
 		case <-g.ctx.Done():
 		case m := <-g.inbox:
@@ -144,7 +145,7 @@ func (g *Group) step(m received, now time.Time) {
 		g.refusals.add(&refusal{refusedMessage, fmt.Sprintf("message in the name of %s", m.msg.Head().From.Member)}, m.from.node.Member.String())
 		return
 	}
-	if len(g.proposals.wake) > 0 || l.stuck() {
+	if g.proposals.some() || l.stuck() {
 		g.propose(now)
 	}
 	l.machine.Step(m.msg, now)

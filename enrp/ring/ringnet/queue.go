@@ -39,6 +39,7 @@ type queue struct {
 	octets   int
 	last     uint64 // number of the last proposal
 	full     bool   // somebody was refused and waits for room
+	patient  bool   // the owner will look by itself, soon
 	closed   bool
 }
 
@@ -95,12 +96,35 @@ func (q *queue) add(r request) (uint64, error) {
 	if r.kind == propose {
 		q.last++
 	}
-	number, first := q.last, len(q.requests) == 1
+	number := q.last
+	wake := len(q.requests) == 1 && !q.patient || len(q.requests) == manyRequests
 	q.mu.Unlock()
-	if first {
+	if wake {
 		q.signal()
 	}
 	return number, nil
+}
+
+// manyRequests is how many wait at most while the owner has something else to do.
+const manyRequests = 64
+
+// expect says whether the owner will look by itself soon, so that it need not be woken
+// for each request.
+func (q *queue) expect(patient bool) {
+	q.mu.Lock()
+	wake := q.patient && !patient && len(q.requests) > 0
+	q.patient = patient
+	q.mu.Unlock()
+	if wake {
+		q.signal()
+	}
+}
+
+// some reports whether there is anything for the owner to take.
+func (q *queue) some() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.requests) > 0
 }
 
 func (q *queue) signal() {
