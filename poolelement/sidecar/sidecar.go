@@ -35,6 +35,10 @@ type Config struct {
 	// Interval is the time from the start of a check to that of the next.
 	// Default 2 s.
 	Interval time.Duration
+	// StartInterval, if not 0, is the time between checks until the first that
+	// passes, and failures before it do not count: the service is still
+	// starting. Default 0: there is no such time.
+	StartInterval time.Duration
 	// Timeout is how long a check may take; then it has failed. It must not
 	// be longer than Interval. Default 1 s, or Interval if that is shorter.
 	Timeout time.Duration
@@ -81,7 +85,7 @@ func (c Config) Validate() error {
 		v    any
 	}{
 		{"Interval", c.Interval > 0, c.Interval}, {"Timeout", c.Timeout > 0, c.Timeout},
-		{"GaugeInterval", c.GaugeInterval > 0, c.GaugeInterval},
+		{"GaugeInterval", c.GaugeInterval > 0, c.GaugeInterval}, {"StartInterval", c.StartInterval >= 0, c.StartInterval},
 		{"Rise", c.Rise > 0, c.Rise}, {"Fall", c.Fall > 0, c.Fall},
 	} {
 		if !f.ok {
@@ -165,6 +169,9 @@ func (s *sidecar) watchHealth(ctx context.Context) {
 		return
 	}
 	log := s.log.WithField("check", s.cfg.Check)
+	if s.cfg.StartInterval > 0 {
+		s.awaitStart(ctx, log)
+	}
 	every(ctx, s.cfg.Interval, func() {
 		err := within(ctx, s.cfg.Timeout, s.cfg.Check.Check)
 		if ctx.Err() != nil {
@@ -181,6 +188,20 @@ func (s *sidecar) watchHealth(ctx context.Context) {
 		case err != nil:
 			log.WithError(err).Debug("check failed")
 		}
+	})
+}
+
+// awaitStart waits until a check passes.
+func (s *sidecar) awaitStart(ctx context.Context, log logrus.FieldLogger) {
+	starting, passed := context.WithCancel(ctx)
+	defer passed()
+	every(starting, s.cfg.StartInterval, func() {
+		err := within(ctx, s.cfg.Timeout, s.cfg.Check.Check)
+		if err == nil {
+			passed()
+			return
+		}
+		log.WithError(err).Debug("not started yet")
 	})
 }
 
@@ -224,11 +245,10 @@ func within(ctx context.Context, limit time.Duration, f func(context.Context) er
 func every(ctx context.Context, interval time.Duration, f func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for {
+	for ctx.Err() == nil {
 		f()
 		select {
 		case <-ctx.Done():
-			return
 		case <-ticker.C:
 		}
 	}

@@ -186,6 +186,33 @@ func TestWatchIsForOneLife(t *testing.T) {
 			t.Errorf("element was told %v, want %v; healths %v", r.serving, want, healths)
 		}
 	})
+	t.Run("StartsSoon", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now()}
+			life, end := context.WithTimeout(t.Context(), time.Minute)
+			defer end()
+			if err := Watch(life, Config{
+				Rise: 3, Fall: 1, Interval: 10 * time.Second, StartInterval: 100 * time.Millisecond,
+				Check: script{check: func(context.Context) error {
+					switch d := time.Since(r.start); {
+					case d < 750*time.Millisecond:
+						return errors.New("still starting")
+					case d > 15*time.Second && d < 25*time.Second:
+						return errors.New("broken")
+					}
+					return nil
+				}},
+			}, r); err != nil {
+				t.Error(err)
+			}
+			// Then checks come at 0.8, 10.8, 20.8 (broken), 30.8, 40.8 and 50.8 s.
+			at := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+			want := []change{{at(.8), true}, {at(20.8), false}, {at(50.8), true}, {at(60), false}}
+			if !slices.Equal(r.serving, want) {
+				t.Errorf("element was told %v, want %v", r.serving, want)
+			}
+		})
+	})
 	t.Run("BadConfiguration", func(t *testing.T) {
 		if err := Watch(t.Context(), Config{Rise: -1}, &recorder{}); err == nil {
 			t.Error("no error")
