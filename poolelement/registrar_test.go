@@ -26,6 +26,7 @@ type fakeRegistrar struct {
 	conns    []transport.Conn
 	obliging bool // answers every registration and deregistration with success
 	others   []param.PoolElement
+	policy   param.Policy // of the pool they are in
 }
 
 // received is a message and where it came from.
@@ -74,10 +75,10 @@ func (r *fakeRegistrar) serve(ctx context.Context, conn transport.Conn) {
 				continue
 			}
 			r.mu.Lock()
-			obliging, others := r.obliging, r.others
+			obliging, others, policy := r.obliging, r.others, r.policy
 			r.mu.Unlock()
 			if q, ok := msg.(*asap.HandleResolution); ok && obliging {
-				r.send(conn, resolution(q.Handle, others))
+				r.send(conn, resolution(q.Handle, policy, others))
 				continue
 			}
 			if answer := success(msg); obliging && answer != nil {
@@ -100,8 +101,8 @@ func success(msg asap.Message) asap.Message {
 }
 
 // resolution lists the elements of a pool, or says that there is none.
-func resolution(handle param.PoolHandle, elements []param.PoolElement) asap.Message {
-	r := &asap.HandleResolutionResponse{Handle: handle, Elements: elements}
+func resolution(handle param.PoolHandle, policy param.Policy, elements []param.PoolElement) asap.Message {
+	r := &asap.HandleResolutionResponse{Handle: handle, Policy: policy, Elements: elements}
 	if len(elements) == 0 {
 		r.Error = param.OperationError{param.NewCause(param.CauseUnknownPoolHandle)}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -176,6 +177,52 @@ func (w *world) tryDial(network string) (*user, error) {
 	w.t.Cleanup(func() { u.conn.Abort() })
 	return u, nil
 }
+
+// dialStream connects to the server as a user of plain byte streams.
+func (w *world) dialStream(network string) net.Conn {
+	w.t.Helper()
+	host := w.net.Host("b")
+	var stream net.Conn
+	var err error
+	if network == transport.TCP {
+		stream, err = host.DialStream(context.Background(), "tcp", userAddr)
+	} else {
+		var conn transport.Conn
+		conn, err = host.As(network).Dial(context.Background(), nil, []netip.AddrPort{netip.MustParseAddrPort(userAddr)}, transport.Options{})
+		stream = &messageUser{conn: conn}
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { stream.Close() })
+	return stream
+}
+
+// messageUser is a byte stream over messages, just good enough.
+type messageUser struct {
+	net.Conn // nil
+	conn     transport.Conn
+	rest     []byte
+}
+
+func (m *messageUser) Read(p []byte) (int, error) {
+	if len(m.rest) == 0 {
+		in, err := m.conn.Receive(context.Background(), make([]byte, transport.MaxMessage))
+		if err != nil {
+			return 0, err
+		}
+		m.rest = in.Data
+	}
+	n := copy(p, m.rest)
+	m.rest = m.rest[n:]
+	return n, nil
+}
+
+func (m *messageUser) Write(p []byte) (int, error) {
+	return len(p), m.conn.Send(context.Background(), transport.Message{Data: p, PPID: 7})
+}
+
+func (m *messageUser) Close() error { return m.conn.Close() }
 
 func (u *user) send(data string) {
 	u.t.Helper()

@@ -141,6 +141,9 @@ func discard(next func(context.Context) (transport.Message, error)) {
 
 // take puts a message, or what it means, into the inbox.
 func (s *Session) take(m transport.Message) error {
+	if s.mute.Load() {
+		return nil
+	}
 	in := Incoming{Kind: Data, Message: m}
 	if m.PPID == transport.PPIDASAP {
 		var err error
@@ -152,9 +155,6 @@ func (s *Session) take(m transport.Message) error {
 		if in, ok, err = s.receiveASAP(m.Data); err != nil || !ok {
 			return err
 		}
-	}
-	if s.mute.Load() {
-		return nil
 	}
 	return s.in.put(s.ctx, in, s.server.cfg.Queue)
 }

@@ -1,0 +1,192 @@
+package poolelement
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rserpool/asap"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+)
+
+func TestDrainHandsSessionsOver(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		w.startA().oblige()
+		s := w.serve(network, func(c *ServeConfig) { c.HandOver = true }, func(ctx context.Context, s *Session) error {
+			for {
+				in, err := s.Receive(ctx)
+				switch {
+				case err != nil:
+					return err
+				case in.Kind == Draining:
+					return errors.Join(s.SaveState(ctx, []byte("so far")), ErrHandOver)
+				}
+			}
+		})
+		u := w.dial(network)
+		w.a.know(element(1)) // joins later
+		synctest.Wait()
+		s.stop()
+		if got := ids(expectASAP[*asap.BusinessCard](u)); len(got) != 1 || got[0] != 1 {
+			t.Errorf("card with %v", got)
+		}
+		if state, err := sealer(t, pool).Open(expectASAP[*asap.Cookie](u).Cookie); err != nil || string(state) != "so far" {
+			t.Errorf("state %q, %v", state, err)
+		}
+		expectASAP[*asap.BusinessCard](u)
+		if causes := expectASAP[*asap.Error](u).Causes; !causes.Has(param.CauseLackOfResources) {
+			t.Errorf("causes %v", causes)
+		}
+		u.conn.Close()
+		s.end()
+		if got := s.server.Stats(); got.HandedOver != 1 || got.Expelled != 0 || got.Failed != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestDrainEndsWithItsTime(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		var got error
+		var ended time.Time
+		s := w.serve(network, func(c *ServeConfig) { c.DrainTimeout = 10 * time.Second }, func(ctx context.Context, s *Session) error {
+			for {
+				in, err := s.Receive(ctx)
+				if err != nil {
+					got, ended = err, time.Now()
+					return err
+				}
+				if in.Kind == Data && ctx.Err() == nil {
+					s.Send(ctx, in.Message)
+				}
+			}
+		})
+		u := w.dial(network)
+		began := time.Now()
+		s.stop()
+		time.Sleep(9 * time.Second)
+		u.send("still")
+		u.expect("still")
+		if causes := expectASAP[*asap.Error](u).Causes; !causes.Has(param.CauseLackOfResources) {
+			t.Errorf("causes %v", causes)
+		}
+		u.expectEnd(io.EOF)
+		s.end()
+		if !errors.Is(got, ErrDrained) || ended.Sub(began) != 10*time.Second {
+			t.Errorf("the handler got %v after %v", got, ended.Sub(began))
+		}
+		if got := s.server.Stats(); got.Expelled != 1 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestHandlersThatHangAreNamedAtTheEnd(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		release := make(chan struct{})
+		cfg := w.serveConfig(transport.TCP)
+		cfg.DrainTimeout = time.Second
+		s := w.run(cfg, func(c ServeConfig) (*Server, error) {
+			return NewServer(c, HandlerFunc(func(context.Context, *Session) error {
+				<-release
+				return nil
+			}))
+		})
+		u := w.dial(transport.TCP)
+		synctest.Wait()
+		s.stop()
+		if causes := expectASAP[*asap.Error](u).Causes; !causes.Has(param.CauseLackOfResources) {
+			t.Errorf("causes %v", causes)
+		}
+		u.expectEnd(io.EOF)
+		if err := <-s.result; !errors.Is(err, ErrHandlersHang) {
+			t.Errorf("Run: %v, want ErrHandlersHang", err)
+		}
+		close(release)
+	})
+}
+
+func TestDrainWithoutRegistrar(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.serve(transport.TCP, nil, echo)
+		w.a.close()
+		began := time.Now()
+		s.stop()
+		if err := <-s.result; !errors.Is(err, ErrStopTimeout) {
+			t.Errorf("Run: %v, want ErrStopTimeout", err)
+		}
+		s.result <- nil
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("it took %v", d)
+		}
+	})
+}
+
+func TestAFullServerSendsUsersOn(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serve(network, func(c *ServeConfig) { c.MaxSessions = 2 }, echo)
+		reg, _ := expect[*asap.Registration](t, w.a)
+		if reg.Element.Policy.Load != 0 {
+			t.Errorf("load %#x at first", reg.Element.Policy.Load)
+		}
+		one, two := w.dial(network), w.dial(network)
+		one.send("in")
+		one.expect("in")
+		two.send("in")
+		two.expect("in")
+		if reg, _ = expect[*asap.Registration](t, w.a); reg.Element.Policy.Load != param.MaxLoad {
+			t.Errorf("load %#x when full", reg.Element.Policy.Load)
+		}
+		three := w.dial(network)
+		three.sendASAP(&asap.CookieEcho{Cookie: []byte("x")}) // too early to know
+		if causes := expectASAP[*asap.Error](three).Causes; !causes.Has(param.CauseLackOfResources) {
+			t.Errorf("causes %v", causes)
+		}
+		three.expectEnd(io.EOF)
+		one.conn.Close()
+		synctest.Wait()
+		four := w.dial(network)
+		four.send("in")
+		four.expect("in")
+		if got := s.server.Stats(); got.Refused != 1 || got.Opened != 3 || got.Sessions != 2 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestTheGaugeSetsTheLoad(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		load := 0.5
+		w.serve(transport.TCP, func(c *ServeConfig) { c.Load = func() float64 { return load } }, echo)
+		expect[*asap.Registration](t, w.a)
+		loads := func() uint32 {
+			t.Helper()
+			reg, _ := expect[*asap.Registration](t, w.a)
+			return reg.Element.Policy.Load
+		}
+		if got := loads(); got != LoadOf(0.5) {
+			t.Errorf("load %#x, want 50 %%", got)
+		}
+		load = 0.51 // less than LoadStep away
+		w.a.expectNothing(t, 10*time.Second)
+		load = 0.6
+		if got := loads(); got != LoadOf(0.6) {
+			t.Errorf("load %#x, want 60 %%", got)
+		}
+	})
+}
+
+func TestTheShareOfSessionsIsTheLoad(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.serve(transport.TCP, func(c *ServeConfig) { c.MaxSessions = 4 }, echo)
+		expect[*asap.Registration](t, w.a)
+		w.dial(transport.TCP)
+		if reg, _ := expect[*asap.Registration](t, w.a); reg.Element.Policy.Load != LoadOf(0.25) {
+			t.Errorf("load %#x, want 25 %%", reg.Element.Policy.Load)
+		}
+	})
+}
