@@ -14,6 +14,9 @@ const (
 	// highest bit in the answer.
 	beatLen        = 8
 	answer  uint64 = 1 << 63
+	// goodbyeLen is the length of the word that tells an orderly end over other
+	// transports, which have no empty messages.
+	goodbyeLen = 4
 )
 
 // beats are the heartbeats of a connection. They are written by a goroutine that

@@ -4,18 +4,23 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"sync/atomic"
 
 	"rserpool/asap/transport"
 )
 
 // Assoc is a connection of another transport, which has messages and payload
 // protocol identifiers by itself, with the heartbeats of this package: messages of
-// eight octets with PPIDHeartbeat. It answers them in Receive. Nothing else about
-// the connection changes, and nothing is sent unless the peer, or Beat or Ping,
-// begins.
+// eight octets with PPIDHeartbeat. It answers them in Receive, and Close tells the
+// peer of an orderly end by a message of four octets with the same PPID if the peer
+// has shown that it has this, too. Nothing else about the connection changes, and
+// nothing is sent unless the peer, or Beat or Ping, begins.
 type Assoc struct {
 	transport.Conn
 	*beats
+	ours    atomic.Bool // the peer has heartbeats, too
+	goodbye atomic.Bool // and said that it ends
 }
 
 var _ transport.Conn = (*Assoc)(nil)
@@ -35,11 +40,15 @@ func (a *Assoc) Receive(ctx context.Context, buf []byte) (transport.Message, err
 			return m, err
 		}
 		a.hear()
-		if m.PPID != PPIDHeartbeat {
+		switch {
+		case m.PPID != PPIDHeartbeat:
 			return m, nil
-		}
-		if len(m.Data) == beatLen {
+		case len(m.Data) == beatLen:
+			a.ours.Store(true)
 			a.came(m.Data)
+		case len(m.Data) == goodbyeLen:
+			a.goodbye.Store(true)
+			return transport.Message{}, io.EOF
 		}
 	}
 }
@@ -63,9 +72,18 @@ func (a *Assoc) writeBeats(numbers []uint64) error {
 	return a.Conn.Send(context.Background(), msgs...)
 }
 
+// Orderly reports whether the peer said that it ends. SCTP alone does not tell: the
+// kernel shuts the associations of a process down that was killed.
+func (a *Assoc) Orderly() bool { return a.goodbye.Load() }
+
 // Close implements transport.Conn.
 func (a *Assoc) Close() error {
 	a.stop()
+	if a.ours.Load() {
+		ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
+		defer cancel()
+		_ = a.Conn.Send(ctx, transport.Message{Data: make([]byte, goodbyeLen), PPID: PPIDHeartbeat}) // as a courtesy
+	}
 	err := a.Conn.Close()
 	a.wait()
 	return err
