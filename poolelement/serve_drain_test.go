@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,8 +161,9 @@ func TestAFullServerSendsUsersOn(t *testing.T) {
 
 func TestTheGaugeSetsTheLoad(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		load := 0.5
-		w.serve(transport.TCP, func(c *ServeConfig) { c.Load = func() float64 { return load } }, echo)
+		var percent atomic.Int32
+		percent.Store(50)
+		w.serve(transport.TCP, func(c *ServeConfig) { c.Load = func() float64 { return float64(percent.Load()) / 100 } }, echo)
 		expect[*asap.Registration](t, w.a)
 		loads := func() uint32 {
 			t.Helper()
@@ -171,9 +173,9 @@ func TestTheGaugeSetsTheLoad(t *testing.T) {
 		if got := loads(); got != LoadOf(0.5) {
 			t.Errorf("load %#x, want 50 %%", got)
 		}
-		load = 0.51 // less than LoadStep away
+		percent.Store(51) // less than LoadStep away
 		w.a.expectNothing(t, 10*time.Second)
-		load = 0.6
+		percent.Store(60)
 		if got := loads(); got != LoadOf(0.6) {
 			t.Errorf("load %#x, want 60 %%", got)
 		}

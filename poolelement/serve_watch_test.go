@@ -162,13 +162,13 @@ func TestKeepAlivesWhileTheServiceHangs(t *testing.T) {
 	// The element's registration is not repeated, and is when it goes on.
 	inWorld(t, func(t *testing.T, w *world) {
 		var hangs atomic.Bool
-		var held func()
+		held := make(chan func(), 1)
 		w.startA().oblige()
 		e := w.element(func(c *Config) {
 			c.Life, c.Reregister = 300, 30*time.Second
 			c.KeepAlive = func(answer func()) {
 				if hangs.Load() {
-					held = answer
+					held <- answer
 					return
 				}
 				answer()
@@ -181,7 +181,7 @@ func TestKeepAlivesWhileTheServiceHangs(t *testing.T) {
 		hangs.Store(true)
 		w.a.send(got.conn, &asap.EndpointKeepAlive{Registrar: 0x0a, Handle: pool})
 		w.a.expectNothing(t, 2*time.Minute)
-		held()
+		(<-held)()
 		expect[*asap.EndpointKeepAliveAck](t, w.a)
 		expect[*asap.Registration](t, w.a)
 	})
