@@ -27,7 +27,7 @@ type cards struct {
 
 	running atomic.Bool // a renewal
 	mu      sync.Mutex
-	renewed time.Time
+	asked   time.Time // the registrar
 	others  map[param.PoolHandle][]param.PoolElement
 	policy  map[param.PoolHandle]param.PolicyType
 }
@@ -39,7 +39,7 @@ func (c *cards) init(pools []param.PoolHandle, elements []*Element) {
 // refresh renews what is older than cardAge, by a goroutine of the server.
 func (c *cards) refresh(s *Server) {
 	c.mu.Lock()
-	fresh := !c.renewed.IsZero() && time.Since(c.renewed) < cardAge
+	fresh := !c.asked.IsZero() && time.Since(c.asked) < cardAge
 	c.mu.Unlock()
 	if fresh || !c.running.CompareAndSwap(false, true) {
 		return
@@ -55,6 +55,9 @@ func (c *cards) refresh(s *Server) {
 func (c *cards) renew(ctx context.Context, s *Server) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
+	c.mu.Lock()
+	c.asked = time.Now()
+	c.mu.Unlock()
 	own := map[param.PEID]bool{}
 	for _, e := range c.elements {
 		own[e.Status().ID] = true
@@ -77,7 +80,6 @@ func (c *cards) renew(ctx context.Context, s *Server) {
 		}
 		c.others[pool] = others
 		c.policy[pool] = r.Policy.Type
-		c.renewed = time.Now()
 		c.mu.Unlock()
 	}
 }

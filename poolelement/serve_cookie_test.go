@@ -45,10 +45,10 @@ func TestASAP_3_8_05_StateGoesOnAtAnotherElement(t *testing.T) {
 		s := w.serve(network, nil, counting)
 		u := w.dial(network)
 		u.send("one")
-		kept := expectASAP[*asap.Cookie](u).Cookie
+		expectASAP[*asap.Cookie](u)
 		u.expect("x")
 		u.send("two")
-		kept = expectASAP[*asap.Cookie](u).Cookie
+		kept := expectASAP[*asap.Cookie](u).Cookie
 		u.expect("xx")
 		u.conn.Abort()
 

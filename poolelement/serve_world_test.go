@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,9 +27,27 @@ import (
 type served struct {
 	*world
 	server *Server
-	log    *bytes.Buffer
+	log    *logText
 	stop   context.CancelFunc
 	result chan error
+}
+
+// logText is a log that can be read while it is written.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // userAddr is where servers of tests listen.
@@ -76,19 +95,19 @@ func (w *world) serveConfig(network string) ServeConfig {
 }
 
 // run starts a server and waits until it has registered.
-func (w *world) run(cfg ServeConfig, make func(ServeConfig) (*Server, error)) *served {
+func (w *world) run(cfg ServeConfig, newServer func(ServeConfig) (*Server, error)) *served {
 	w.t.Helper()
 	if w.a == nil {
 		w.startA().oblige()
 	}
-	s := &served{world: w, log: &bytes.Buffer{}, result: make1()}
+	s := &served{world: w, log: &logText{}, result: make(chan error, 1)}
 	log := logrus.New()
 	log.SetOutput(s.log)
 	log.SetLevel(logrus.InfoLevel)
 	if cfg.Element.Log == nil {
 		cfg.Element.Log = log
 	}
-	server, err := make(cfg)
+	server, err := newServer(cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -99,8 +118,6 @@ func (w *world) run(cfg ServeConfig, make func(ServeConfig) (*Server, error)) *s
 	synctest.Wait()
 	return s
 }
-
-func make1() chan error { return make(chan error, 1) }
 
 // serve starts a server in message style and cleans up after the test.
 func (w *world) serve(network string, change func(*ServeConfig), handler HandlerFunc) *served {
