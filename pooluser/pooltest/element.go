@@ -45,7 +45,7 @@ func (w *World) element(name string, pool param.PoolHandle, change []func(*poole
 			return err
 		}
 		role.set(cfg.Element.Handle, cfg.Element.ID)
-		defer role.set("", 0)
+		defer role.unset(cfg.Element.ID)
 		return ended(ctx, s.Run(ctx))
 	}})
 }

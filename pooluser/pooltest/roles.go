@@ -95,7 +95,7 @@ func (role *registrarRole) run(ctx context.Context, m *Machine) error {
 	case <-ctx.Done():
 	case err = <-r.Failed():
 	}
-	role.set(nil)
+	role.unset(r)
 	leave, cancel := leaving(ctx)
 	defer cancel()
 	return errors.Join(err, r.Stop(leave))
@@ -105,6 +105,15 @@ func (role *registrarRole) set(r *registrar.Registrar) {
 	role.mu.Lock()
 	defer role.mu.Unlock()
 	role.r = r
+}
+
+// unset forgets a registrar that ends, unless the next is there already.
+func (role *registrarRole) unset(r *registrar.Registrar) {
+	role.mu.Lock()
+	defer role.mu.Unlock()
+	if role.r == r {
+		role.r = nil
+	}
 }
 
 // get returns the registrar if it serves.
@@ -171,7 +180,7 @@ func (w *World) Server(name string, pool param.PoolHandle, serve func(ctx contex
 		}
 		role.set(cfg.Handle, cfg.ID)
 		<-ctx.Done()
-		role.set("", 0)
+		role.unset(cfg.ID)
 		leave, stop := leaving(ctx)
 		defer stop()
 		return e.Stop(leave)
@@ -207,6 +216,15 @@ func (role *elementRole) set(pool param.PoolHandle, id param.PEID) {
 	role.mu.Lock()
 	defer role.mu.Unlock()
 	role.pool, role.id = pool, id
+}
+
+// unset forgets an element that ends, unless the next is there already.
+func (role *elementRole) unset(id param.PEID) {
+	role.mu.Lock()
+	defer role.mu.Unlock()
+	if role.id == id {
+		role.id = 0
+	}
 }
 
 // settled tells whether all registrars that serve know the element.
