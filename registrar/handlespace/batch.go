@@ -36,7 +36,7 @@ func (s *Space) touch(cmds []Command) {
 	}
 	for i, p := range pools {
 		if p != nil {
-			elements[i] = p.find(keys[i].ID)
+			elements[i] = p.members.find(keys[i].ID)
 		}
 	}
 	for i, e := range elements {

@@ -117,7 +117,7 @@ const passed = 1024
 // whether there may be more. The caller is the writer or has the mutex.
 func (p *pool) owned(home param.RegistrarID, after param.PEID, limit int, visit func(*Record) bool) (last param.PEID, more bool) {
 	last = after
-	p.elements.AscendGreaterOrEqual(member{id: after}, func(m member) bool {
+	p.members.from(after, func(m member) bool {
 		if m.id == after {
 			return true
 		}
@@ -157,7 +157,7 @@ func (s *Space) lived(home HomeID, limit int) (out []*Record) {
 		if p.handle != at.Handle {
 			at = Key{Handle: p.handle}
 		}
-		p.owned(home.ID, at.ID, p.elements.Len(), func(r *Record) bool {
+		p.owned(home.ID, at.ID, p.members.len(), func(r *Record) bool {
 			if r.HomeIncarnation == home.Incarnation {
 				out = append(out, r)
 			}

@@ -59,7 +59,7 @@ func (s *Space) merge(c *Merge) {
 		if item.Record != nil {
 			s.adopt(item)
 		} else if p, e := s.find(item.Tombstone.Key.Handle, item.Tombstone.Key.ID); e != nil {
-			last := p.elements.Len() == 1 && !p.guessed
+			last := p.members.len() == 1 && !p.guessed
 			s.drop(p, e, Superseded, item.Tombstone)
 			if last { // the pool may come back
 				s.keep(p)
@@ -162,7 +162,7 @@ func (s *Space) settle(p *pool, state *PoolState) {
 	s.own(state.Owner, 1)
 	s.restate(p, func() {
 		p.owner, p.created, p.founder, p.user = state.Owner, state.Created, state.Founder, state.User
-		if e := p.find(p.founder); e != nil {
+		if e := p.members.find(p.founder); e != nil {
 			p.user = e.record.Load().Element().User
 		}
 		if p.policy.Type != state.Policy {
@@ -173,15 +173,15 @@ func (s *Space) settle(p *pool, state *PoolState) {
 
 // choose gives a pool another policy and moves its elements. The mutex is held.
 func (s *Space) choose(p *pool, t param.PolicyType) {
-	p.elements.Ascend(func(m member) bool {
+	p.members.from(0, func(m member) bool {
 		p.chooser(m.element.record.Load()).Remove(&m.element.item)
 		return true
 	})
 	s.setPolicy(p, t)
 	p.suspects, p.circle = nil, nil
-	p.elements.Ascend(func(m member) bool {
+	p.members.from(0, func(m member) bool {
 		e, r := m.element, m.element.record.Load()
-		e.item = selection.Item{Value: e, Size: e.item.Size}
+		e.item = selection.Item{Value: e, Size: e.item.Size, ID: r.ID}
 		p.chooser(r).Put(&e.item, r.Element().Policy)
 		return true
 	})
@@ -209,7 +209,10 @@ func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
 					return false
 				}
 			}
-			p.elements.AscendGreaterOrEqual(member{id: c.after.ID + 1}, func(m member) bool {
+			p.members.from(c.after.ID, func(m member) bool {
+				if m.id == c.after.ID {
+					return true
+				}
 				c.after.ID = m.id
 				more = yield(Item{Record: m.element.record.Load(), Reporters: s.reporters[m.element]})
 				return more

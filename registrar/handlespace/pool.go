@@ -31,7 +31,7 @@ type pool struct {
 	created  time.Time
 	founder  param.PEID
 	user     param.Transport // the founder's, for its type and use
-	elements *btree.BTreeG[member]
+	members  members
 	sound    selection.Chooser
 	suspects selection.Chooser // nil as long as there were none
 	circle   *circle           // nil when it has to be made anew
@@ -54,24 +54,9 @@ type element struct {
 	at     int32                  // where it begins in the pool's circle
 }
 
-// member is an element in its pool's tree. What is looked at on the way to others
-// stands beside the pointer.
-type member struct {
-	id      param.PEID
-	home    param.RegistrarID
-	element *element
-}
-
-func (a member) less(b member) bool { return a.id < b.id }
-
 // state returns what the pool is besides its elements. Writer only.
 func (p *pool) state() PoolState {
 	return PoolState{p.handle, p.created, p.founder, p.user, p.policy.Type, p.owner}
-}
-
-func (p *pool) find(id param.PEID) *element {
-	m, _ := p.elements.Get(member{id: id})
-	return m.element
 }
 
 // check compares a registration with what the first element fixed, and returns
@@ -91,7 +76,7 @@ func (p *pool) check(e *param.PoolElement) (causes param.OperationError) {
 
 // store makes r the record of e, which is new or in the pool. content is the element
 // of r if that is not the one of the record before. The mutex is held.
-func (p *pool) store(e *element, before, r *Record, content *param.PoolElement) {
+func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, spare *btree.FreeListG[member]) {
 	moves := before == nil || before.Suspect != r.Suspect
 	if before != nil && moves {
 		p.chooser(before).Remove(&e.item)
@@ -100,7 +85,7 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement) 
 		e.item.Value, e.item.ID = e, r.ID
 	}
 	if before == nil || before.home() != r.home() {
-		p.elements.ReplaceOrInsert(member{r.ID, r.home(), e})
+		p.members.put(member{r.ID, r.home(), e}, spare)
 	}
 	// Each registration begins the policy's counters anew (POL-5.2.2-02), an
 	// imported one, which raises no generation, too.
@@ -121,7 +106,7 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement) 
 
 // drop takes e, whose record is r, out of the pool. The mutex is held.
 func (p *pool) drop(e *element, r *Record) {
-	p.elements.Delete(member{id: r.ID})
+	p.members.remove(r.ID)
 	p.chooser(r).Remove(&e.item)
 	p.circle = nil
 }
@@ -152,7 +137,7 @@ func (p *pool) mayHold(share float64) bool {
 	if p.suspects != nil {
 		held = p.suspects.Len()
 	}
-	return float64(held+1) <= share*float64(p.elements.Len())
+	return float64(held+1) <= share*float64(p.members.len())
 }
 
 // removable counts an unattended removal, unless it exceeds the removal limit. A
@@ -168,7 +153,7 @@ func (p *pool) removable(s *Space, now time.Time) bool {
 		old++
 	}
 	p.removals, p.counted = p.removals[old:], s.merges
-	size := p.elements.Len() + len(p.removals)
+	size := p.members.len() + len(p.removals)
 	if len(p.removals) >= max(c.RemovalFloor, int(c.RemovalShare*float64(size))) {
 		return false
 	}
@@ -199,7 +184,7 @@ func (p *pool) info() PoolInfo {
 		Use:       p.user.Use,
 		Created:   p.created,
 		Owner:     p.owner,
-		Elements:  p.elements.Len(),
+		Elements:  p.members.len(),
 	}
 	if p.suspects != nil {
 		info.Suspects = p.suspects.Len()

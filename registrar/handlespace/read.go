@@ -102,7 +102,7 @@ func (s *Space) Get(handle param.PoolHandle, id param.PEID) *Record {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := p.find(id); e != nil {
+	if e := p.members.find(id); e != nil {
 		return e.record.Load()
 	}
 	return nil
@@ -161,7 +161,7 @@ func (s *Space) Elements(dst []*Record, handle param.PoolHandle, after param.PEI
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.elements.AscendGreaterOrEqual(member{id: after}, func(m member) bool {
+	p.members.from(after, func(m member) bool {
 		if max <= 0 {
 			return false
 		}

@@ -156,7 +156,7 @@ func (s *Space) replace(p *pool, e *element, r *Record, content *param.PoolEleme
 		delete(s.reporters, e)
 	}
 	p.mu.Lock()
-	p.store(e, before, r, content)
+	p.store(e, before, r, content, s.spare)
 	p.mu.Unlock()
 	s.index.replace(p, e, before, r)
 	if content != nil && p.founder == r.ID && !equal(&p.user, &content.User) {
@@ -209,7 +209,7 @@ func (s *Space) full(owner string, p *pool) bool {
 		return true
 	}
 	if p != nil {
-		return p.elements.Len() >= s.cfg.MaxElementsPerPool
+		return p.members.len() >= s.cfg.MaxElementsPerPool
 	}
 	return s.index.pools.Len() >= s.cfg.MaxPools ||
 		owner != "" && s.owners[owner] >= s.cfg.MaxPoolsPerOwner
@@ -219,14 +219,13 @@ func (s *Space) full(owner string, p *pool) bool {
 // transport use of the first are the pool's (ASAP-3.1-25).
 func (s *Space) newPool(state PoolState) *pool {
 	p := &pool{
-		handle:   state.Handle,
-		hash:     hashOf(state.Handle),
-		owner:    state.Owner,
-		created:  state.Created,
-		rand:     rand.New(rand.NewPCG(s.cfg.Rand.Uint64(), s.cfg.Rand.Uint64())),
-		founder:  state.Founder,
-		user:     state.User,
-		elements: btree.NewWithFreeListG(32, member.less, s.spare),
+		handle:  state.Handle,
+		hash:    hashOf(state.Handle),
+		owner:   state.Owner,
+		created: state.Created,
+		rand:    rand.New(rand.NewPCG(s.cfg.Rand.Uint64(), s.cfg.Rand.Uint64())),
+		founder: state.Founder,
+		user:    state.User,
 	}
 	s.setPolicy(p, state.Policy)
 	s.own(p.owner, 1)
@@ -359,7 +358,7 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 	r := e.record.Load()
 	p.mu.Lock()
 	p.drop(e, r)
-	last := p.elements.Len() == 0
+	last := p.members.len() == 0
 	p.mu.Unlock()
 	if last {
 		p.gone.Store(true)
@@ -380,7 +379,7 @@ func (s *Space) find(handle param.PoolHandle, id param.PEID) (*pool, *element) {
 	if p == nil {
 		return nil, nil
 	}
-	return p, p.find(id)
+	return p, p.members.find(id)
 }
 
 // nextStamp returns a generation stamp above the previous one. A new element

@@ -691,7 +691,7 @@ func TestTHR_2_13_3_02_OneReporterCannotRemove(t *testing.T) {
 			s.Apply(report(r, fmt.Sprint(i)))
 			s.Apply(Alive{Handle: "echo", ID: 1, Generation: r.Generation})
 		}
-		if n := len(s.reporters[s.lookup("echo").find(1)]); n > 4 {
+		if n := len(s.reporters[s.lookup("echo").members.find(1)]); n > 4 {
 			t.Errorf("%d reporters", n)
 		}
 	})
