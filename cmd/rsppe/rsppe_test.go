@@ -25,7 +25,12 @@ import (
 	"rserpool/cmd/internal/clidoc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(envRole); role != "" {
+		play(role)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestReferenceIsUpToDate(t *testing.T) { clidoc.Check(t, command(), 8) }
 
@@ -130,15 +135,34 @@ func expect[M asap.Message](t *testing.T, r *registrar) M {
 type program struct {
 	terminate context.CancelFunc
 	exit      chan cli.ExitCode
-	stderr    bytes.Buffer // read after exit
+	stdout    output
+	stderr    output
+}
+
+// output is what has been written so far.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 func start(t *testing.T, args ...string) *program {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	p := &program{terminate: cancel, exit: make(chan cli.ExitCode, 1)}
-	args = append(args, "--check-interval", "20ms", "--check-timeout", "20ms", "--check-fall", "1", "--check-rise", "1")
-	go func() { p.exit <- cli.Run(ctx, command(), args, &bytes.Buffer{}, &p.stderr) }()
+	args = append([]string{"--check-interval", "20ms", "--check-timeout", "20ms", "--check-fall", "1", "--check-rise", "1"}, args...)
+	go func() { p.exit <- cli.Run(ctx, command(), args, &p.stdout, &p.stderr) }()
 	return p
 }
 
@@ -287,7 +311,8 @@ func TestReloadChangesPolicyAndLife(t *testing.T) {
 	log.SetOutput(&bytes.Buffer{})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, parse(t, append(base, "--policy", "wrr:1")...), log, hangups, func() (settings, error) { return (<-files)() })
+		j := job{log: log, hangups: hangups, load: func() (settings, error) { return (<-files)() }}
+		ended <- j.run(ctx, parse(t, append(base, "--policy", "wrr:1")...))
 	}()
 	if reg := expect[*asap.Registration](t, r); reg.Element.Policy.Weight != 1 {
 		t.Errorf("registered %+v", reg.Element.Policy)

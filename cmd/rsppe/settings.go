@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -12,13 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/sctp"
 	"rserpool/asap/transport/tcp"
+	"rserpool/cmd/internal/cli"
 	"rserpool/cmd/internal/registrars"
 	"rserpool/poolelement"
 	"rserpool/poolelement/sidecar"
@@ -31,6 +30,7 @@ type service struct {
 
 	Service, Advertise string
 	ControlChannel     bool
+	Listen             string
 
 	Check, CheckStatus, CheckExit string
 	CheckInterval, CheckTimeout   time.Duration
@@ -41,20 +41,31 @@ type service struct {
 	LoadStep                         float64
 }
 
-// settings are the texts of flags and files; resolve gives them their meaning.
+// settings are the texts of flags and files; the methods give them their meaning.
 type settings struct {
-	service
+	service             // of the flags; the defaults of Services
+	Services []*service // of the files
 
 	registrars.Settings
-	Control   string
 	RFCStrict bool
 
 	Reregister, RetryMin, RetryMax time.Duration
 	RetryRejected, StopTimeout     time.Duration
 	GiveUp                         bool
+
+	Drain string
+	executing
 }
 
-func (c *settings) declare(fs *pflag.FlagSet) {
+// services returns the services to look after.
+func (c *settings) services() []*service {
+	if len(c.Services) > 0 {
+		return c.Services
+	}
+	return []*service{&c.service}
+}
+
+func (c *service) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Pool, "pool", "", "pool handle of the pool to join")
 	fs.StringVar(&c.Policy, "policy", "rr", "pool member selection policy, the same type in the whole pool: rr, rand, wrr:WEIGHT, wrand:WEIGHT, prio:PRIORITY, lu, rlu, lud:DEGRADATION, plu:DEGRADATION; ours: p2c, hrw:WEIGHT, ewma; rsplib's: rplu:DEGRADATION, rlud:DEGRADATION, plud:DEGRADATION, rplud:DEGRADATION, ludpf:PENALTY:DISTANCE, luddpf:DEGRADATION:PENALTY:DISTANCE, wranddpf:WEIGHT:PENALTY:DISTANCE")
 	fs.StringVar(&c.Life, "life", "", "registration life, such as 5m, or infinite (default 5m, with --compat rsplib 90s)")
@@ -76,8 +87,20 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.LoadStep, "load-step", 0.02, "smallest change of the load to report, as a share of full load")
 	fs.DurationVar(&c.LoadReportInterval, "load-report-interval", time.Second, "shortest time between two reports of the load")
 
+	fs.StringVar(&c.Listen, "listen", ":0", "HOST[,HOST...]:PORT where registrars reach this element; port 0 takes a free one")
+}
+
+// sections are the lists of mappings that files may have.
+func sections(s *cli.Settings[settings]) {
+	s.Section("services", func(fs *pflag.FlagSet, c *settings) {
+		c.Services = append(c.Services, &service{})
+		c.Services[len(c.Services)-1].declare(fs)
+	})
+}
+
+func (c *settings) declare(fs *pflag.FlagSet) {
+	c.service.declare(fs)
 	c.Settings.Declare(fs)
-	fs.StringVar(&c.Control, "listen", ":0", "HOST[,HOST...]:PORT where registrars reach this element; port 0 takes a free one")
 	fs.BoolVar(&c.RFCStrict, "rfc-strict", false, "SCTP only: no registration over TCP, which is an extension")
 
 	fs.DurationVar(&c.Reregister, "reregister", 0, "time between registrations (default: as RFC 5352 says, from the life)")
@@ -86,20 +109,68 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.RetryMax, "retry-max", time.Minute, "longest such pause")
 	fs.DurationVar(&c.RetryRejected, "retry-rejected", 0, "pause before a refused registration is tried again (default: never, it ends the program)")
 	fs.DurationVar(&c.StopTimeout, "stop-timeout", 5*time.Second, "time for the deregistration at the end")
+	fs.StringVar(&c.Drain, "drain", "", "time at the end, after the deregistration, for the clients' connections to end; counted for TCP services on Linux, else the whole time is waited for (default 10s with a command, else 0s)")
+	c.executing.declare(fs)
 }
 
 // sameButPolicyAndLife reports whether nothing differs that a reload can't change.
 func (c settings) sameButPolicyAndLife(other settings) bool {
-	c.Policy, c.Life = other.Policy, other.Life
-	return reflect.DeepEqual(c, other)
+	bare := func(c settings) settings {
+		c.Policy, c.Life = "", ""
+		list := c.Services
+		c.Services = nil
+		for _, s := range list {
+			s := *s
+			s.Policy, s.Life = "", ""
+			c.Services = append(c.Services, &s)
+		}
+		return c
+	}
+	return reflect.DeepEqual(bare(c), bare(other))
+}
+
+// drain returns the time for connections to end.
+func (c *settings) drain(command bool) (time.Duration, error) {
+	if c.Drain == "" {
+		if command {
+			return 10 * time.Second, nil
+		}
+		return 0, nil
+	}
+	d, err := time.ParseDuration(c.Drain)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a duration such as 10s", c.Drain)
+	}
+	return d, nil
 }
 
 // validate names everything that is wrong.
 func (c *settings) validate() error {
-	element, _, err := c.element()
-	car, carErr := c.sidecar()
+	found, err := c.Parse()
+	errs := []error{err}
+	if _, err := c.drain(false); err != nil {
+		errs = append(errs, fmt.Errorf("drain: %w", err))
+	}
+	errs = append(errs, c.executing.validate())
+	list := c.services()
+	for i, s := range list {
+		if err := c.validateService(s, found); err != nil && len(list) > 1 {
+			errs = append(errs, fmt.Errorf("service %d, %s in pool %q: %w", i+1, s.Service, s.Pool, err))
+		} else {
+			errs = append(errs, err)
+		}
+		for j, other := range list[:i] {
+			errs = append(errs, clash(i, s, j, other))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *settings) validateService(s *service, found registrars.Parsed) error {
+	element, err := c.element(s, found)
+	car, carErr := s.sidecar()
 	errs := []error{err, carErr}
-	if err == nil {
+	if err == nil && (len(found.Endpoints) > 0 || len(found.Groups) > 0) { // else that is said already
 		errs = append(errs, element.Validate())
 	}
 	if carErr == nil {
@@ -108,25 +179,42 @@ func (c *settings) validate() error {
 	return errors.Join(errs...)
 }
 
-// element returns the configuration of the pool element, with a nil announcer if
-// there are to be any, and where the registrars are.
-func (c *settings) element() (poolelement.Config, registrars.Parsed, error) {
-	found, err := c.Settings.Parse()
-	errs := []error{err}
+// clash tells what two services must not share.
+func clash(i int, s *service, j int, other *service) error {
+	var errs []error
+	same := func(what, value string) {
+		errs = append(errs, fmt.Errorf("services %d and %d have the same %s, %s", j+1, i+1, what, value))
+	}
+	if s.Pool == other.Pool && s.Service == other.Service && s.Advertise == other.Advertise {
+		same("pool and service", s.Service)
+	}
+	if s.Pool == other.Pool && s.ID != "" && s.ID == other.ID {
+		same("pool and id", s.ID)
+	}
+	if at, err := transport.ParseEndpoint(s.Listen, transport.Auto, 0); err == nil && at.Port != 0 && s.Listen == other.Listen {
+		same("listen", s.Listen)
+	}
+	return errors.Join(errs...)
+}
+
+// element returns the configuration of a service's pool element, with a nil
+// announcer if there are to be any.
+func (c *settings) element(s *service, found registrars.Parsed) (poolelement.Config, error) {
+	var errs []error
 	check := func(flag string, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
 		}
 	}
 	e := poolelement.Config{
-		Handle: param.PoolHandle(c.Pool), Networks: transport.NewNetworks(sctp.New(), tcp.New()),
+		Handle: param.PoolHandle(s.Pool), Networks: transport.NewNetworks(sctp.New(), tcp.New()),
 		Registrars: found.Endpoints, Hunt: found.Hunt,
 		Reregister: c.Reregister, GiveUp: c.GiveUp, RetryMin: c.RetryMin, RetryMax: c.RetryMax,
 		RetryRejected: c.RetryRejected, StopTimeout: c.StopTimeout,
-		LoadStep: c.LoadStep, LoadInterval: c.LoadReportInterval,
+		LoadStep: s.LoadStep, LoadInterval: s.LoadReportInterval,
 		Withdrawn: true,
 	}
-	if c.Pool == "" {
+	if s.Pool == "" {
 		errs = append(errs, errors.New("pool: which pool? Give --pool"))
 	}
 	if found.RSPLib {
@@ -138,25 +226,26 @@ func (c *settings) element() (poolelement.Config, registrars.Parsed, error) {
 	if c.RFCStrict {
 		e.Networks = transport.NewNetworks(sctp.New())
 	}
-	e.Control, err = transport.ParseEndpoint(c.Control, transport.Auto, 0)
+	var err error
+	e.Control, err = transport.ParseEndpoint(s.Listen, transport.Auto, 0)
 	check("listen", err)
-	e.User, err = c.userTransport()
+	e.User, err = s.userTransport()
 	check("service", err)
-	e.Policy, err = selection.Parse(c.Policy)
+	e.Policy, err = selection.Parse(s.Policy)
 	check("policy", err)
-	e.Life, err = parseLife(c.Life)
+	e.Life, err = parseLife(s.Life)
 	check("life", err)
-	e.ID, err = parseID(c.ID)
+	e.ID, err = parseID(s.ID)
 	check("id", err)
-	if c.Load != "" && !e.Policy.Type.Has(param.FieldLoad) {
-		check("load", fmt.Errorf("the policy %q has no load", c.Policy))
+	if s.Load != "" && !e.Policy.Type.Has(param.FieldLoad) {
+		check("load", fmt.Errorf("the policy %q has no load", s.Policy))
 	}
-	return e, found, errors.Join(errs...)
+	return e, errors.Join(errs...)
 }
 
 // userTransport returns the transport to register. Without --advertise it has no
 // addresses, which stands for the association's own.
-func (c *settings) userTransport() (param.Transport, error) {
+func (c *service) userTransport() (param.Transport, error) {
 	at, err := c.parseService()
 	if err != nil {
 		return param.Transport{}, err
@@ -199,7 +288,7 @@ type serviceAddress struct {
 	transport.Endpoint
 }
 
-func (c *settings) parseService() (serviceAddress, error) {
+func (c *service) parseService() (serviceAddress, error) {
 	network, rest, ok := strings.Cut(c.Service, "://")
 	if !ok || transports[network] == 0 {
 		return serviceAddress{}, fmt.Errorf("%q does not begin with tcp://, sctp:// or udp://", c.Service)
@@ -212,7 +301,7 @@ func (c *settings) parseService() (serviceAddress, error) {
 }
 
 // sidecar returns the configuration of checks and load.
-func (c *settings) sidecar() (sidecar.Config, error) {
+func (c *service) sidecar() (sidecar.Config, error) {
 	car := sidecar.Config{
 		Service: c.Service, Interval: c.CheckInterval, Timeout: c.CheckTimeout,
 		Rise: c.CheckRise, Fall: c.CheckFall, GaugeInterval: c.LoadInterval,
@@ -274,20 +363,4 @@ func parseID(s string) (param.PEID, error) {
 		return 0, fmt.Errorf("%q is not a number from 1 to 0xffffffff", s)
 	}
 	return param.PEID(id), nil
-}
-
-// open makes the element; end frees what it holds when it has ended.
-func (c *settings) open(ctx context.Context, log logrus.FieldLogger, onEvent func(poolelement.Event)) (e *poolelement.Element, end func() error, err error) {
-	cfg, found, err := c.element()
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg.Log, cfg.OnEvent = log, onEvent
-	if cfg.Announcers, end, err = found.Open(ctx, log); err != nil {
-		return nil, nil, err
-	}
-	if e, err = poolelement.New(cfg); err != nil {
-		return nil, nil, errors.Join(err, end())
-	}
-	return e, end, nil
 }
