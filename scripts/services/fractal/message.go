@@ -30,7 +30,7 @@ const (
 	MaxIterations = 1000000
 )
 
-// ErrMalformed: octets that are no message or cookie of this protocol, or one that
+// ErrMalformed says that octets are no message or cookie of this protocol, or one that
 // asks for something impossible. It comes wrapped.
 var ErrMalformed = errors.New("malformed fractal message")
 

@@ -30,7 +30,7 @@ const (
 	pongHeader = 4 + 8 + 8
 )
 
-// ErrMalformed: octets that are no ping, pong or cookie. It comes wrapped.
+// ErrMalformed says that octets are no ping, pong or cookie. It comes wrapped.
 var ErrMalformed = errors.New("malformed ping-pong message")
 
 // Ping asks for a pong.

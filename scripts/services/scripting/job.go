@@ -28,7 +28,7 @@ const (
 // something that it started holds that open.
 const killWait = time.Second
 
-// ErrTooLarge: an input, an environment or what an input unpacks to is longer than the
+// ErrTooLarge says that an input, an environment or what an input unpacks to is longer than the
 // element allows. It comes wrapped.
 var ErrTooLarge = errors.New("too large")
 

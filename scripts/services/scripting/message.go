@@ -64,7 +64,7 @@ const (
 	uploadNeeded = 1
 )
 
-// ErrMalformed: octets that are no message of this protocol. It comes wrapped.
+// ErrMalformed says that octets are no message of this protocol. It comes wrapped.
 var ErrMalformed = errors.New("malformed scripting message")
 
 // Message is one of the types below.
@@ -74,12 +74,12 @@ type Message interface {
 }
 
 type (
-	// NotReady: the element takes no job now.
+	// NotReady tells that the element takes no job now.
 	NotReady struct {
 		Reason uint32
 		Info   string // the element's name, at most MaxInfo octets
 	}
-	// Ready: the element waits for a job.
+	// Ready tells that the element waits for a job.
 	Ready struct {
 		Info string // the element's name, at most MaxInfo octets
 	}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// sessions lets users of both makers keep sessions with elements of both, which are
+// killed one after the other.
+func sessions(l *lab) {
+	l.registrar(pr1, "rspd", "--compat", "rsplib", "--timers", "rsplib")
+	ours := func(service string) func(h host, name, pool string) *process {
+		return func(h host, name, pool string) *process {
+			return l.mustStart(h, name, l.service("element", service, pool, "--listen", "sctp://"+h.a()+","+h.b())...)
+		}
+	}
+	theirs := func(service string) func(h host, name, pool string) *process {
+		return func(h host, name, pool string) *process {
+			return l.rsplibElement(h, name, service, pr1, "-poolhandle="+pool)
+		}
+	}
+	pings := map[string]func(pool string) *process{
+		"pingpongclient": func(pool string) *process {
+			return l.rsplibUser(pu1, "user-"+pool, "pingpongclient", pr1, "-interval=50", "-poolhandle="+pool)
+		},
+		"our user": func(pool string) *process {
+			return l.mustStart(pu1, "user-"+pool, l.service("user", "pingpong", pool, "--interval", "50ms")...)
+		},
+	}
+	l.pingPong("pingpongclient with our elements", "OursTheirs", ours("pingpong"), pings["pingpongclient"])
+	l.pingPong("our user with rsplib's elements", "TheirsOurs", theirs("pingpong"), pings["our user"])
+	l.pingPong("our user with our elements", "OursOurs", ours("pingpong"), pings["our user"])
+
+	l.fractal("our user with rsplib's elements", "TheirPictures", theirs("fractal"))
+	l.fractal("our user with our elements", "OurPictures", ours("fractal"))
+
+	l.scripts(ours("scripting"))
+}
+
+// service returns the command line of an element or user of scripts/services.
+func (l *lab) service(role, service, pool string, args ...string) []string {
+	return append([]string{l.bin("services"), role, service, "--pool", pool, "--rsplib", "--registrar", sctpOn(pr1, 3863)}, args...)
+}
+
+// ack is what users of both makers print for a pong.
+var ack = regexp.MustCompile(`Ack #(\d+) from PE \$([0-9a-f]{8}) \(reply #(\d+)\)`)
+
+type pong struct {
+	ping, reply int
+	element     string
+}
+
+func pongs(user *process) (out []pong) {
+	for _, m := range ack.FindAllStringSubmatch(user.text(), -1) {
+		ping, _ := strconv.Atoi(m[1])  // digits
+		reply, _ := strconv.Atoi(m[3]) // digits
+		out = append(out, pong{ping, reply, m[2]})
+	}
+	return out
+}
+
+// pingPong kills the first element of two, and, when the first has come back as another
+// one, the second.
+func (l *lab) pingPong(what, pool string, element func(h host, name, pool string) *process, start func(pool string) *process) {
+	two := []*process{element(pe1, pool+"-1", pool)}
+	l.need(what+": first element registers", second(l.members(pr1, pool, 1, 15*time.Second)))
+	user := start(pool)
+	l.check(what+": pongs come", user.says("Ack #", 10, 15*time.Second))
+	two = append(two, element(pe2, pool+"-2", pool))
+	l.need(what+": second element registers", second(l.members(pr1, pool, 2, 15*time.Second)))
+	for i, victim := range two {
+		if i == 1 {
+			element(pe1, pool+"-3", pool)
+			l.check(what+": there are two again", second(l.members(pr1, pool, 2, 15*time.Second)))
+		}
+		before := len(pongs(user))
+		victim.stop()
+		l.check(fmt.Sprintf("%s: fails over, element %d of 2", what, i+1), user.says("Ack #", before+20, 20*time.Second))
+	}
+	user.stop()
+	l.check(what+": the state came along", counts(pongs(user)))
+	l.endOf(pool)
+}
+
+// counts checks that replies go on counting over three elements. A pong or a cookie
+// that dies with its element may cost one number, or give it twice.
+func counts(all []pong) error {
+	elements, last := 1, all[0]
+	for _, p := range all[1:] {
+		switch step := p.reply - last.reply; {
+		case p.element == last.element && step != 1:
+			return fmt.Errorf("reply %d after %d from one element", p.reply, last.reply)
+		case p.element != last.element && (step < 0 || step > 2):
+			return fmt.Errorf("reply %d after %d of another element", p.reply, last.reply)
+		case p.element != last.element:
+			elements++
+		}
+		last = p
+	}
+	if elements != 3 || last.reply < 40 {
+		return fmt.Errorf("%d elements, last reply %d", elements, last.reply)
+	}
+	return nil
+}
+
+// fractal kills the element that computes a picture.
+func (l *lab) fractal(what, pool string, element func(h host, name, pool string) *process) {
+	first := element(pe1, pool+"-1", pool)
+	l.need(what+": element registers", second(l.members(pr1, pool, 1, 15*time.Second)))
+	user := l.mustStart(pu1, "user-"+pool, l.service("user", "fractal", pool, "--width", "400", "--height", "300", "--iterations", "8000", "--pause", "20ms")...)
+	l.check(what+": a picture begins", user.says("10 %", 1, 30*time.Second))
+	element(pe2, pool+"-2", pool)
+	l.need(what+": second element registers", second(l.members(pr1, pool, 2, 15*time.Second)))
+	l.check(what+": it is not done before the kill", unless(user.running() == nil && !strings.Contains(user.text(), "the picture is"), "done"))
+	first.stop()
+	err := user.wait(60 * time.Second)
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, tail(user.text()))
+	}
+	l.check(what+": the picture is right, whoever computed it", errors.Join(err, user.says("the picture is right", 1, 0), user.says("failover 1:", 1, 0)))
+	l.endOf(pool)
+}
+
+// scripts lets scriptingclient run jobs at our elements.
+func (l *lab) scripts(element func(h host, name, pool string) *process) {
+	const pool, what = "ScriptingPool", "scriptingclient with our elements"
+	first := element(pe1, pool+"-1", pool)
+	l.need(what+": element registers", second(l.members(pr1, pool, 1, 15*time.Second)))
+	l.check(what+": gets its result", l.scripting(pu1, pr1))
+
+	environment, input, output := l.file("environment"), l.file("job.tar.gz"), "/tmp/job-out.tar.gz"
+	job := func(name, script string) (*process, error) {
+		err := errors.Join(
+			writeArchive(environment, map[string]string{"word": strings.Repeat("carried ", 5000)}),
+			writeArchive(input, map[string]string{"ssrun": "#!/bin/sh\n" + script + "\ntar xzf $2 && wc -c < word > out.txt && tar czf $1 out.txt\n"}))
+		if err != nil {
+			return nil, err
+		}
+		return l.start(pu1, name, "scriptingclient", "-registrar="+pr1.asap(), "-logcolor=off", "-loglevel=4",
+			"-runid=lab", "-environment="+environment, "-input="+input, "-output="+output, "-retrydelay=500")
+	}
+	result := func(client *process, err error) error {
+		if err == nil {
+			err = client.wait(60 * time.Second)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, tail(client.text()))
+		}
+		got, err := readArchive(output, "out.txt")
+		if err == nil && strings.TrimSpace(got) != "40000" {
+			err = fmt.Errorf("result is %q", got)
+		}
+		return err
+	}
+	client, err := job("with-environment", "true")
+	l.check(what+": uploads an environment", errors.Join(result(client, err), client.says("needs environment", 1, 0)))
+	client, err = job("with-environment-again", "true")
+	l.check(what+": doesn't need to again", errors.Join(result(client, err), client.says("has cached environment", 1, 0)))
+
+	marker := filepath.Join("/tmp", "lab-second-try")
+	client, err = job("killed", "[ -e "+marker+" ] || { touch "+marker+"; sleep 600; }")
+	l.need(what+": starts a long job", errors.Join(err, client.says("is processing", 1, 15*time.Second)))
+	element(pe2, pool+"-2", pool)
+	l.need(what+": second element registers", second(l.members(pr1, pool, 2, 15*time.Second)))
+	first.stop()
+	l.check(what+": begins anew when its element is killed", result(client, nil))
+	l.endOf(pool)
+}

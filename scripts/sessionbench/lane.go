@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/pooluser"
+)
+
+// lane is a pool of two elements and a user that asks it all the time.
+type lane struct {
+	bench    *failover
+	pool     string
+	timers   pooluser.Timers
+	elements [2]*element
+	resolver *pooluser.Resolver
+	session  *pooluser.Session
+
+	ctx     context.Context // its processes and its user live as long
+	end     context.CancelFunc
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	at       param.PEID // the element that answers
+	last     time.Time  // of the latest answer
+	longest  time.Duration
+	failed   int // failovers
+	answered int // since the last one
+	err      error
+}
+
+func (f *failover) newLane(ctx context.Context, n int, timers pooluser.Timers) (*lane, error) {
+	l := &lane{bench: f, pool: fmt.Sprintf("lane%d", n), timers: timers}
+	l.ctx, l.end = context.WithCancel(ctx)
+	for i := range l.elements {
+		l.elements[i] = &element{lane: l, place: f.places[2*n+i]}
+		if err := l.elements[i].start(); err != nil {
+			return nil, errors.Join(err, l.close())
+		}
+	}
+	var err error
+	if l.resolver, err = newResolver(f.registrar); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	if err := l.whole(ctx); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	l.session, err = l.resolver.Open(ctx, param.PoolHandle(l.pool), pooluser.SessionConfig{
+		Timers: timers, Delivery: pooluser.AtLeastOnce, Notifications: true,
+		SCTPHeartbeats: f.network == transport.SCTP,
+	})
+	if err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	at, _ := l.session.Element()
+	l.at, l.last = at.ID, time.Now()
+	l.running.Go(func() {
+		if err := l.ask(l.ctx); l.ctx.Err() == nil {
+			l.mu.Lock()
+			l.err = err
+			l.mu.Unlock()
+		}
+	})
+	return l, nil
+}
+
+// close ends the user and the elements.
+func (l *lane) close() error {
+	l.end()
+	l.running.Wait()
+	var errs []error
+	if l.session != nil {
+		errs = append(errs, l.session.Close())
+	}
+	if l.resolver != nil {
+		l.resolver.Stop()
+	}
+	for _, e := range l.elements {
+		if e == nil || e.process == nil {
+			continue
+		}
+		<-e.process.Done // its context has ended
+		if e.isCut {
+			errs = append(errs, e.link(context.Background(), "up"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func closeAll(lanes []*lane) error {
+	var errs []error
+	for _, l := range lanes {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+// ask makes one request after the other, until ctx ends.
+func (l *lane) ask(ctx context.Context) error {
+	tick := time.NewTicker(l.bench.pace)
+	defer tick.Stop()
+	request := make([]byte, 64)
+	for n := uint64(1); ; n++ {
+		binary.BigEndian.PutUint64(request, n)
+		if err := l.session.Send(ctx, pooluser.Message{Data: request}); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+		for answered := false; !answered; {
+			m, err := l.session.Receive(ctx)
+			if err != nil {
+				return fmt.Errorf("receive: %w", err)
+			}
+			answered = l.take(m, n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// take notes what came and tells whether it is the answer to request n.
+func (l *lane) take(m pooluser.Message, n uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m.Notification != nil {
+		if m.Notification.Kind == pooluser.FailedOver {
+			l.at = m.Notification.Element.ID
+			l.failed++
+			l.answered = 0
+		}
+		return false
+	}
+	if len(m.Data) < 8 || binary.BigEndian.Uint64(m.Data) != n {
+		return false // an answer that came twice
+	}
+	now := time.Now()
+	l.longest = max(l.longest, now.Sub(l.last))
+	l.last = now
+	l.answered++
+	return true
+}
+
+// whole waits until the registrar knows just the two elements.
+func (l *lane) whole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("waited in vain for the elements of "+l.pool))
+	defer cancel()
+	for {
+		if knows(ctx, l.resolver, param.PoolHandle(l.pool), param.PEID(l.elements[0].id), param.PEID(l.elements[1].id)) {
+			return nil
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// calm is how many answers show that a failover is over.
+const calm = 20
+
+// once lets the element of the session fail and returns for how long there was no
+// answer. Then there are two sound elements again.
+func (l *lane) once(ctx context.Context, kind fault) (time.Duration, error) {
+	// Any moment between two heartbeats is as likely as any other.
+	pause := 50*time.Millisecond + rand.N(min(l.timers.Heartbeat, time.Second))
+	if err := sleep(ctx, pause); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	victim, failed := l.elements[0], l.failed
+	if param.PEID(victim.id) != l.at {
+		victim = l.elements[1]
+	}
+	wrong := param.PEID(victim.id) != l.at
+	l.longest = 0
+	l.mu.Unlock()
+	if wrong {
+		return 0, fmt.Errorf("the session is at element %v, none of the lane's", l.at)
+	}
+	if err := kind.do(victim, ctx); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	for {
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return 0, err
+		}
+		l.mu.Lock()
+		over, longest, err := l.failed > failed && l.answered >= calm, l.longest, l.err
+		l.mu.Unlock()
+		switch {
+		case err != nil:
+			return 0, err
+		case over:
+			if err := victim.restart(); err != nil {
+				return 0, err
+			}
+			return longest, l.whole(ctx)
+		case time.Since(begin) > 5*time.Minute:
+			return 0, errors.New("no failover within 5 min")
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
