@@ -44,7 +44,7 @@ func (w *World) element(name string, pool param.PoolHandle, change []func(*poole
 		if err != nil {
 			return err
 		}
-		role.set(cfg.Element.Handle, cfg.Element.ID)
+		role.set(ctx, cfg.Element.Handle, cfg.Element.ID)
 		defer role.unset(cfg.Element.ID)
 		return ended(ctx, s.Run(ctx))
 	}})

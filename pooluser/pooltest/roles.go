@@ -90,7 +90,7 @@ func (role *registrarRole) run(ctx context.Context, m *Machine) error {
 	if err := r.Start(ctx); err != nil {
 		return ended(ctx, err)
 	}
-	role.set(r)
+	role.set(ctx, r)
 	select {
 	case <-ctx.Done():
 	case err = <-r.Failed():
@@ -101,10 +101,12 @@ func (role *registrarRole) run(ctx context.Context, m *Machine) error {
 	return errors.Join(err, r.Stop(leave))
 }
 
-func (role *registrarRole) set(r *registrar.Registrar) {
+func (role *registrarRole) set(ctx context.Context, r *registrar.Registrar) {
 	role.mu.Lock()
 	defer role.mu.Unlock()
-	role.r = r
+	if ctx.Err() == nil {
+		role.r = r
+	}
 }
 
 // unset forgets a registrar that ends, unless the next is there already.
@@ -178,7 +180,7 @@ func (w *World) Server(name string, pool param.PoolHandle, serve func(ctx contex
 		if err := e.Start(ctx); err != nil {
 			return ended(ctx, err)
 		}
-		role.set(cfg.Handle, cfg.ID)
+		role.set(ctx, cfg.Handle, cfg.ID)
 		<-ctx.Done()
 		role.unset(cfg.ID)
 		leave, stop := leaving(ctx)
@@ -212,10 +214,14 @@ type elementRole struct {
 	id   param.PEID // 0 while there is none
 }
 
-func (role *elementRole) set(pool param.PoolHandle, id param.PEID) {
+// set notes the element of a process that lives until ctx ends: one that was told to end
+// before it began may be late, and the next be there already.
+func (role *elementRole) set(ctx context.Context, pool param.PoolHandle, id param.PEID) {
 	role.mu.Lock()
 	defer role.mu.Unlock()
-	role.pool, role.id = pool, id
+	if ctx.Err() == nil {
+		role.pool, role.id = pool, id
+	}
 }
 
 // unset forgets an element that ends, unless the next is there already.

@@ -18,7 +18,7 @@ const settleLimit = 2 * time.Minute
 func (w *World) Settle() {
 	w.t.Helper()
 	deadline := time.Now().Add(settleLimit)
-	for {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		synctest.Wait()
 		waiting := w.unsettled()
 		switch {
@@ -27,7 +27,7 @@ func (w *World) Settle() {
 		case !time.Now().Before(deadline):
 			w.t.Fatalf("pooltest: not settled within %v: %s", settleLimit, strings.Join(waiting, ", "))
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 
