@@ -11,6 +11,13 @@ unformatted=$(gofmt -l .)
 go vet ./... || complain "go vet"
 go tool staticcheck ./... || complain "staticcheck"
 go mod tidy -diff || complain "go.mod or go.sum is not tidy"
+staticcheck=$(go tool -n staticcheck)
+for module in $(git ls-files '*/go.mod'); do
+	dir=$(dirname "$module")
+	go vet -C "$dir" ./... || complain "go vet in $dir"
+	(cd "$dir" && "$staticcheck" ./...) || complain "staticcheck in $dir"
+	go mod tidy -C "$dir" -diff || complain "go.mod or go.sum of $dir is not tidy"
+done
 for script in scripts/*.sh .ci/run; do
 	bash -n "$script" || complain "$script"
 done

@@ -2,7 +2,7 @@
 # Runs every test with the race detector, in random order, and prints which
 # requirements have a test named after them.
 #
-#   scripts/test.sh [go test arguments]   default: ./...
+#   scripts/test.sh [go test arguments]   default: ./..., and the nested modules
 #
 # RACE=0 leaves the race detector out (it needs a C compiler).
 set -euo pipefail
@@ -15,7 +15,11 @@ elif ! command -v "$(go env CC)" >/dev/null; then
 	echo "test: no C compiler ($(go env CC)): running WITHOUT the race detector" >&2
 	race=
 fi
-[ $# -gt 0 ] || set -- ./...
+nested=
+if [ $# -eq 0 ]; then
+	set -- ./...
+	nested=$(git ls-files '*/go.mod') # modules of their own
+fi
 
 mkdir -p out
 log=out/test.log
@@ -26,6 +30,10 @@ if [ -n "$race" ]; then
 	# The race detector allocates by itself: what counts allocations runs without.
 	go test -timeout 5m -v -run Allocat "$@" >>"$log" 2>&1 || status=$?
 fi
+for module in $nested; do
+	# shellcheck disable=SC2086
+	go test -C "$(dirname "$module")" $race -shuffle=on -timeout 10m -v ./... >>"$log" 2>&1 || status=$?
+done
 
 # The log has every test; the screen gets packages, failures and skips.
 grep -E '^(ok|FAIL|panic:)|DATA RACE' "$log" | grep -v 'no tests to run' || true

@@ -53,7 +53,7 @@ import (
 	"rserpool/pooluser"
 )
 
-// ErrScheme: the URL is neither http nor https.
+// ErrScheme says that a URL is neither http nor https. It comes wrapped.
 var ErrScheme = errors.New("unsupported protocol scheme")
 
 // Config describes a Transport. Resolver is required; a zero field otherwise means its
@@ -154,7 +154,6 @@ func New(cfg Config) (*Transport, error) {
 	t.base.Proxy = nil
 	t.base.DialContext = t.dial
 	t.base.DialTLSContext = t.dialTLS
-	t.base.Dial, t.base.DialTLS = nil, nil //nolint:staticcheck // the deprecated ones would go first
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t, nil
 }
