@@ -113,6 +113,7 @@ func until(t *testing.T, what string, condition func() bool) {
 func startServer(t *testing.T, r *registrar, role, address string, flags ...string) *program {
 	t.Helper()
 	t.Setenv(envRole, role)
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // of the race detector, where it is used
 	args := append([]string{"--pool", "echo", "--service", "tcp://" + address, "--registrar", r.addr, "--check-start", "5ms", "--restart-min", "10ms"}, flags...)
 	return start(t, append(args, "--", os.Args[0])...)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +91,33 @@ services:
 	expect[*asap.Deregistration](t, r)
 	expect[*asap.Deregistration](t, r)
 	p.expectExit(t, cli.OK, "")
+}
+
+// A command may serve several services; they come and go with it.
+func TestServicesOfOneCommand(t *testing.T) {
+	r := newRegistrar(t, oblige)
+	address := freeAddress(t)
+	file := filepath.Join(t.TempDir(), "rsppe.yaml")
+	write(t, file, `
+registrar: ["`+r.addr+`"]
+service: tcp://`+address+`
+check-start: 5ms
+restart-min: 10ms
+services: [{pool: a}, {pool: b}]
+`)
+	t.Setenv(envRole, "serve:"+address)
+	p := start(t, "--config", file, "--", os.Args[0])
+	for range 2 {
+		if regs := both(t, r); regs[0].Handle != "a" || regs[1].Handle != "b" {
+			t.Errorf("registered %+v and %+v", regs[0], regs[1])
+		}
+		fmt.Fprintln(connect(t, address), "exit 3")
+		expect[*asap.Deregistration](t, r)
+		expect[*asap.Deregistration](t, r)
+	}
+	both(t, r)
+	p.terminate()
+	p.expectExit(t, cli.OK, "exit code 3")
 }
 
 // One service that a registrar refuses is no reason to give the others up.

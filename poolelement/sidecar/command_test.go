@@ -78,7 +78,7 @@ func start(t *testing.T, role string, p Process, signals <-chan os.Signal) (stop
 		t.Fatal(err)
 	}
 	p.Command = []string{os.Args[0]}
-	p.Env = append(os.Environ(), envRole+"="+role)
+	p.Env = append(os.Environ(), envRole+"="+role, "GORACE=atexit_sleep_ms=0") // no pause where races are looked for
 	p.Stdout, p.Stderr = w, w
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
