@@ -26,11 +26,13 @@ type history struct {
 	sent      map[uint64]bool // Send returned nil
 	uncertain map[uint64]bool // Send said that the request may have arrived
 	answers   map[uint64]int
+	failing   bool  // between FailoverBegun and FailedOver
 	end       error // of the session
 
 	// At the network. Connections are numbered from 1 on.
 	conns    int
 	left     map[uint64][]int // connections on which octets of a request left
+	latest   map[int]uint64   // request that left on each connection
 	answered map[uint64]bool
 	newest   uint64       // number of the newest state whose cookie came
 	had      map[int]bool // connections that began when there was a cookie
@@ -45,7 +47,7 @@ func newHistory(delivery pooluser.Delivery, prompt bool) *history {
 	return &history{
 		delivery: delivery, prompt: prompt, counts: map[string]int{},
 		sent: map[uint64]bool{}, uncertain: map[uint64]bool{}, answers: map[uint64]int{},
-		left: map[uint64][]int{}, answered: map[uint64]bool{}, had: map[int]bool{}, echoed: map[int]bool{},
+		left: map[uint64][]int{}, latest: map[int]uint64{}, answered: map[uint64]bool{}, had: map[int]bool{}, echoed: map[int]bool{},
 		received: map[uint64]int{}, states: map[uint64]state{},
 	}
 }
@@ -165,9 +167,10 @@ func (h *history) leaves(conn int, id uint64) {
 	if h.had[conn] && !h.echoed[conn] {
 		h.violate("request %d goes out on connection %d before the cookie", id, conn)
 	}
-	if slices.Contains(h.left[id], conn) {
-		h.violate("request %d goes out twice on connection %d", id, conn)
+	if id <= h.latest[conn] {
+		h.violate("request %d goes out on connection %d behind %d", id, conn, h.latest[conn])
 	}
+	h.latest[conn] = id
 	h.left[id] = append(h.left[id], conn)
 	if len(h.left[id]) > 1 {
 		h.counts["sent again"]++
@@ -189,6 +192,25 @@ func (h *history) answer(id uint64) {
 	}
 	if len(h.left[id]) == 0 {
 		h.violate("request %d is answered and was never sent", id)
+	}
+}
+
+// notice: the application has got a notification.
+func (h *history) notice(n pooluser.Notification) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.counts[n.Kind.String()]++
+	switch n.Kind {
+	case pooluser.FailoverBegun:
+		if h.failing || n.Err == nil {
+			h.violate("%v: begun already %v, reason %v", n.Kind, h.failing, n.Err)
+		}
+		h.failing = true
+	case pooluser.FailedOver:
+		if !h.failing || len(n.Tried) == 0 {
+			h.violate("%v: begun %v, tried %v", n.Kind, h.failing, n.Tried)
+		}
+		h.failing = false
 	}
 }
 

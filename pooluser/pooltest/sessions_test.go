@@ -30,6 +30,9 @@ type trial struct {
 	sealer   *cookie.Sealer
 	every    int  // requests from one cookie to the next
 	prompt   bool // a cookie goes before each answer
+	longest  int  // octets of filling in a request
+	inbox    int
+	slow     bool // the application naps between two calls of Receive
 
 	mu     sync.Mutex
 	rand   map[string]*rand.Rand // of elements
@@ -58,6 +61,8 @@ func newTrial(t *testing.T, w *World, delivery pooluser.Delivery, m mistake) *tr
 		tr.timers = pooluser.Default
 	}
 	tr.prompt = tr.every == 1
+	tr.longest = []int{1, 100, 5000}[w.Rand().IntN(3)]
+	tr.inbox, tr.slow = 1+w.Rand().IntN(20), w.Rand().IntN(3) == 0
 	tr.h = newHistory(delivery, tr.prompt)
 	return tr
 }
@@ -155,7 +160,8 @@ func (tr *trial) use(ctx context.Context, s *pooluser.Session, stop <-chan struc
 			more--
 		case <-time.After(tr.pace(r)):
 		}
-		err := s.Send(ctx, pooluser.Message{Data: fmt.Appendf(nil, "%d", id), Request: id})
+		data := fmt.Sprintf("%d %s", id, strings.Repeat("x", r.IntN(tr.longest)))
+		err := s.Send(ctx, pooluser.Message{Data: []byte(data), Request: id})
 		switch {
 		case err == nil:
 			tr.h.locked(func() { tr.h.sent[id] = true })
@@ -181,7 +187,11 @@ func (tr *trial) pace(r *rand.Rand) time.Duration {
 }
 
 func (tr *trial) receive(ctx context.Context, s *pooluser.Session) {
+	r := tr.w.random("naps")
 	for {
+		if tr.slow && r.IntN(40) == 0 && tr.pace(r) < time.Second {
+			time.Sleep(500 * time.Millisecond)
+		}
 		m, err := s.Receive(ctx)
 		switch {
 		case err != nil:
@@ -190,7 +200,7 @@ func (tr *trial) receive(ctx context.Context, s *pooluser.Session) {
 			}
 			return
 		case m.Notification != nil:
-			tr.h.count(m.Notification.Kind.String())
+			tr.h.notice(*m.Notification)
 			if m.Notification.Kind == pooluser.FailoverBegun {
 				tr.w.diary.note("u1", fmt.Sprintf("failover from %s: %v", tr.w.Who(m.Notification.Element.ID), m.Notification.Err))
 			}
@@ -226,7 +236,7 @@ func (tr *trial) run(t *testing.T) []string {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	s, err := user.Open(ctx, trialPool, pooluser.SessionConfig{
-		Timers: tr.timers, Delivery: tr.delivery, Notifications: true, SCTPHeartbeats: true,
+		Timers: tr.timers, Delivery: tr.delivery, Notifications: true, SCTPHeartbeats: true, Inbox: tr.inbox,
 		Answers: func(m pooluser.Message) uint64 { return requestOf(m.Data) },
 	})
 	if err != nil {
