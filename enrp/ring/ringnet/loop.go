@@ -35,6 +35,7 @@ type loop struct {
 	timer      *time.Timer
 	maintainAt time.Time
 	touched    []*conn // with something to send
+	late       lateAck
 
 	slow   *time.Timer // an application is, when it fires
 	later  []received  // messages that came while the application was at it
@@ -83,6 +84,8 @@ func (g *Group) run() {
 			g.propose(time.Now()) // the machine may have room again
 		}
 		if l.leaving && l.machine.Status().State == ring.Left {
+			g.acknowledge()
+			g.flush()
 			g.flushAll()
 			break
 		}
@@ -112,7 +115,7 @@ func (g *Group) drain() {
 func (g *Group) arm() {
 	l := &g.loop
 	next := l.maintainAt
-	for _, at := range []time.Time{l.machine.Next(), l.net.retryAt} {
+	for _, at := range []time.Time{l.machine.Next(), l.net.retryAt, l.late.at} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}
@@ -127,8 +130,12 @@ func (g *Group) arm() {
 // tick does what is due.
 func (g *Group) tick(now time.Time) {
 	l := &g.loop
+	if !l.late.at.IsZero() && !now.Before(l.late.at) {
+		g.acknowledge()
+	}
 	l.machine.Tick(now)
 	g.act()
+	g.flush()
 	if at := l.net.retryAt; !at.IsZero() && !now.Before(at) {
 		l.net.retry(now)
 	}
@@ -250,7 +257,9 @@ func (g *Group) act() {
 				}
 			}
 		}
-		g.send(out.Messages, func(e *ring.Envelope) bool { return !early || !e.Early() })
+		g.send(out.Messages, func(e *ring.Envelope) bool {
+			return !(early && e.Early()) && !g.withhold(e)
+		})
 		then()
 	}
 }
@@ -263,6 +272,12 @@ func (g *Group) send(messages []ring.Envelope, which func(*ring.Envelope) bool) 
 			l.net.send(&messages[i])
 		}
 	}
+	g.flush()
+}
+
+// flush sends what was queued on connections.
+func (g *Group) flush() {
+	l := &g.loop
 	for _, c := range l.touched {
 		c.flush(g.ctx)
 	}

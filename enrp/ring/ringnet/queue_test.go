@@ -61,6 +61,43 @@ func TestQueueNumbersAndBounds(t *testing.T) {
 	}
 }
 
+// TestQueueLetsAPatientOwnerSleep: an owner that will look by itself is not woken for
+// one request, but for many, and when it won't look any more.
+func TestQueueLetsAPatientOwnerSleep(t *testing.T) {
+	q := newQueue(ring.Limits{})
+	put := func(n int) (woken bool) {
+		t.Helper()
+		for range n {
+			if _, err := q.put(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case <-q.wake:
+			return true
+		default:
+			return false
+		}
+	}
+	if !put(1) {
+		t.Error("not woken")
+	}
+	q.take(nil)
+	q.expect(true)
+	if put(manyRequests - 1) {
+		t.Error("woken although it will look by itself")
+	}
+	if !put(1) {
+		t.Error("not woken for many")
+	}
+	q.take(nil)
+	put(1)
+	q.expect(false)
+	if !put(0) {
+		t.Error("not woken for what has come when it won't look any more")
+	}
+}
+
 // TestQueueTakesOneOfAnySize: a payload beyond the bound of the queue goes when it
 // is alone, else it never would.
 func TestQueueTakesOneOfAnySize(t *testing.T) {
