@@ -118,12 +118,12 @@ func (s *Session) perform() {
 		case doDrop:
 			s.drop(a.orderly)
 		case doReport:
-			s.r.Avoid(a.pool, a.id, s.r.cfg.RetryPause)
 			if _, err := s.r.Report(s.ctx, a.pool, a.id); err != nil {
 				s.r.cfg.Log.WithError(err).Debug("session: report")
 			}
+			s.avoid(a.pool, a.id)
 		case doAvoid:
-			s.r.Avoid(a.pool, a.id, s.r.cfg.RetryPause)
+			s.avoid(a.pool, a.id)
 		case doBeat:
 			s.link.beat()
 		case doResolve:
@@ -139,6 +139,12 @@ func (s *Session) perform() {
 		}
 	}
 	s.rearm()
+}
+
+// avoid leaves the element out for as long as it takes to find out about two others,
+// so that it is not tried again although the registrar still lists it.
+func (s *Session) avoid(pool param.PoolHandle, id param.PEID) {
+	s.r.Avoid(pool, id, max(s.r.cfg.RetryPause, 2*(s.cfg.Timers.Silence+s.cfg.Timers.Connect)))
 }
 
 // up lets messages go, and gives what came during the failover to Receive.
@@ -366,6 +372,7 @@ func (s *Session) data(conn uint64, m Message) {
 		if !s.machine.received(now, conn) {
 			return
 		}
+		m.Element = s.machine.element.ID
 		if k := &s.machine.kept; k.on && s.resent {
 			var request uint64
 			if s.cfg.Answers != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -327,7 +328,7 @@ func (s *Session) Element() (param.PoolElement, bool) {
 func (s *Session) Cookie() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]byte(nil), s.machine.cookie...)
+	return slices.Clone(s.machine.cookie)
 }
 
 // Failover gives the element up because the application says so, reports it and goes

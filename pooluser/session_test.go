@@ -1,9 +1,25 @@
 package pooluser_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"rserpool/asap"
 	"rserpool/asap/hunt/hunttest"
+	"rserpool/asap/param"
+	"rserpool/asap/transport"
+	"rserpool/asap/transport/framed"
 	"rserpool/pooluser"
 )
 
@@ -17,7 +33,810 @@ func TestSessionSurvivesAKill(t *testing.T) {
 		l.wantNext(s, "[failover begun 1: connection cut off]", "[failed over 2]")
 		l.sendTo(s, "b")
 		l.wantNext(s, "b from 2")
-		peers[1].want(t, "echo a at 1", "40 b")
-		l.wantReports(home, 1)
+		l.row("SM_PU_12_ReportThenTheNextWithTheCookieFirst", func(t *row) {
+			peers[1].want(t, "echo a at 1", "40 b")
+			l.wantReports(home, 1)
+		})
+		l.row("ASAP_6_5_5_03_FurtherMessagesGoToTheSameElement", func(t *row) {
+			for range 5 {
+				l.sendTo(s, "c")
+			}
+			peers[1].want(t, "40 c", "40 c", "40 c", "40 c", "40 c")
+		})
 	})
+}
+
+func TestASAP_3_8_02_OnlyTheNewestCookieIsKept(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{})
+		for i := range 20 {
+			peers[0].tell(peers[0].last(), &asap.Cookie{Cookie: fmt.Appendf(nil, "cookie %d", i)})
+		}
+		l.row("SM_PU_13_CookieReplacesTheStoredOne", func(t *row) {
+			synctest.Wait()
+			if got := s.Cookie(); string(got) != "cookie 19" {
+				t.Errorf("kept %q", got)
+			}
+		})
+		peers[0].kill()
+		l.sendTo(s, "x")
+		peers[1].want(t, "echo cookie 19", "40 x")
+	})
+}
+
+func TestASAP_3_8_03_CookieEchoIsTheFirstMessage(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		hook := func(ctx context.Context, f *pooluser.Failover) error {
+			if string(f.Cookie) != "state" {
+				t.Errorf("the hook hears of cookie %q", f.Cookie)
+			}
+			return f.Send(ctx, pooluser.Message{Data: []byte("hook")})
+		}
+		s := l.openSession(r, pooluser.SessionConfig{OnFailover: hook, Delivery: pooluser.AtLeastOnce})
+		peers[0].set(func() { peers[0].mute = true })
+		l.sendTo(s, "kept")
+		peers[0].tell(peers[0].last(), &asap.Cookie{Cookie: []byte("state")})
+		synctest.Wait()
+		peers[0].kill()
+		l.sendTo(s, "new")
+		sleep(time.Second)
+		peers[1].want(t, "echo state", "40 hook", "40 kept", "40 new")
+	})
+}
+
+func TestAMB_81_TheUserSendsTheEcho(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Cookie: []byte("from an earlier session")})
+		peers[0].want(t, "echo from an earlier session")
+		peers[0].kill()
+		l.sendTo(s, "x")
+		peers[1].want(t, "echo from an earlier session", "40 x")
+	})
+}
+
+func TestASAP_3_8_04_CookieComesBackBitForBit(t *testing.T) {
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	for name, cookie := range map[string][]byte{
+		"empty": {}, "one octet": {0}, "no multiple of four": []byte("rsplib"), "all octets": all,
+		"the longest": bytes.Repeat([]byte{0xa5}, 65535-8),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+				s := l.openSession(r, pooluser.SessionConfig{})
+				peers[0].tell(peers[0].last(), &asap.Cookie{Cookie: cookie})
+				synctest.Wait()
+				peers[0].kill()
+				l.sendTo(s, "x")
+				peers[1].want(t, "echo "+string(cookie), "40 x")
+			})
+		})
+	}
+}
+
+// card sends a business card that names elements.
+func (p *peer) card(pool param.PoolHandle, ids ...param.PEID) {
+	p.l.t.Helper()
+	card := &asap.BusinessCard{Handle: pool}
+	for _, id := range ids {
+		card.Elements = append(card.Elements, element(id))
+	}
+	p.tell(p.last(), card)
+	synctest.Wait()
+}
+
+func TestASAP_3_9_06_BusinessCardGivesTheOrder(t *testing.T) {
+	inSession(t, 5, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Notifications: true})
+		l.row("ASAP_2_2_13_01_ElementsInPreferredOrder", func(t *row) {
+			peers[0].card(pool, 4, 5)
+			m, err := s.Receive(t.Context())
+			if n := m.Notification; err != nil || n == nil || n.Kind != pooluser.BusinessCardReceived || len(n.Card) != 2 || n.Card[0].ID != 4 || n.Card[1].ID != 5 {
+				t.Errorf("notification %+v, %v", n, err)
+			}
+		})
+		peers[0].kill()
+		l.wantNext(s, "[failover begun 1: connection cut off]", "[failed over 4]")
+		l.row("SM_PU_12_TheOrderGoesOnWhileThereIsNoOther", func(t *row) {
+			peers[3].kill()
+			l.wantNext(s, "[failover begun 4: connection cut off]", "[failed over 5]")
+		})
+		l.row("ASAP_3_9_04_AFreshCardTakesItsPlace", func(t *row) {
+			peers[4].card(pool, 3)
+			peers[4].card(pool, 1, 3, 2) // 1 has failed a moment ago
+			l.wantNext(s, "[business card received 5]", "[business card received 5]")
+			peers[4].kill()
+			l.wantNext(s, "[failover begun 5: connection cut off]", "[failed over 3]")
+		})
+		l.row("PolicyWhereTheCardEnds", func(t *row) {
+			peers[2].card(pool, 5, 4)
+			peers[2].kill()
+			l.wantNext(s, "[business card received 3]", "[failover begun 3: connection cut off]", "[failed over 2]")
+		})
+		l.wantReports(home, 1, 4, 5, 3)
+	})
+}
+
+func TestASAP_3_9_05_PoolOfTheCardIsResolved(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{})
+		l.wantRequests(home, 1)
+		l.setPool("spare", param.RoundRobin, 2)
+		peers[0].card("spare", 2)
+		l.wantRequests(home, 2)
+		peers[0].card("spare", 2) // is in the cache now
+		l.wantRequests(home, 2)
+		peers[0].kill()
+		l.sendTo(s, "x")
+		peers[1].want(t, "40 x")
+		l.row("ASAP_3_5_01_ReportsNameThePoolOfTheCard", func(t *row) {
+			peers[1].kill()
+			synctest.Wait()
+			reports := received[*asap.EndpointUnreachable](home)
+			if len(reports) != 2 || reports[0].Handle != pool || reports[1].Handle != "spare" || reports[1].ID != 2 {
+				t.Errorf("reports %+v", reports)
+			}
+		})
+	})
+}
+
+func TestASAP_3_9_02_UserThatIsAnElementSendsACard(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{})
+		peers[0].want(t) // none unless the application says so
+		if err := s.SendCard(t.Context(), "mine", element(7), element(8)); err != nil {
+			t.Error(err)
+		}
+		peers[0].want(t, "card of mine, 2 elements")
+		if err := s.SendCard(t.Context(), "mine"); err == nil {
+			t.Error("a card without elements was sent")
+		}
+	})
+}
+
+func TestASAP_3_9_03_NoCardWithoutControlChannel(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar(home1)
+		p := l.sctpPeer(1, param.DataOnly)
+		p.cookie = true
+		s := l.openSession(l.sessionUser(), pooluser.SessionConfig{Cookie: []byte("old")})
+		if err := s.SendCard(t.Context(), "mine", element(7)); !errors.Is(err, pooluser.ErrNoControl) {
+			t.Errorf("card: %v", err)
+		}
+		l.sendTo(s, "x")
+		p.want(t, "40 x") // no echo either
+	})
+}
+
+// sctpPeer starts an element that passes for one by SCTP, alone in the pool, like
+// rsplib's: without heartbeats.
+func (l *lab) sctpPeer(id param.PEID, use param.TransportUse, more ...*peer) *peer {
+	l.t.Helper()
+	p := &peer{l: l, id: id, name: address(id).String()}
+	listener, err := l.net.Host(p.name).As(transport.SCTP).Listen(l.t.Context(), []netip.AddrPort{netip.AddrPortFrom(address(id), service)}, transport.Options{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	p.serve(listener)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.pools[pool]
+	if r == nil {
+		r = response(param.RoundRobin)
+		l.pools[pool] = r
+	}
+	e := element(id)
+	e.User.Type, e.User.Use = param.TypeSCTPTransport, use
+	r.Elements = append(r.Elements, e)
+	return p
+}
+
+func TestASAP_5_03_ControlChannelOverSCTP(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		home := l.registrar(home1)
+		p1, p2 := l.sctpPeer(1, param.DataAndControl), l.sctpPeer(2, param.DataAndControl)
+		p1.cookie = true
+		s := l.openSession(l.sessionUser(), pooluser.SessionConfig{Notifications: true, Answer: time.Second})
+		l.sendTo(s, "a")
+		l.wantNext(s, "a from 1", "[cookie received 1]")
+		p1.want(t, "40 a") // the user sends no heartbeats to foreign elements
+		time.Sleep(time.Minute)
+		l.row("RequestsThatAreNotAnsweredEndTheSilence", func(t *row) {
+			p1.freeze()
+			start := time.Now()
+			l.sendTo(s, "b")
+			l.wantNext(s, "[failover begun 1: requests are not answered within 1s]", "[failed over 2]")
+			if took := time.Since(start); took != time.Second {
+				t.Errorf("after %v", took)
+			}
+			p2.want(t, "echo a at 1") // at most once: b is not sent again
+			l.wantReports(home, 1)
+		})
+		l.row("AnEndThatMayBeADeathIsAFailure", func(t *row) {
+			_ = p2.last().Close() // the kernel does so for a process that was killed
+			l.wantNext(s, "[shut down 2]", "[failover begun 2: EOF]")
+			l.wantReports(home, 1, 2)
+		})
+	})
+}
+
+func TestSCTPElementsOfOurOwn(t *testing.T) {
+	for name, end := range map[string]struct {
+		by   func(*peer, *framed.Assoc)
+		want []string
+	}{
+		"hang":    {func(p *peer, _ *framed.Assoc) { p.freeze() }, []string{"[failover begun 1: no sign of life for 120ms]"}},
+		"death":   {func(_ *peer, a *framed.Assoc) { _ = a.Conn.Close() }, []string{"[failover begun 1: connection cut off]"}},
+		"orderly": {func(_ *peer, a *framed.Assoc) { _ = a.Close() }, []string{"[shut down 1]", "error EOF"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				l.registrar(home1)
+				addr := netip.AddrPortFrom(address(1), service)
+				p := &peer{l: l, id: 1, name: addr.Addr().String()}
+				listener, err := l.net.Host(p.name).As(transport.SCTP).Listen(t.Context(), []netip.AddrPort{addr}, transport.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.serve(over{listener})
+				l.setPool(pool, param.RoundRobin, 1)
+				l.pools[pool].Elements[0].User.Type = param.TypeSCTPTransport
+				s := l.openSession(l.sessionUser(), pooluser.SessionConfig{Notifications: true, SCTPHeartbeats: true})
+				time.Sleep(time.Minute) // heartbeats keep it
+				end.by(p, p.last().(*framed.Assoc))
+				l.wantNext(s, end.want...)
+			})
+		})
+	}
+}
+
+// over gives associations heartbeats.
+type over struct{ transport.Listener }
+
+func (l over) Accept(ctx context.Context) (transport.Conn, error) {
+	c, err := l.Listener.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return framed.Over(c), nil
+}
+
+func TestTHR_2_9_3_01_HookBeforeAnyOctet(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		calls := 0
+		hook := func(ctx context.Context, f *pooluser.Failover) error {
+			calls++
+			if calls == 1 {
+				peers[1].want(t) // nothing so far
+				if f.From.ID != 1 || f.To.ID != 2 || f.Pool != pool || !errors.Is(f.Cause, framed.ErrCut) || len(f.Tried) != 1 {
+					t.Errorf("the hook hears of %+v", f)
+				}
+				return errors.New("authentication failed")
+			}
+			if err := f.Send(ctx, pooluser.Message{Data: []byte("who are you?")}); err != nil {
+				t.Error(err)
+			}
+			m, err := f.Receive(ctx)
+			if err != nil || string(m.Data) != "who are you? from 3" {
+				t.Errorf("the hook receives %q, %v", m.Data, err)
+			}
+			peers[2].want(t, "40 who are you?")
+			return nil
+		}
+		s := l.openSession(r, pooluser.SessionConfig{OnFailover: hook, Notifications: true})
+		peers[0].kill()
+		l.sendTo(s, "x")
+		l.row("AMB_80_TheUserIsTheOneToTell", func(t *row) {
+			l.wantNext(s, "[failover begun 1: connection cut off]", "[failed over 3]", "x from 3")
+		})
+		peers[1].want(t, "end connection reset by peer")
+		peers[2].want(t, "40 x")
+		l.wantReports(home, 1) // 2 is not to blame
+	})
+}
+
+func TestHookGivesUp(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		why := errors.New("no licence")
+		s := l.openSession(r, pooluser.SessionConfig{OnFailover: func(context.Context, *pooluser.Failover) error {
+			return fmt.Errorf("%w: %w", pooluser.ErrGiveUp, why)
+		}})
+		peers[0].kill()
+		_, err := s.Receive(t.Context())
+		var failure *pooluser.DialError
+		if !errors.As(err, &failure) || !errors.Is(err, why) || len(failure.Attempts) != 1 || failure.Attempts[0].Element.ID != 1 {
+			t.Errorf("error %v", err)
+		}
+		if err := s.Send(t.Context(), pooluser.Message{}); !errors.Is(err, net.ErrClosed) || !errors.Is(err, why) {
+			t.Errorf("send: %v", err)
+		}
+	})
+}
+
+// The times of docs/sessions.md, as a user sees them who asks every millisecond.
+func TestFailoverTimes(t *testing.T) {
+	faults := map[string]func(p *peer){"kill": (*peer).kill, "hang": (*peer).freeze, "cut": (*peer).cut}
+	for preset, timers := range map[string]pooluser.Timers{"fast": pooluser.Fast, "default": pooluser.Default, "patient": pooluser.Patient} {
+		for fault, strike := range faults {
+			for dead := range 3 { // further elements that are dead, too
+				t.Run(fmt.Sprintf("%s/%s/%d more", preset, fault, dead), func(t *testing.T) {
+					inSession(t, 4, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+						l.net.FailureTime = time.Hour
+						s := l.openSession(r, pooluser.SessionConfig{Timers: timers, Delivery: pooluser.AtLeastOnce})
+						ask := func() {
+							l.sendTo(s, "x")
+							if _, err := s.Receive(t.Context()); err != nil {
+								t.Error(err)
+							}
+						}
+						time.Sleep(timers.Pace)
+						for range 10 {
+							ask()
+							time.Sleep(time.Millisecond)
+						}
+						for _, p := range peers[:1+dead] {
+							strike(p)
+						}
+						start := time.Now()
+						ask()
+						limit, wait := timers.Silence, timers.Connect
+						if fault == "kill" {
+							limit, wait = 0, timers.Pace
+						}
+						limit += time.Duration(dead) * wait
+						if took := time.Since(start); took > limit || fault != "kill" && took < limit-2*time.Millisecond {
+							t.Errorf("%v, the formula says %v", took, limit)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestIdleSessionsNoticeToo(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Timers: pooluser.Default, Notifications: true})
+		time.Sleep(time.Hour)
+		peers[0].cut()
+		start := time.Now()
+		l.wantNext(s, "[failover begun 1: no sign of life for 2s]", "[failed over 2]")
+		if took, limit := time.Since(start), pooluser.Default.Silence+pooluser.Default.Heartbeat; took > limit {
+			t.Errorf("noticed after %v, limit %v", took, limit)
+		}
+	})
+}
+
+func TestASAP_6_5_5_02_AtMostOnceIsNotSentAgain(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		var unanswered []string
+		hook := func(_ context.Context, f *pooluser.Failover) error {
+			for _, m := range f.Unanswered {
+				unanswered = append(unanswered, string(m.Data))
+			}
+			return nil
+		}
+		s := l.openSession(r, pooluser.SessionConfig{OnFailover: hook, Keep: 10})
+		peers[0].set(func() { peers[0].mute = true })
+		for _, text := range []string{"a", "b"} {
+			l.sendTo(s, text)
+		}
+		peers[0].want(t, "40 a", "40 b")
+		peers[0].kill()
+		l.sendTo(s, "c")
+		l.wantNext(s, "c from 2")
+		peers[1].want(t, "40 c")
+		if !slices.Equal(unanswered, []string{"a", "b"}) {
+			t.Errorf("the hook hears of %q", unanswered)
+		}
+	})
+}
+
+// A message that is being written when the element fails has left or not, and what
+// becomes of it goes by that.
+func TestMessagesThatAreBeingSent(t *testing.T) {
+	for _, delivery := range []pooluser.Delivery{pooluser.AtMostOnce, pooluser.AtLeastOnce} {
+		t.Run(fmt.Sprint(delivery), func(t *testing.T) {
+			inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+				s := l.openSession(r, pooluser.SessionConfig{Delivery: delivery, Timers: pooluser.Fast, Keep: 1000, KeepOctets: 100 << 20})
+				peers[0].freeze()
+				long := strings.Repeat("x", 60000)
+				uncertain := 0
+				for range 20 { // more than the buffers hold
+					err := s.Send(l.within(time.Minute), pooluser.Message{Data: []byte(long)})
+					if errors.Is(err, pooluser.ErrUncertain) {
+						uncertain++
+					} else if err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				peers[1].mu.Lock()
+				got := len(peers[1].got)
+				peers[1].mu.Unlock()
+				if delivery == pooluser.AtLeastOnce && (got != 20 || uncertain != 0) {
+					t.Errorf("%d of 20 arrived, %d uncertain", got, uncertain)
+				}
+				if delivery == pooluser.AtMostOnce && (uncertain != 1 || got >= 19 || got == 0) {
+					t.Errorf("%d arrived at the second element, %d uncertain", got, uncertain)
+				}
+			})
+		})
+	}
+}
+
+func TestAtLeastOnceWaitsForRoom(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Delivery: pooluser.AtLeastOnce, Keep: 2})
+		peers[0].set(func() { peers[0].mute = true })
+		l.sendTo(s, "a")
+		l.sendTo(s, "b")
+		if err := s.Send(l.within(time.Second), pooluser.Message{Data: []byte("c")}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a third request of two: %v", err)
+		}
+		if err := s.Send(l.within(time.Second), pooluser.Message{Data: []byte("one way"), OneWay: true}); err != nil {
+			t.Error(err)
+		}
+		peers[0].kill()
+		l.wantNext(s, "a from 2", "b from 2")
+		l.sendTo(s, "c")
+		l.wantNext(s, "c from 2")
+		peers[1].want(t, "40 a", "40 b", "40 c")
+	})
+}
+
+func TestAnswersByNumber(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		answers := func(m pooluser.Message) uint64 {
+			var n uint64
+			_, _ = fmt.Sscanf(string(m.Data), "answer %d", &n)
+			return n
+		}
+		s := l.openSession(r, pooluser.SessionConfig{Delivery: pooluser.AtLeastOnce, Answers: answers})
+		peers[0].set(func() { peers[0].mute = true })
+		for n := range uint64(4) { // 0 needs no answer
+			if err := s.Send(t.Context(), pooluser.Message{Data: fmt.Appendf(nil, "%d", n), Request: n}); err != nil {
+				t.Error(err)
+			}
+		}
+		peers[0].say(peers[0].last(), "answer 2")
+		peers[0].say(peers[0].last(), "news")
+		peers[0].say(peers[0].last(), "answer 9")
+		l.wantNext(s, "answer 2", "news", "answer 9")
+		peers[0].kill()
+		sleep(time.Second)
+		peers[1].want(t, "40 1", "40 3")
+	})
+}
+
+func TestASAP_6_7_01_ErrorListsAllThatWasTried(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		timers := pooluser.Fast
+		timers.Tries = 4
+		s := l.openSession(r, pooluser.SessionConfig{Timers: timers})
+		l.sendTo(s, "x")
+		l.wantNext(s, "x from 1")
+		peers[1].freeze()
+		peers[2].kill()
+		peers[0].kill()
+		_, err := s.Receive(t.Context())
+		var failure *pooluser.DialError
+		if !errors.As(err, &failure) {
+			t.Fatalf("error %v", err)
+		}
+		var tried []param.PEID
+		for _, a := range failure.Attempts {
+			tried = append(tried, a.Element.ID)
+		}
+		if len(tried) != 5 || !slices.Equal(tried[:3], []param.PEID{1, 2, 3}) {
+			t.Errorf("tried %v", tried)
+		}
+		for _, part := range []string{"cut off", "does not answer within 60ms", "refused", "192.0.2.1:8000"} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("error %q lacks %q", err, part)
+			}
+		}
+		if _, again := s.Receive(t.Context()); again != err {
+			t.Errorf("then %v", again)
+		}
+	})
+}
+
+func TestFailoverEndsInTime(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{})
+		l.setPool(pool, param.RoundRobin) // the registrar knows it no more
+		r.Purge(pool)
+		start := time.Now()
+		peers[0].kill()
+		_, err := s.Receive(t.Context())
+		if !errors.Is(err, pooluser.ErrFailoverTime) || !errors.Is(err, pooluser.ErrUnknownPool) || time.Since(start) != pooluser.Fast.Total {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+func TestPoolThatComesBackInTime(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{})
+		l.setPool(pool, param.RoundRobin)
+		r.Purge(pool)
+		peers[0].kill()
+		time.Sleep(500 * time.Millisecond)
+		l.setPool(pool, param.RoundRobin, 2)
+		l.sendTo(s, "x")
+		l.wantNext(s, "x from 2")
+	})
+}
+
+func TestOpenSaysWhy(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		if _, err := r.Open(t.Context(), "nowhere", pooluser.SessionConfig{}); !errors.Is(err, pooluser.ErrUnknownPool) {
+			t.Errorf("unknown pool: %v", err)
+		}
+		peers[0].freeze()
+		peers[1].freeze()
+		ctx := l.within(100 * time.Millisecond)
+		start := time.Now()
+		_, err := r.Open(ctx, pool, pooluser.SessionConfig{Timers: pooluser.Fast})
+		var failure *pooluser.DialError
+		if !errors.As(err, &failure) || !errors.Is(err, context.DeadlineExceeded) || len(failure.Attempts) != 1 || time.Since(start) != 100*time.Millisecond {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+func TestElementWithoutFraming(t *testing.T) {
+	inSession(t, 1, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		socket, err := l.net.Host("192.0.2.9").ListenStream(t.Context(), "tcp", "192.0.2.9:8000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		go func() {
+			for c, err := socket.Accept(); err == nil; c, err = socket.Accept() {
+				_, _ = io.WriteString(c, "220 ready\r\n")
+				defer c.Close()
+			}
+		}()
+		l.setPool(pool, param.RoundRobin, 9)
+		timers := pooluser.Fast
+		timers.Tries = 1
+		if _, err := r.Open(t.Context(), pool, pooluser.SessionConfig{Timers: timers}); !errors.Is(err, framed.ErrNoFraming) {
+			t.Errorf("open: %v", err)
+		}
+		l.wantReports(home) // it is well, only no element for us
+	})
+}
+
+func TestElementEndsTheSession(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Notifications: true})
+		c := peers[0].last()
+		peers[0].say(c, "bye")
+		_ = c.Close()
+		l.wantNext(s, "bye", "[shut down 1]", "error EOF")
+		l.wantReports(home)
+	})
+}
+
+func TestElementSendsAway(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Notifications: true})
+		c := peers[0].last()
+		peers[0].card(pool, 3, 2)
+		peers[0].tell(c, &asap.Cookie{Cookie: []byte("half done")})
+		peers[0].tell(c, &asap.Error{Causes: param.OperationError{{Code: param.CauseLackOfResources}}})
+		_ = c.Close()
+		l.wantNext(s, "[business card received 1]", "[cookie received 1]",
+			"[error received 1: "+(&pooluser.PeerError{Causes: param.OperationError{{Code: param.CauseLackOfResources}}}).Causes.String()+"]")
+		if m, err := s.Receive(t.Context()); err != nil || m.Notification == nil || !errors.Is(m.Notification.Err, pooluser.ErrMovedOn) {
+			t.Errorf("received %+v, %v", m.Notification, err)
+		}
+		l.wantNext(s, "[failed over 3]")
+		peers[2].want(t, "echo half done")
+		l.wantReports(home) // the element is well
+	})
+}
+
+// All elements are full: the session does not swing between them for ever.
+func TestAllElementsSendAway(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		var stop sync.WaitGroup
+		defer stop.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s := l.openSession(r, pooluser.SessionConfig{})
+		for _, p := range peers {
+			stop.Go(func() {
+				for seen := 0; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+					p.mu.Lock()
+					conns := slices.Clone(p.conns[seen:])
+					p.mu.Unlock()
+					for _, c := range conns {
+						seen++
+						p.tell(c, &asap.Error{Causes: param.OperationError{{Code: param.CauseLackOfResources}}})
+						_ = c.Close()
+					}
+				}
+			})
+		}
+		_, err := s.Receive(t.Context())
+		var failure *pooluser.DialError
+		if !errors.As(err, &failure) || !errors.Is(err, pooluser.ErrMovedOn) || len(failure.Attempts) > pooluser.Fast.Tries+1 {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestCookieRefused(t *testing.T) {
+	for name, cause := range map[string]param.Cause{
+		"forged":   param.NewCause(param.CauseSecurity),
+		"unusable": param.CookieCause(param.CauseInvalidValues, []byte("state")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+				s := l.openSession(r, pooluser.SessionConfig{Cookie: []byte("state")})
+				peers[0].tell(peers[0].last(), &asap.Error{Causes: param.OperationError{cause}})
+				_ = peers[0].last().Close()
+				_, err := s.Receive(t.Context())
+				var refused *pooluser.PeerError
+				if !errors.Is(err, pooluser.ErrCookieRefused) || !errors.As(err, &refused) {
+					t.Errorf("error %v", err)
+				}
+				peers[1].want(t)
+				l.wantReports(home)
+			})
+		})
+	}
+}
+
+func TestASAP_2_2_14_02_BadControlMessagesAreReported(t *testing.T) {
+	inSession(t, 1, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{})
+		for _, bad := range []string{"\x7e\x00\x00\x04", "\x0b\x00\x00\x0c\x00\x0d\x00\x04\xc1\x00\x00\x04"} {
+			if err := peers[0].last().Send(t.Context(), transport.Message{Data: []byte(bad), PPID: transport.PPIDASAP}); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		peers[0].set(func() {
+			if len(peers[0].got) != 2 || !strings.HasPrefix(peers[0].got[0], "error ") || !strings.HasPrefix(peers[0].got[1], "error ") {
+				t.Errorf("got %q, want two errors", peers[0].got)
+			}
+			peers[0].got = nil
+		})
+		l.row("ASAP_2_2_14_03_NoErrorAnswersAnError", func(t *row) {
+			peers[0].tell(peers[0].last(), &asap.Error{Causes: param.OperationError{{Code: param.CauseUnrecognizedMessage}}})
+			if err := peers[0].last().Send(l.within(time.Second), transport.Message{Data: []byte("\x0e\x00\x00\x03"), PPID: transport.PPIDASAP}); err != nil {
+				t.Error(err)
+			}
+			peers[0].want(t)
+		})
+		l.sendTo(s, "x")
+		l.wantNext(s, "x from 1")
+	})
+}
+
+func TestASAP_5_04_SessionsDontSendASAPData(t *testing.T) {
+	inSession(t, 1, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{MaxMessage: 100})
+		for _, m := range []pooluser.Message{{PPID: transport.PPIDASAP}, {PPID: framed.PPIDHeartbeat}, {Data: make([]byte, 101)}} {
+			if err := s.Send(t.Context(), m); !errors.Is(err, framed.ErrNotSent) {
+				t.Errorf("PPID %d, %d octets: %v", m.PPID, len(m.Data), err)
+			}
+		}
+		peers[0].want(t)
+	})
+}
+
+// A user that was stopped itself does not blame the element.
+func TestUserWasStopped(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Inbox: 1, Notifications: true})
+		c := peers[0].last()
+		for range 10 { // the application does not receive, so nobody reads heartbeats
+			peers[0].say(c, "news")
+		}
+		time.Sleep(time.Hour)
+		for range 10 {
+			l.wantNext(s, "news")
+		}
+		time.Sleep(time.Hour)
+		l.wantNothing(s)
+		l.wantReports(home)
+	})
+}
+
+func TestSlowReceiverHoldsTheElementBack(t *testing.T) {
+	inSession(t, 1, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Inbox: 4})
+		c := peers[0].last()
+		long := make([]byte, 60000)
+		sent := 0
+		for ; sent < 100; sent++ {
+			if err := c.Send(l.within(time.Second), transport.Message{Data: long, PPID: appPPID}); err != nil {
+				break
+			}
+		}
+		if sent == 100 {
+			t.Errorf("%d messages were taken that nobody receives", sent)
+		}
+		if m, err := s.Receive(t.Context()); err != nil || m.Element != 1 {
+			t.Errorf("from %v, %v", m.Element, err)
+		}
+	})
+}
+
+func TestApplicationForcesAFailover(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Notifications: true})
+		s.Failover(errors.New("answers nonsense"))
+		l.wantNext(s, "[failover begun 1: answers nonsense]", "[failed over 2]")
+		l.wantReports(home, 1)
+		if e, ok := s.Element(); !ok || e.ID != 2 {
+			t.Errorf("element %v, %v", e.ID, ok)
+		}
+	})
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{})
+		time.AfterFunc(time.Second, func() { _ = s.Close() })
+		if _, err := s.Receive(t.Context()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("receive: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("again: %v", err)
+		}
+		if err := s.Send(t.Context(), pooluser.Message{}); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("send: %v", err)
+		}
+		peers[0].want(t, "end EOF") // in an orderly way
+		l.wantReports(home)
+	})
+}
+
+func TestCloseDuringAFailover(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		hooked := make(chan error, 1)
+		s := l.openSession(r, pooluser.SessionConfig{OnFailover: func(ctx context.Context, f *pooluser.Failover) error {
+			_, err := f.Receive(ctx)
+			hooked <- err
+			return err
+		}})
+		peers[0].kill()
+		sleep(time.Second)
+		_ = s.Close()
+		if err := <-hooked; !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the hook ends with %v", err)
+		}
+	})
+}
+
+func TestSessionConfigValidate(t *testing.T) {
+	bad := pooluser.SessionConfig{
+		Timers:   pooluser.Timers{Connect: -1, Silence: 1, Tries: -1, Pace: -1, Total: -1, Heartbeat: -1},
+		Delivery: 7, Answer: -1, Keep: -1, KeepOctets: -1, Inbox: -1, MaxMessage: -1, PPID: transport.PPIDASAP,
+	}
+	err := bad.Validate()
+	for _, part := range []string{"Connect", "Tries", "Pace", "Total", "Heartbeat", "Delivery", "Answer", "Keep is", "KeepOctets", "Inbox", "MaxMessage", "PPID"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%v lacks %s", err, part)
+		}
+	}
+	for _, timers := range []pooluser.Timers{pooluser.Fast, pooluser.Default, pooluser.Patient, {}} {
+		if err := (pooluser.SessionConfig{Timers: timers}).Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := (pooluser.SessionConfig{Timers: pooluser.Timers{Heartbeat: time.Minute}}).Validate(); err == nil {
+		t.Error("Silence may be shorter than Heartbeat")
+	}
+	if total := pooluser.Fast.Silence + pooluser.Fast.Connect + pooluser.Fast.Pace; total > 200*time.Millisecond {
+		t.Errorf("Fast takes %v for two elements", total)
+	}
 }

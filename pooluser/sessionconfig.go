@@ -226,6 +226,8 @@ type Message struct {
 	Request uint64
 	// OneWay tells that a message sent is not answered: it is not kept.
 	OneWay bool
+	// Element is the element that a received message came from.
+	Element param.PEID
 	// Notification is set in place of all the above on what Receive returns, if
 	// SessionConfig.Notifications asks for them.
 	Notification *Notification

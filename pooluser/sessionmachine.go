@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rserpool/asap/param"
+	"rserpool/asap/transport/framed"
 )
 
 // phase is what a session is at.
@@ -229,7 +230,7 @@ const (
 
 func judge(err error) verdict {
 	switch {
-	case errors.Is(err, ErrTransport) || noWay(err):
+	case errors.Is(err, ErrTransport) || errors.Is(err, framed.ErrNoFraming) || noWay(err):
 		return unusable
 	case ownFault(err):
 		return blameless
@@ -390,8 +391,10 @@ func (m *sessionMachine) gotCookie(now time.Time, conn uint64, cookie []byte) {
 	if !m.received(now, conn) {
 		return
 	}
-	m.cookie = cookie
-	m.notify(Notification{Kind: CookieReceived, Element: m.element, Cookie: cookie})
+	if m.cookie = cookie; cookie == nil {
+		m.cookie = []byte{} // an empty one is one, too
+	}
+	m.notify(Notification{Kind: CookieReceived, Element: m.element, Cookie: m.cookie})
 }
 
 // gotCard keeps the newest order for failovers, and sees to it that its pool is known

@@ -37,6 +37,7 @@ type Conn struct {
 	events *transport.EventQueue
 	down   sync.Once // the Down event
 
+	goodbye  sync.Once
 	closing  sync.Once
 	closed   atomic.Bool
 	closeErr error
@@ -298,6 +299,15 @@ func (c *Conn) writeBeats(numbers []uint64) error {
 	return c.write(ctx, out, false)
 }
 
+// Finish tells the peer that nothing follows: nothing is sent any more, no answers to
+// heartbeats either, but Receive goes on. Who closes a connection at once while the
+// peer still sends makes the kernel reset it, and what was sent last may be lost;
+// better finish, receive until the peer has closed, and then close.
+func (c *Conn) Finish() {
+	c.stop()
+	c.goodbye.Do(c.sayGoodbye)
+}
+
 // Close tells the peer that it ends, if that takes no time, and closes the stream.
 func (c *Conn) Close() error {
 	err := c.end(false)
@@ -322,7 +332,7 @@ func (c *Conn) end(abort bool) error {
 				c.closeErr = tcp.SetLinger(0)
 			}
 		} else {
-			c.sayGoodbye()
+			c.goodbye.Do(c.sayGoodbye)
 		}
 		c.closeErr = errors.Join(c.closeErr, c.stream.Close())
 		c.reads.Release()
@@ -341,6 +351,7 @@ func (c *Conn) sayGoodbye() {
 	}
 	defer c.done()
 	c.writes.Release()
+	c.writeErr = net.ErrClosed
 	if c.stream.SetWriteDeadline(time.Now().Add(goodbyeWait)) == nil {
 		_, _ = c.stream.Write(appendFrame(nil, PPIDHeartbeat, nil)) // as a courtesy: the end of the stream says it too
 	}

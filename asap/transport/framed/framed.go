@@ -139,6 +139,8 @@ func (c *Conn) receivePreamble(ctx context.Context) error {
 		}
 		switch {
 		case n == len(b):
+		case err == io.EOF && n == 0:
+			return ErrCut
 		case err == io.EOF:
 			return fmt.Errorf("%w: closed after %d octets", ErrNoFraming, n)
 		case err != nil:

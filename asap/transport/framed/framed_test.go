@@ -155,7 +155,6 @@ func TestPreambles(t *testing.T) {
 	}{
 		"an HTTP server":    {"HTTP/1.1 400 Bad Request\r\n", `begins with "HTTP/1.1"`},
 		"a short greeting":  {"220", `begins with "220"`},
-		"nothing":           {"", "closed after 0 octets"},
 		"half of it":        {"RSPS\x01", "closed after 5 octets"},
 		"another version":   {"RSPS\x02\x00\x00\x00", "version 2, here 1"},
 		"a preamble's end ": {"RSPT\x01\x00\x00\x00", `begins with "RSPT`},
@@ -194,6 +193,17 @@ func TestNobodyAnswersThePreamble(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
+}
+
+func TestClosedBeforeThePreamble(t *testing.T) {
+	a, b := net.Pipe()
+	go func() {
+		_, _ = io.ReadFull(b, make([]byte, preambleLen))
+		_ = b.Close()
+	}()
+	if _, err := Client(t.Context(), a, Options{}); !errors.Is(err, ErrCut) || errors.Is(err, ErrNoFraming) {
+		t.Errorf("%v, want %v: that says nothing about what it speaks", err, ErrCut)
+	}
 }
 
 func TestOctetsOfTheFraming(t *testing.T) {
@@ -508,7 +518,7 @@ func TestListenerRefusesAndGoesOn(t *testing.T) {
 	if err := <-refused; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one that says nothing: %v", err)
 	}
-	if err := <-refused; !errors.Is(err, ErrNoFraming) && !errors.Is(err, syscall.ECONNRESET) {
+	if err := <-refused; !errors.Is(err, ErrCut) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a health check: %v", err)
 	}
 }
