@@ -57,6 +57,7 @@ type conn struct {
 	port   protocol   // what the endpoint is for
 	peer   origin     // as it was when the connection came up
 	client netip.Addr // under which the peer is counted
+	owner  string     // the same, as owner of pools
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	log    logrus.FieldLogger
@@ -120,6 +121,7 @@ func (r *Registrar) newConn(t transport.Conn, port protocol) *conn {
 	}
 	c.try, _ = t.(trySender)
 	c.client = r.client(c.peer.addr())
+	c.owner = c.client.String()
 	c.ctx, c.cancel = context.WithCancelCause(r.ctx)
 	c.log = r.cfg.Log.WithFields(logrus.Fields{"peer": c.peer.addr(), "network": c.peer.network})
 	c.active.Store(true)

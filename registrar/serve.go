@@ -45,8 +45,11 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 		return
 	}
 	cmd := handlespace.Register{
-		Handle: m.Handle, Element: element, Owner: client.String(),
-		Raiser: o.r.id, Incarnation: o.r.incarnation, Now: now,
+		Handle: m.Handle, Element: element, Owner: c.owner,
+		Raiser: o.r.id, Incarnation: o.r.incarnation, Now: now.Round(0),
+	}
+	if client != c.client { // the association has another first address now
+		cmd.Owner = client.String()
 	}
 	if other := o.homes[key]; other != nil && other != c && !other.gone && !other.peer.has(from.addr()) {
 		if stored := o.space.Get(key.Handle, key.ID); stored != nil { // AMB-09
@@ -125,7 +128,7 @@ func (o *owner) deregister(c *conn, m *asap.Deregistration, from origin, now tim
 	}
 	cmd := handlespace.Deregister{
 		Handle: m.Handle, ID: m.ID, From: []netip.Addr{from.addr()},
-		Raiser: o.r.id, Incarnation: o.r.incarnation, Now: now,
+		Raiser: o.r.id, Incarnation: o.r.incarnation, Now: now.Round(0),
 	}
 	o.propose(cmd, proposal{
 		answer: func(events []handlespace.Event, _ time.Time) {

@@ -101,8 +101,9 @@ func (w *writer) element(e *param.PoolElement) {
 // reader takes the pieces of a payload. Behind its end, or when something is wrong,
 // it gives zero values and is bad.
 type reader struct {
-	rest []byte
-	bad  bool
+	rest  []byte
+	bad   bool
+	texts *param.Interner // nil: none
 }
 
 func (r *reader) octets(n int) []byte {
@@ -152,7 +153,7 @@ func (r *reader) count(size int) int {
 	return n
 }
 
-func (r *reader) text() string { return string(r.octets(r.count(1))) }
+func (r *reader) text() string { return string(r.texts.Handle(r.octets(r.count(1)))) }
 
 func (r *reader) time() time.Time {
 	if ns := int64(r.u64()); ns != 0 {

@@ -64,6 +64,7 @@ const (
 	sweepInterval = 10 * time.Second // between sweeps of tombstones
 	companyWait   = time.Minute      // beyond JoinWait, while other members can be reached
 	companyLook   = time.Second      // between two looks whether they can
+	maxTexts      = 1024             // that are kept to be shared by commands
 )
 
 // Replica is the replicated side of one registrar. It belongs to the owner loop:
@@ -92,14 +93,16 @@ type Replica struct {
 	ready    Readiness
 	duties   duties
 	stats    Stats
+	texts    *param.Interner // what commands name again and again
 }
 
 // proposal is one of this member's.
 type proposal struct {
-	number    uint64 // the ring's
-	token     uint64 // 0: nobody waits
-	payload   []byte // in the outbox
-	sign      bool   // when it is stable, all have what was stable in smaller views
+	number    uint64              // the ring's
+	token     uint64              // 0: nobody waits
+	payload   []byte              // in the outbox
+	known     handlespace.Command // what it decodes to; nil: not known
+	sign      bool                // when it is stable, all have what was stable in smaller views
 	delivered bool
 	applied   bool
 	command   handlespace.Command // only with fault.ApplyAtStable
@@ -122,7 +125,7 @@ func New(cfg Config, now time.Time) *Replica {
 	if cfg.version == 0 {
 		cfg.version = version
 	}
-	return &Replica{cfg: cfg, born: now, since: now, duties: newDuties(), speaks: cfg.version}
+	return &Replica{cfg: cfg, born: now, since: now, duties: newDuties(), speaks: cfg.version, texts: param.NewInterner(maxTexts)}
 }
 
 // Stats describe a Replica at one moment.
@@ -161,6 +164,9 @@ func (r *Replica) propose(p proposal, cmd handlespace.Command, only ring.ViewID)
 		return
 	}
 	p.payload = payload
+	if lossless(cmd) {
+		p.known = cmd
+	}
 	r.outbox = append(r.outbox, p)
 	r.stats.WaitingOctets += len(payload)
 	r.flush()
@@ -299,7 +305,7 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 			p.delivered = true
 		}
 	}
-	m, err := decode(r.cfg.version, entry.Payload)
+	m, err := r.decode(own, entry.Payload)
 	if err == nil && m.command != nil && m.version > r.speaks && r.exchange == nil {
 		err = errVersion
 	}
@@ -332,6 +338,16 @@ func (r *Replica) delivered(view ring.ViewID, entry *ring.Entry, now time.Time) 
 		p.duty = nil
 		r.duties.check(r, now)
 	}
+}
+
+// decode returns the message of a payload, perhaps an own one, which need not be decoded.
+func (r *Replica) decode(own uint64, payload []byte) (message, error) {
+	if p := r.own(own); p != nil && p.known != nil {
+		m := message{version: payload[0], command: p.known}
+		p.known = nil
+		return m, nil
+	}
+	return decodeWith(r.texts, r.cfg.version, payload)
 }
 
 // applyOwn applies a command, perhaps an own one.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
+	"slices"
 
 	"rserpool/asap/param"
 	"rserpool/enrp/ring"
@@ -219,13 +221,35 @@ func appendItem(dst []byte, item *handlespace.Item) []byte {
 	return w.buf
 }
 
+// lossless reports whether a command decodes to the same again. That is said of those
+// only that come in great numbers: times have one reading then, and addresses of
+// elements no zone.
+func lossless(cmd handlespace.Command) bool {
+	switch c := cmd.(type) {
+	case handlespace.Register:
+		return c.Now == c.Now.Round(0) && !zoned(c.Element.User.Addrs) && !zoned(c.Element.ASAP.Addrs)
+	case handlespace.Deregister:
+		return c.Now == c.Now.Round(0)
+	}
+	return false
+}
+
+func zoned(addrs []netip.Addr) bool {
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Zone() != "" || a.Is4In6() })
+}
+
 // decode returns the message of a payload, of which it keeps nothing. highest is the
 // last version that is known.
 func decode(highest uint8, payload []byte) (message, error) {
+	return decodeWith(nil, highest, payload)
+}
+
+// decodeWith is decode, with texts from among those known where it can.
+func decodeWith(texts *param.Interner, highest uint8, payload []byte) (message, error) {
 	if len(payload) < 2 || payload[0] == 0 || payload[0] > highest {
 		return message{}, errVersion
 	}
-	r := reader{rest: payload[2:]}
+	r := reader{rest: payload[2:], texts: texts}
 	m := message{version: payload[0]}
 	switch kind(payload[1]) {
 	case kindHello:

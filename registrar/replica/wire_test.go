@@ -231,3 +231,33 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestOwnCommandsAreTakenAsTheyAre: those of which decode would make the same, and no
+// others.
+func TestOwnCommandsAreTakenAsTheyAre(t *testing.T) {
+	for _, cmd := range wireCommands() {
+		payload, err := encodeCommand(version, cmd, ring.ViewID{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := decode(version, payload); lossless(cmd) && (err != nil || !reflect.DeepEqual(m, message{version: version, command: cmd})) {
+			t.Errorf("%+v, %v, want %+v", m, err, cmd)
+		}
+	}
+	elsewhere := wireElement()
+	elsewhere.ASAP.Addrs = []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}
+	for cmd, want := range map[string]struct {
+		handlespace.Command
+		lossless bool
+	}{
+		"registration":             {handlespace.Register{Handle: "echo", Element: wireElement(), Now: wireTime}, true},
+		"with a zone":              {handlespace.Register{Handle: "echo", Element: elsewhere, Now: wireTime}, false},
+		"by another clock":         {handlespace.Register{Handle: "echo", Element: wireElement(), Now: time.Now()}, false},
+		"deregistration":           {handlespace.Deregister{Handle: "echo", ID: 1, Now: wireTime}, true},
+		"another by another clock": {handlespace.Deregister{Handle: "echo", ID: 1, Now: time.Now()}, false},
+	} {
+		if got := lossless(want.Command); got != want.lossless {
+			t.Errorf("%s: %v", cmd, got)
+		}
+	}
+}
