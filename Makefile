@@ -1,5 +1,5 @@
 # Each target is one script, which can also be run alone.
-.PHONY: all build test lint demo lab sim poolsim model bench ringbench chaos fuzz requirements docs clean
+.PHONY: all build test lint demo demo-session lab sim poolsim model bench ringbench failover sessions chaos fuzz requirements docs clean
 
 all: build
 
@@ -7,12 +7,15 @@ build:        ; scripts/build.sh
 test:         ; scripts/test.sh
 lint:         ; scripts/lint.sh
 demo:         ; scripts/demo.sh
+demo-session: ; scripts/demo-session.sh
 lab:          ; scripts/lab.sh
 sim:          ; scripts/sim.sh
 poolsim:      ; scripts/poolsim.sh
 model:        ; scripts/model.sh
 bench:        ; scripts/bench.sh
 ringbench:    ; scripts/ringbench.sh
+failover:     ; scripts/failover.sh
+sessions:     ; scripts/sessions.sh
 chaos:        ; scripts/chaos.sh
 fuzz:         ; scripts/fuzz.sh
 requirements: ; go run ./scripts/requirements -missing

@@ -60,6 +60,11 @@ done
 ip netns exec "$net-hub" "$work/rspd" --listen tcp://10.231.79.100 --enrp-listen off --admin off \
 	--insecure --log-level error 2>"$work/rspd.log" &
 registrar=$!
+for _ in $(seq 100); do
+	if ip netns exec "$net-hub" bash -c ': <>/dev/tcp/10.231.79.100/3863' 2>/dev/null; then break; fi
+	kill -0 "$registrar" 2>/dev/null || { cat "$work/rspd.log" >&2; exit 1; }
+	sleep 0.1
+done
 ip netns exec "$net-hub" "$work/sessionbench" failover --registrar tcp://10.231.79.100 "${places[@]}" \
 	--count "$count" --presets "$presets" --faults "$faults" | tee out/failover.md
 cat "$work/rspd.log" >&2

@@ -31,5 +31,10 @@ CGO_ENABLED=0 go build -o "$work" ./cmd/rspd ./scripts/sessionbench
 port=${PORT:-13864}
 "$work/rspd" --listen "tcp://127.0.0.1:$port" --enrp-listen off --admin off --log-level error 2>"$work/rspd.log" &
 registrar=$!
+for _ in $(seq 100); do
+	if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
+	kill -0 "$registrar" 2>/dev/null || { cat "$work/rspd.log" >&2; exit 1; }
+	sleep 0.1
+done
 "$work/sessionbench" many --registrar "tcp://127.0.0.1:$port" --sessions "$sessions" | tee out/sessions.md
 cat "$work/rspd.log" >&2

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -58,6 +59,7 @@ type failover struct {
 	count     int
 	pace      time.Duration
 	label     string
+	json      bool
 
 	self  string // this program
 	stage *stage.Stage
@@ -81,6 +83,7 @@ func runFailover(ctx context.Context, args []string, out io.Writer) error {
 	chosen := fs.String("presets", "fast,default,patient", "timers to measure")
 	kinds := fs.String("faults", "kill -9,SIGSTOP,silent cut", "faults to measure; the last needs namespaces")
 	fs.StringVar(&f.label, "label", "TCP", "first column of the table")
+	fs.BoolVar(&f.json, "json", false, "print a JSON object for each row instead of the table")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -106,41 +109,75 @@ func runFailover(ctx context.Context, args []string, out io.Writer) error {
 	return os.RemoveAll(logs)
 }
 
+// row is one line of the table.
+type row struct {
+	Over, Preset, Fault string
+	Times               int64
+	P50, P99, Longest   time.Duration
+	ByTimers            string
+}
+
+// print prints the row, or with nil the head of the table.
+func (f *failover) print(out io.Writer, r *row) error {
+	var err error
+	switch {
+	case f.json && r != nil:
+		err = json.NewEncoder(out).Encode(r)
+	case f.json:
+	case r == nil:
+		_, err = fmt.Fprint(out, "| over | preset | fault | times | p50 | p99 | longest | by the timers |\n|---|---|---|---:|---:|---:|---:|---|\n")
+	default:
+		ms := func(d time.Duration) float64 { return float64(d) / 1e6 }
+		_, err = fmt.Fprintf(out, "| %s | %s | %s | %d | %.1f ms | %.1f ms | %.1f ms | %s |\n",
+			r.Over, r.Preset, r.Fault, r.Times, ms(r.P50), ms(r.P99), ms(r.Longest), r.ByTimers)
+	}
+	return err
+}
+
 func (f *failover) measure(ctx context.Context, chosen, kinds []string, out io.Writer) error {
-	if _, err := fmt.Fprintf(out, "| over | preset | fault | times | p50 | p99 | longest | by the timers |\n|---|---|---|---:|---:|---:|---:|---|\n"); err != nil {
+	if err := f.print(out, nil); err != nil {
 		return err
 	}
-	for _, p := range presets {
-		if !slices.Contains(chosen, p.name) {
+	for i, p := range presets {
+		if slices.Contains(chosen, p.name) {
+			if err := f.preset(ctx, i, kinds, out); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// preset measures with one preset of timers.
+func (f *failover) preset(ctx context.Context, i int, kinds []string, out io.Writer) (err error) {
+	p := presets[i]
+	var lanes []*lane
+	defer func() {
+		for _, l := range lanes {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	for i := range min(p.lanes, len(f.places)/2, f.count) {
+		l, err := f.newLane(ctx, i, p.timers)
+		if err != nil {
+			return err
+		}
+		lanes = append(lanes, l)
+	}
+	for _, kind := range faults {
+		if !slices.Contains(kinds, kind.name) {
 			continue
 		}
-		var lanes []*lane
-		for i := range min(p.lanes, len(f.places)/2, f.count) {
-			l, err := f.newLane(ctx, i, p.timers)
-			if err != nil {
-				return errors.Join(err, closeAll(lanes))
-			}
-			lanes = append(lanes, l)
+		h, err := f.together(ctx, lanes, kind)
+		if err != nil {
+			return fmt.Errorf("%s: %w", kind.name, err)
 		}
-		for _, kind := range faults {
-			if !slices.Contains(kinds, kind.name) {
-				continue
-			}
-			h, err := f.together(ctx, lanes, kind)
-			if err != nil {
-				return errors.Join(fmt.Errorf("%s, %s: %w", p.name, kind.name, err), closeAll(lanes))
-			}
-			formula := "set-up of a connection"
-			if kind.silent {
-				formula = fmt.Sprintf("%v silence + set-up", p.timers.Silence)
-			}
-			ms := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1e6 }
-			if _, err := fmt.Fprintf(out, "| %s | %s | %s | %d | %.1f ms | %.1f ms | %.1f ms | %s |\n",
-				f.label, p.name, kind.name, h.TotalCount(), ms(50), ms(99), ms(100), formula); err != nil {
-				return errors.Join(err, closeAll(lanes))
-			}
+		at := func(q float64) time.Duration { return time.Duration(h.ValueAtQuantile(q)) }
+		r := row{f.label, p.name, kind.name, h.TotalCount(), at(50), at(99), at(100), "set-up of a connection"}
+		if kind.silent {
+			r.ByTimers = fmt.Sprintf("%v silence + set-up", p.timers.Silence)
 		}
-		if err := closeAll(lanes); err != nil {
+		if err := f.print(out, &r); err != nil {
 			return err
 		}
 	}
@@ -198,7 +235,7 @@ func (e *element) cut(ctx context.Context) error {
 
 // link puts the interface of the element's namespace down or up.
 func (e *element) link(ctx context.Context, state string) error {
-	out, err := exec.CommandContext(ctx, "sh", "-c", "for i in $(ip -n \"$0\" -o link show type veth | sed 's/^[0-9]*: \\([^@:]*\\).*/\\1/'); do ip -n \"$0\" link set \"$i\" \"$1\"; done", e.place.namespace, state).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "sh", "-c", "for i in $(ip -n \"$0\" -o link show type veth | sed 's/^[0-9]*: \\([^@:]*\\).*/\\1/'); do ip -n \"$0\" link set dev \"$i\" \"$1\"; done", e.place.namespace, state).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("link %s in %s: %w: %s", state, e.place.namespace, err, out)
 	}

@@ -94,14 +94,6 @@ func (l *lane) close() error {
 	return errors.Join(errs...)
 }
 
-func closeAll(lanes []*lane) error {
-	var errs []error
-	for _, l := range lanes {
-		errs = append(errs, l.close())
-	}
-	return errors.Join(errs...)
-}
-
 // ask makes one request after the other, until ctx ends.
 func (l *lane) ask(ctx context.Context) error {
 	tick := time.NewTicker(l.bench.pace)

@@ -49,15 +49,8 @@ func runMany(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer resolver.Stop()
-	for wait, cancel := context.WithTimeout(ctx, 20*time.Second); ; {
-		if answer, err := resolver.Renew(wait, manyPool); err == nil && len(answer.Elements) == 1 {
-			cancel()
-			break
-		}
-		if err := sleep(wait, 10*time.Millisecond); err != nil {
-			cancel()
-			return fmt.Errorf("element does not register: %w", err)
-		}
+	if err := registered(ctx, resolver); err != nil {
+		return err
 	}
 	// The first session makes what all share.
 	if err := closeSessions(openSessions(ctx, resolver, 1)); err != nil {
@@ -72,6 +65,20 @@ func runMany(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	_, err = fmt.Fprint(out, c)
 	return err
+}
+
+// registered waits until the registrar knows the element.
+func registered(ctx context.Context, resolver *pooluser.Resolver) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("the element does not register"))
+	defer cancel()
+	for {
+		if answer, err := resolver.Renew(ctx, manyPool); err == nil && len(answer.Elements) == 1 {
+			return nil
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // cost is what sessions cost at both ends.

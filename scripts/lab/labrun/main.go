@@ -41,6 +41,7 @@ var groups = []group{
 	{name: "sessions", about: "users of both makers keep their sessions when elements of either die", needs: []string{"cmd/rspd", "cmd/rspctl", "scripts/services"}, run: sessions},
 	{name: "many", about: "2000 associations at one registrar", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: many},
 	{name: "bench", about: "handle resolutions, ours beside rsplib's, about 7 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/loadgen"}, run: bench},
+	{name: "session-failovers", about: "how long sessions wait when their element fails, over SCTP beside TCP, about 4 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/sessionbench"}, run: sessionFailovers},
 	{name: "capture", about: "records rsplib's messages for testdata", extra: true, ipv6: true, run: capture},
 }
 
@@ -82,7 +83,7 @@ func main() {
 	switch {
 	case *list:
 		for _, g := range groups {
-			fmt.Printf("%-15s %s%s\n", g.name, g.about, map[bool]string{true: " (extra)"}[g.extra])
+			fmt.Printf("%-17s %s%s\n", g.name, g.about, map[bool]string{true: " (extra)"}[g.extra])
 		}
 		return
 	case *needs:

@@ -36,8 +36,8 @@ func sessions(l *lab) {
 	l.pingPong("our user with rsplib's elements", "TheirsOurs", theirs("pingpong"), pings["our user"])
 	l.pingPong("our user with our elements", "OursOurs", ours("pingpong"), pings["our user"])
 
-	l.fractal("our user with rsplib's elements", "TheirPictures", theirs("fractal"))
-	l.fractal("our user with our elements", "OurPictures", ours("fractal"))
+	l.fractal("our user with rsplib's fractal elements", "TheirPictures", theirs("fractal"))
+	l.fractal("our user with our fractal elements", "OurPictures", ours("fractal"))
 
 	l.scripts(ours("scripting"))
 }
@@ -112,7 +112,7 @@ func counts(all []pong) error {
 func (l *lab) fractal(what, pool string, element func(h host, name, pool string) *process) {
 	first := element(pe1, pool+"-1", pool)
 	l.need(what+": element registers", second(l.members(pr1, pool, 1, 15*time.Second)))
-	user := l.mustStart(pu1, "user-"+pool, l.service("user", "fractal", pool, "--width", "400", "--height", "300", "--iterations", "8000", "--pause", "20ms")...)
+	user := l.mustStart(pu1, "user-"+pool, l.service("user", "fractal", pool, "--width", "300", "--height", "240", "--iterations", "1000", "--pause", "20ms")...)
 	l.check(what+": a picture begins", user.says("10 %", 1, 30*time.Second))
 	element(pe2, pool+"-2", pool)
 	l.need(what+": second element registers", second(l.members(pr1, pool, 2, 15*time.Second)))
