@@ -23,9 +23,8 @@ type Item struct {
 	ID param.PEID
 
 	held   bool
-	slot   int32  // shuffle, lottery: its place
+	slot   int32  // its place: shuffle, lottery; the bits of its phase: wheel
 	weight uint32 // lottery, wheel
-	phase  uint32 // wheel
 	next   *Item  // ring
 	prev   *Item  // ring
 

@@ -45,7 +45,7 @@ func (c *wheel) Put(it *Item, policy param.Policy) {
 		c.track(it).tree.Delete(pointOf(it))
 	} else {
 		it.held = true
-		it.phase = uint32(phaseFirst + c.joined*phaseStep)
+		it.slot = int32(uint32(phaseFirst + c.joined*phaseStep))
 		it.base = c.joined
 		c.joined++
 	}
@@ -83,6 +83,8 @@ type point struct {
 	it     *Item
 }
 
+func (it *Item) phase() uint64 { return uint64(uint32(it.slot)) }
+
 func pointOf(it *Item) point {
 	return point{lap: it.key, num: it.seq, weight: uint64(max(it.weight, 1)), it: it}
 }
@@ -116,11 +118,11 @@ func (t *track) insert(it *Item) {
 	weight := uint64(max(it.weight, 1))
 	hi, lo := bits.Mul64(t.head.num, weight)
 	head, _ := bits.Div64(hi, lo, t.head.weight) // the head on the scale of this weight
-	it.key, it.seq = t.head.lap, uint64(it.phase)
+	it.key, it.seq = t.head.lap, it.phase()
 	if it.seq <= head {
 		it.seq += ((head-it.seq)>>32 + 1) << 32
 		if it.seq>>32 >= weight {
-			it.key, it.seq = it.key+1, uint64(it.phase)
+			it.key, it.seq = it.key+1, it.phase()
 		}
 	}
 	t.tree.ReplaceOrInsert(pointOf(it))
@@ -141,7 +143,7 @@ func (t *track) choose(dst []*Item, n, room int) []*Item {
 		t.head = pointOf(first)
 		t.tree.Delete(t.head)
 		if first.seq += 1 << 32; first.seq>>32 >= t.head.weight {
-			first.key, first.seq = first.key+1, uint64(first.phase)
+			first.key, first.seq = first.key+1, first.phase()
 		}
 		t.tree.ReplaceOrInsert(pointOf(first))
 	}

@@ -1,6 +1,7 @@
 package handlespace
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func TestDeadlinesThatCameUpTooEarly(t *testing.T) {
 	calls := 0
 	for {
 		next, ok := s.NextDeadline(here)
-		if !ok || next.Before(at(60).Add(-grain)) {
+		if !ok || next.Before(at(60)) {
 			t.Fatalf("next deadline %v, %v", next, ok)
 		}
 		if due := s.Due(nil, here, at(61), 1<<30); len(due) > 0 {
@@ -38,12 +39,12 @@ func TestDeadlinesThatCameUpTooEarly(t *testing.T) {
 	}
 }
 
-// More elements are due at the same time than a deadline has numbers for.
+// Many elements are due at the same time.
 func TestDeadlinesAtTheSameTime(t *testing.T) {
 	if testing.Short() {
 		t.Skip("many elements")
 	}
-	const n = grain + 1000
+	const n = 100_000
 	s := space(Config{RemovalShare: 1, MaxElements: n})
 	for id := range param.PEID(n) {
 		s.Apply(register("echo", id+1, at(0), life(60)))
@@ -56,5 +57,59 @@ func TestDeadlinesAtTheSameTime(t *testing.T) {
 	}
 	if _, ok := s.NextDeadline(here); len(seen) != n || ok || s.Counts().Elements > 0 {
 		t.Errorf("%d of %d were due, %d are left", len(seen), n, s.Counts().Elements)
+	}
+}
+
+// Elements that are due close to each other come, go and register again in any order,
+// also while others of them are due already.
+func TestDeadlinesCloseToEachOther(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for range 20 {
+		s := space(Config{RemovalShare: 1})
+		want := map[param.PEID]time.Time{}
+		now := at(0)
+		for range 2000 {
+			now = now.Add(time.Duration(r.IntN(3*span)) / 20)
+			id := param.PEID(1 + r.IntN(100))
+			switch r.IntN(5) {
+			case 0:
+				s.Apply(Deregister{Handle: "echo", ID: id, Now: now})
+				delete(want, id)
+			case 1, 2:
+				l := param.Life(1 + r.IntN(2))
+				s.Apply(register("echo", id, now, life(l)))
+				want[id] = now.Add(time.Duration(l) * time.Second)
+			}
+			var next time.Time
+			due := 0
+			for _, at := range want {
+				if next.IsZero() || at.Before(next) {
+					next = at
+				}
+				if !at.After(now) {
+					due++
+				}
+			}
+			if got, ok := s.NextDeadline(here); ok != (len(want) > 0) || !got.Equal(next) {
+				t.Fatalf("next deadline %v, %v, want %v", got, ok, next)
+			}
+			var before time.Time
+			most := r.IntN(4)
+			commands := s.Due(nil, here, now, most)
+			if len(commands) != min(due, most) {
+				t.Fatalf("%d of %d are due", len(commands), due)
+			}
+			for _, c := range commands {
+				id := c.(Remove).ID
+				if want[id].After(now) || want[id].Before(before) {
+					t.Fatalf("%v is due at %v, %v behind %v", id, now, want[id], before)
+				}
+				before = want[id]
+				if r.IntN(2) == 0 {
+					s.Apply(c)
+					delete(want, id)
+				}
+			}
+		}
 	}
 }

@@ -50,8 +50,12 @@ type pool struct {
 type element struct {
 	item   selection.Item         // Value is the element
 	record atomic.Pointer[Record] // the writer stores it, with the pool's mutex
-	filed  instant                // of the index: under which deadline
 	at     int32                  // where it begins in the pool's circle
+
+	// Of the index.
+	page  *page   // on which it is filed, nil if it is not
+	line  int32   // of the page
+	filed instant // under which deadline
 }
 
 // state returns what the pool is besides its elements. Writer only.
