@@ -77,18 +77,13 @@ func (x *index) pool(handle param.PoolHandle, old, new uint64) {
 	x.digest.Entries[Key{Handle: handle}.Range()] += new - old
 }
 
-// tombstone takes one tombstone out and puts another in; either may be nil.
-func (x *index) tombstone(old, new *Tombstone) {
+// tombstone counts a tombstone, once or -1 times.
+func (x *index) tombstone(t *Tombstone, times int) {
+	digest := t.digest() * uint64(times)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if old != nil {
-		x.digest.Tombstones[old.Key.Range()] -= old.digest()
-		x.counts.Tombstones--
-	}
-	if new != nil {
-		x.digest.Tombstones[new.Key.Range()] += new.digest()
-		x.counts.Tombstones++
-	}
+	x.digest.Tombstones[t.Key.Range()] += digest
+	x.counts.Tombstones += times
 }
 
 // forgotten counts a tombstone for which there was no room.

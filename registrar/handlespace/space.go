@@ -370,7 +370,7 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 	if r.Reports > 0 {
 		delete(s.reporters, e)
 	}
-	s.tombstones.put(s, t)
+	s.tombstones.add(s, t) // what is stored has none
 	s.emit(Removed{p.handle, r, cause, last, t.Generation})
 }
 

@@ -77,15 +77,17 @@ func (s *Space) absent(c *Deregister) Absent {
 // get returns the tombstone of a key, nil if there is none.
 func (b *tombstones) get(k Key) *Tombstone { return b.byKey[k] }
 
-// put stores a tombstone. Beyond the bound the oldest is forgotten.
+// put stores a tombstone, in the place of another one if there is one.
 func (b *tombstones) put(s *Space, t *Tombstone) {
-	old := b.byKey[t.Key]
+	b.remove(s, t.Key)
+	b.add(s, t)
+}
+
+// add stores a tombstone of a key that has none. Beyond the bound the oldest is forgotten.
+func (b *tombstones) add(s *Space, t *Tombstone) {
 	b.byKey[t.Key] = t
-	if old != nil {
-		b.byAge.Delete(graveOf(old))
-	}
 	b.byAge.ReplaceOrInsert(graveOf(t))
-	s.index.tombstone(old, t)
+	s.index.tombstone(t, 1)
 	if len(b.byKey) > s.cfg.MaxTombstones {
 		oldest, _ := b.byAge.Min()
 		s.forgetTombstone(oldest.Tombstone)
@@ -97,7 +99,7 @@ func (b *tombstones) remove(s *Space, k Key) {
 	if t := b.byKey[k]; t != nil {
 		delete(b.byKey, k)
 		b.byAge.Delete(graveOf(t))
-		s.index.tombstone(t, nil)
+		s.index.tombstone(t, -1)
 	}
 }
 
