@@ -31,8 +31,10 @@ type StreamConfig struct {
 	// where Failover.Written and Failover.Received tell. Read and Write then go
 	// on as if nothing had happened. Without it they return a *FailoverError.
 	Resume func(ctx context.Context, f *Failover) error
-	// FailoverOnEOF takes the end of a plain stream for a failure of the
-	// element. Default: Read returns io.EOF and the stream ends.
+	// FailoverOnEOF takes the end of a plain stream, or of an SCTP association
+	// without heartbeats, for a failure of the element: a process that is killed
+	// ends them in the same way as one that has said all. Default: Read returns
+	// io.EOF and the stream ends.
 	FailoverOnEOF bool
 
 	// Cookie is handed to the first element, as from an earlier stream.
