@@ -199,7 +199,17 @@ func (r *Resolver) Resolve(ctx context.Context, pool param.PoolHandle) (Answer, 
 		return r.lastKnown(e, now), nil
 	}
 	r.mu.Unlock()
-	return r.wait(ctx, f)
+	answer, err := r.wait(ctx, f)
+	var refused *RefusedError
+	if err == nil || ctx.Err() != nil || f.forgot || errors.As(err, &refused) {
+		return answer, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		return Answer{}, err
+	}
+	return r.lastKnown(e, time.Now()), nil
 }
 
 // connected reports whether there is a registrar.

@@ -87,10 +87,10 @@ func (b *builder) Build(to resolver.Target, cc resolver.ClientConn, _ resolver.B
 		return nil, fmt.Errorf("%w: %q is not of the form %s:///POOL", pooluser.ErrHandle, to.URL.String(), Scheme)
 	}
 	w := &watch{builder: b, pool: pool, cc: cc, again: make(chan struct{}, 1)}
-	w.start()
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.watches[w] = true
+	b.mu.Unlock()
+	w.start()
 	return w, nil
 }
 
