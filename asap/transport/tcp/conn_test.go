@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -380,4 +382,29 @@ func BenchmarkEcho(b *testing.B) {
 	}
 	c.Close()
 	<-done
+}
+
+// A context that ends just as Dial begins ends Dial, wherever it has come to.
+func TestDialEndsWithItsContext(t *testing.T) {
+	refused := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}
+	for i := range 10000 {
+		ctx, cancel := context.WithCancel(context.Background())
+		var begun atomic.Bool
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for !begun.Load() {
+				runtime.Gosched()
+			}
+			for range i % 2000 { // tens of nanoseconds to a few microseconds
+				_ = begun.Load()
+			}
+			cancel()
+		}()
+		begun.Store(true)
+		if _, err := New().Dial(ctx, nil, refused, transport.Options{}); err == nil {
+			t.Fatal("connected to nobody")
+		}
+		<-ended
+	}
 }

@@ -62,10 +62,14 @@ func (n network) Dial(ctx context.Context, local, remote []netip.AddrPort, opt t
 	next := time.NewTimer(0)
 	var won link
 	var errs []error
-	for won.tcp == nil && (started < len(remote) && ctx.Err() == nil || pending > 0) {
+	for won.tcp == nil {
+		// Asked once a round: ctx may end at any moment.
 		turn := next.C
 		if started == len(remote) || ctx.Err() != nil {
 			turn = nil
+		}
+		if turn == nil && pending == 0 {
+			break
 		}
 		select {
 		case <-turn:
