@@ -8,7 +8,7 @@
 #   scripts/failover.sh [COUNT]     failovers of each kind, default 200
 #
 #   PRESETS=fast,default,patient FAULTS='kill -9,SIGSTOP,silent cut'
-#   LANES=20    pairs of elements that may fail at a time; patient uses all, default 4
+#   LANES=10    pairs of elements that may fail at a time; patient uses all, default 4
 #               of them, fast one
 #
 # 200 of each take half an hour, most of it waiting: 'scripts/failover.sh 10' is a first
@@ -16,7 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-count=${1:-200} presets=${PRESETS:-fast,default,patient} faults=${FAULTS:-kill -9,SIGSTOP,silent cut} lanes=${LANES:-20}
+count=${1:-200} presets=${PRESETS:-fast,default,patient} faults=${FAULTS:-kill -9,SIGSTOP,silent cut} lanes=${LANES:-10}
 if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null; then
 	echo "failover: SKIPPED, needs root and iproute2" >&2
 	exit 0

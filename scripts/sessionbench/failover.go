@@ -31,7 +31,7 @@ var presets = []struct {
 }{
 	{"fast", pooluser.Fast, 1},
 	{"default", pooluser.Default, 4},
-	{"patient", pooluser.Patient, 20},
+	{"patient", pooluser.Patient, 10},
 }
 
 // fault is what happens to an element.

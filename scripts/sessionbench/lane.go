@@ -29,6 +29,7 @@ type lane struct {
 
 	mu       sync.Mutex
 	at       param.PEID // the element that answers
+	left     param.PEID // the one before
 	last     time.Time  // of the latest answer
 	longest  time.Duration
 	failed   int // failovers
@@ -125,7 +126,7 @@ func (l *lane) take(m pooluser.Message, n uint64) bool {
 	defer l.mu.Unlock()
 	if m.Notification != nil {
 		if m.Notification.Kind == pooluser.FailedOver {
-			l.at = m.Notification.Element.ID
+			l.left, l.at = l.at, m.Notification.Element.ID
 			l.failed++
 			l.answered = 0
 		}
@@ -161,45 +162,52 @@ const calm = 20
 // once lets the element of the session fail and returns for how long there was no
 // answer. Then there are two sound elements again.
 func (l *lane) once(ctx context.Context, kind fault) (time.Duration, error) {
+	for {
+		waited, ok, err := l.try(ctx, kind)
+		if ok || err != nil {
+			return waited, err
+		}
+	}
+}
+
+// try is once; ok is false when the session had left the element just before, for want
+// of processor time.
+func (l *lane) try(ctx context.Context, kind fault) (waited time.Duration, ok bool, err error) {
 	// Any moment between two heartbeats is as likely as any other.
 	pause := 50*time.Millisecond + rand.N(min(l.timers.Heartbeat, time.Second))
 	if err := sleep(ctx, pause); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	l.mu.Lock()
 	victim, failed := l.elements[0], l.failed
 	if param.PEID(victim.id) != l.at {
 		victim = l.elements[1]
 	}
-	wrong := param.PEID(victim.id) != l.at
+	at := l.at
 	l.longest = 0
 	l.mu.Unlock()
-	if wrong {
-		return 0, fmt.Errorf("the session is at element %v, none of the lane's", l.at)
+	if param.PEID(victim.id) != at {
+		return 0, false, fmt.Errorf("the session is at element %v, none of the lane's", at)
 	}
 	if err := kind.do(victim, ctx); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	begin := time.Now()
-	for {
+	for limit := time.Now().Add(2*(l.timers.Silence+l.timers.Connect) + 5*time.Second); !ok && time.Now().Before(limit); {
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		l.mu.Lock()
-		over, longest, err := l.failed > failed && l.answered >= calm, l.longest, l.err
+		ok = l.failed == failed+1 && l.left == at && l.answered >= calm
+		waited, err = l.longest, l.err
 		l.mu.Unlock()
-		switch {
-		case err != nil:
-			return 0, err
-		case over:
-			if err := victim.restart(); err != nil {
-				return 0, err
-			}
-			return longest, l.whole(ctx)
-		case time.Since(begin) > 5*time.Minute:
-			return 0, errors.New("no failover within 5 min")
+		if err != nil {
+			return 0, false, err
 		}
 	}
+	if err := victim.restart(); err != nil {
+		return 0, false, err
+	}
+	return waited, ok, l.whole(ctx)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
