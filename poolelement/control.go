@@ -240,8 +240,7 @@ func (c *Control) refuse(cause param.Cause, why error) error {
 	return fmt.Errorf("%w: %w", ErrCookieRefused, why)
 }
 
-// dismiss sends the user to another element and waits until it has gone, for a
-// short time.
+// dismiss asks the user to go on at another element.
 func (c *Control) dismiss() {
 	c.leave.Do(func() {
 		c.mute.Store(true)
@@ -252,17 +251,33 @@ func (c *Control) dismiss() {
 				}
 			}
 			c.tell(&asap.Error{Causes: param.OperationError{param.NewCause(param.CauseLackOfResources)}})
-			c.linger()
 		}
 	})
 }
 
-// linger waits until the user has closed the connection, for a short time: data
-// that are under way when a connection is closed make the kernel reset it, and
-// what was sent last is lost.
-func (c *Control) linger() {
-	select {
-	case <-c.gone:
-	case <-time.After(answerTime):
+// close ends the session's connection. An orderly end waits until the user has
+// closed it too, for a short time: what it sends meanwhile would make the kernel
+// reset a closed connection, and what was sent last would be lost.
+func (c *Control) close(orderly bool) error {
+	if c.conn == nil {
+		if tcp, ok := c.stream.(interface{ SetLinger(int) error }); ok && !orderly {
+			_ = tcp.SetLinger(0) // the close that follows says what is wrong
+		}
+		if err := c.stream.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
 	}
+	if !orderly {
+		return c.conn.Abort()
+	}
+	if conn, ok := c.conn.(interface{ Finish() }); ok {
+		c.mute.Store(true)
+		conn.Finish()
+		select {
+		case <-c.gone:
+		case <-time.After(answerTime):
+		}
+	}
+	return c.conn.Close()
 }

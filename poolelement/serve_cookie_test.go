@@ -138,8 +138,7 @@ func TestASAP_3_8_05_CookiesThatAreRefused(t *testing.T) {
 					return err
 				})
 				u := w.dial(network)
-				u.sendASAP(&asap.CookieEcho{Cookie: bad})
-				u.send("work that must not be done")
+				u.sendASAP(&asap.CookieEcho{Cookie: bad}, "work that must not be done")
 				if causes := expectASAP[*asap.Error](u).Causes; !causes.Has(param.CauseSecurity) || len(causes) != 1 {
 					t.Errorf("causes %v", causes)
 				}

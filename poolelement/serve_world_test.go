@@ -248,13 +248,18 @@ func (u *user) send(data string) {
 	}
 }
 
-func (u *user) sendASAP(msg asap.Message) {
+// sendASAP sends a message on the control channel, and data right behind it.
+func (u *user) sendASAP(msg asap.Message, more ...string) {
 	u.t.Helper()
 	data, err := msg.Append(nil)
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	if err := u.conn.Send(context.Background(), transport.Message{Data: data, PPID: transport.PPIDASAP}); err != nil {
+	msgs := []transport.Message{{Data: data, PPID: transport.PPIDASAP}}
+	for _, text := range more {
+		msgs = append(msgs, transport.Message{Data: []byte(text), PPID: 7})
+	}
+	if err := u.conn.Send(context.Background(), msgs...); err != nil {
 		u.t.Fatalf("user sends %v: %v", msg.Type(), err)
 	}
 }

@@ -282,7 +282,6 @@ func (s *Server) serve(c *Session) {
 		orderly = true
 	case errors.Is(err, ErrCookieRefused):
 		s.stats.failed.Add(1)
-		c.linger()
 		orderly = true
 	default:
 		s.stats.failed.Add(1)
@@ -331,31 +330,13 @@ func (s *Server) protect(c *Session) (err error) {
 	return s.handle(c)
 }
 
-// close ends the session's connection.
-func (s *Session) close(orderly bool) error {
-	switch {
-	case s.conn == nil && !orderly:
-		if tcp, ok := s.stream.(interface{ SetLinger(int) error }); ok {
-			_ = tcp.SetLinger(0) // the close that follows says what is wrong
-		}
-		return ignoreClosed(s.stream.Close())
-	case s.conn == nil:
-		return ignoreClosed(s.stream.Close())
-	case orderly:
-		return s.conn.Close()
-	}
-	return s.conn.Abort()
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// maxRefusing bounds the connections that are being told that there is no room.
-const maxRefusing = 64
+const (
+	// maxRefusing bounds the connections that are being told that there is no
+	// room.
+	maxRefusing = 64
+	// turnAwayTime is how long they stay for what is under way.
+	turnAwayTime = 100 * time.Millisecond
+)
 
 // turnAway tells a user to try another element.
 func (s *Server) turnAway(a arrival) {
@@ -374,6 +355,10 @@ func (s *Server) turnAway(a arrival) {
 	go func() { // awaited by the loop, by way of refusing
 		go session.read()
 		session.dismiss()
+		select { // the user begins with a cookie, which had better not fail
+		case <-session.gone:
+		case <-time.After(turnAwayTime):
+		}
 		session.cancel(ErrDrained)
 		_ = session.close(true) // there is nobody to tell
 		<-session.gone
@@ -394,7 +379,9 @@ func (e *end) close() error {
 		errs = append(errs, l.Close())
 	}
 	for _, l := range e.streams {
-		errs = append(errs, ignoreClosed(l.Close()))
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -350,9 +350,11 @@ func (c *Conn) sayGoodbye() {
 		return
 	}
 	defer c.done()
-	c.writes.Release()
 	c.writeErr = net.ErrClosed
-	if c.stream.SetWriteDeadline(time.Now().Add(goodbyeWait)) == nil {
+	// Arm also waits until the end of an earlier context can do no harm any more.
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
+	defer cancel()
+	if c.writes.Arm(ctx) == nil {
 		_, _ = c.stream.Write(appendFrame(nil, PPIDHeartbeat, nil)) // as a courtesy: the end of the stream says it too
 	}
 }
