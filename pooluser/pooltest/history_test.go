@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"rserpool/pooluser"
 )
@@ -15,6 +16,7 @@ import (
 // elements. It notes what must not be.
 type history struct {
 	delivery pooluser.Delivery
+	total    time.Duration // that a failover may take
 	// prompt tells that elements save the state before each answer.
 	prompt bool
 
@@ -26,7 +28,8 @@ type history struct {
 	sent      map[uint64]bool // Send returned nil
 	uncertain map[uint64]bool // Send said that the request may have arrived
 	answers   map[uint64]int
-	failing   bool  // between FailoverBegun and FailedOver
+	failing   bool // between FailoverBegun and FailedOver
+	since     time.Time
 	end       error // of the session
 
 	// At the network. Connections are numbered from 1 on.
@@ -43,9 +46,9 @@ type history struct {
 	states   map[uint64]state // saved, by number
 }
 
-func newHistory(delivery pooluser.Delivery, prompt bool) *history {
+func newHistory(delivery pooluser.Delivery, total time.Duration, prompt bool) *history {
 	return &history{
-		delivery: delivery, prompt: prompt, counts: map[string]int{},
+		delivery: delivery, total: total, prompt: prompt, counts: map[string]int{},
 		sent: map[uint64]bool{}, uncertain: map[uint64]bool{}, answers: map[uint64]int{},
 		left: map[uint64][]int{}, latest: map[int]uint64{}, answered: map[uint64]bool{}, had: map[int]bool{}, echoed: map[int]bool{},
 		received: map[uint64]int{}, states: map[uint64]state{},
@@ -205,12 +208,16 @@ func (h *history) notice(n pooluser.Notification) {
 		if h.failing || n.Err == nil {
 			h.violate("%v: begun already %v, reason %v", n.Kind, h.failing, n.Err)
 		}
-		h.failing = true
+		h.failing, h.since = true, time.Now()
 	case pooluser.FailedOver:
 		if !h.failing || len(n.Tried) == 0 {
 			h.violate("%v: begun %v, tried %v", n.Kind, h.failing, n.Tried)
 		}
 		h.failing = false
+		// The application may have napped before it heard of this.
+		if took := time.Since(h.since); took > h.total+time.Second {
+			h.violate("a failover took %v, at most %v is allowed", took, h.total)
+		}
 	}
 }
 

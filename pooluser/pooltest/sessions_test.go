@@ -63,7 +63,7 @@ func newTrial(t *testing.T, w *World, delivery pooluser.Delivery, m mistake) *tr
 	tr.prompt = tr.every == 1
 	tr.longest = []int{1, 100, 5000}[w.Rand().IntN(3)]
 	tr.inbox, tr.slow = 1+w.Rand().IntN(20), w.Rand().IntN(3) == 0
-	tr.h = newHistory(delivery, tr.prompt)
+	tr.h = newHistory(delivery, tr.timers.Total, tr.prompt)
 	return tr
 }
 
@@ -226,6 +226,7 @@ func (tr *trial) run(t *testing.T) []string {
 	tr.others = len(registrars) + 1
 	if w.Rand().IntN(3) == 0 {
 		w.Network().Buffer = 64 // octets of a request can leave without the rest
+		tr.longest = min(tr.longest, 100)
 	}
 	w.Registrars(registrars...)
 	for _, name := range trialElements {
