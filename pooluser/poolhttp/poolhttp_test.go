@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -527,5 +528,80 @@ func TestConfigIsChecked(t *testing.T) {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not name %s", err, part)
 		}
+	}
+}
+
+// Workers ask a pool of three servers, which die one after the other and come back.
+func TestNoRequestFailsWhileServersComeAndGo(t *testing.T) {
+	w := newWorld(t, func(c *poolhttp.Config) { c.MaxTries = 8 }, nil, nil, nil)
+	w.setPool(param.RoundRobin)
+	ctx, cancel := context.WithCancel(t.Context())
+	var workers sync.WaitGroup
+	var answers atomic.Int32
+	for range 16 {
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				if _, _, err := w.do("GET", "", nil); err != nil {
+					t.Error(err)
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	for round := range 6 {
+		before := answers.Load()
+		s := w.servers[round%3]
+		at := s.Listener.Addr().String()
+		s.CloseClientConnections()
+		s.Close()
+		eventually(t, "requests go on", func() bool { return answers.Load() > before+200 })
+		listener, err := net.Listen("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		revived := httptest.NewUnstartedServer(s.Config.Handler)
+		_ = revived.Listener.Close()
+		revived.Listener = listener
+		revived.Start()
+		t.Cleanup(revived.Close)
+		s.Server = revived
+		s.requests.Store(0)
+		w.resolver.Purge("web") // or it is left out until the next answer
+		eventually(t, "the server is used again", func() bool { return s.requests.Load() > 0 })
+	}
+	cancel()
+	workers.Wait()
+}
+
+// What a pool costs beside a request to one server.
+func BenchmarkRequest(b *testing.B) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	registrar := localpool.Start(b)
+	registrar.Set("web", param.RoundRobin, localpool.Element(1, s.Listener.Addr().String()))
+	transport, err := poolhttp.New(poolhttp.Config{Resolver: registrar.User(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer transport.Close()
+	direct := &http.Transport{}
+	defer direct.CloseIdleConnections()
+	for name, way := range map[string]struct {
+		transport http.RoundTripper
+		url       string
+	}{"Pool": {transport, "http://web/"}, "Server": {direct, s.URL}} {
+		b.Run(name, func(b *testing.B) {
+			client := &http.Client{Transport: way.transport}
+			b.ReportAllocs()
+			for b.Loop() {
+				res, err := client.Get(way.url)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := res.Body.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
