@@ -14,31 +14,32 @@ import (
 )
 
 // pool is one pool. The writer reads its fields without the mutex, and takes it
-// to change them; readers take it to read them.
+// to change them; readers take it to read them. What each change needs comes first, in
+// few cache lines.
 type pool struct {
-	handle param.PoolHandle
-	hash   hash // of the handle
-	rand   *rand.Rand
+	handle  param.PoolHandle
+	hash    hash          // of the handle
+	policy  *param.Policy // with neutral values, shared, never changed
+	sound   selection.Chooser
+	founder param.PEID
 
 	// gone is set when the pool has lost its last element. A pool of the same
 	// handle that comes later is another one.
 	gone atomic.Bool
 
 	mu       sync.Mutex
-	policy   *param.Policy // with neutral values, never changed
-	limit    int           // elements in a reply unless the request names a number
+	members  members
+	circle   *circle           // nil when it has to be made anew
+	shares   []share           // of the index
+	oneShare [1]share          // mostly where shares are
+	user     param.Transport   // the founder's, for its type and use
+	limit    int               // elements in a reply unless the request names a number
+	suspects selection.Chooser // nil as long as there were none
 	owner    string
 	created  time.Time
-	founder  param.PEID
-	user     param.Transport // the founder's, for its type and use
-	members  members
-	sound    selection.Chooser
-	suspects selection.Chooser // nil as long as there were none
-	circle   *circle           // nil when it has to be made anew
-
-	shares []share // of the index
 
 	// Writer only.
+	rand     *rand.Rand
 	digest   uint64      // of the state besides the elements
 	guessed  bool        // made by a Merge that has not said yet what the pool is
 	removals []time.Time // unattended ones within the removal window

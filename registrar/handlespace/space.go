@@ -20,7 +20,8 @@ type Space struct {
 	cfg     Config
 	pools   directory
 	spare   *btree.FreeListG[member]
-	owners  map[string]int // pools by owner
+	owners  map[string]int                     // pools by owner
+	neutral map[param.PolicyType]*param.Policy // policies of pools by type
 	index   index
 	scratch sync.Pool // *[]*selection.Item
 
@@ -43,6 +44,7 @@ func New(cfg Config) *Space {
 		pools:      directory{seed: maphash.MakeSeed()},
 		spare:      btree.NewFreeListG[member](64),
 		owners:     make(map[string]int),
+		neutral:    make(map[param.PolicyType]*param.Policy),
 		index:      newIndex(),
 		reporters:  make(map[*element][]string),
 		tombstones: newTombstones(),
@@ -227,6 +229,7 @@ func (s *Space) newPool(state PoolState) *pool {
 		founder: state.Founder,
 		user:    state.User,
 	}
+	p.shares = p.oneShare[:0]
 	s.setPolicy(p, state.Policy)
 	s.own(p.owner, 1)
 	return p
@@ -234,12 +237,17 @@ func (s *Space) newPool(state PoolState) *pool {
 
 // setPolicy makes t the policy of a pool, with a chooser to hold its elements.
 func (s *Space) setPolicy(p *pool, t param.PolicyType) {
-	neutral := selection.Neutral(t)
-	p.policy = &neutral
+	d, known := selection.Lookup(t)
+	if p.policy = s.neutral[t]; p.policy == nil {
+		neutral := selection.Neutral(t)
+		if p.policy = &neutral; known { // of others there may be any number
+			s.neutral[t] = &neutral
+		}
+	}
 	p.limit = selection.Unlimited
 	if limit, ok := s.cfg.ResultLimits[t]; ok {
 		p.limit = limit
-	} else if d, ok := selection.Lookup(t); ok {
+	} else if known {
 		p.limit = d.Limit
 	}
 	p.sound = selection.NewChooser(t, p.rand)
