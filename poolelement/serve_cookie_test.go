@@ -299,3 +299,28 @@ func TestASAP_2_2_14_03_ErrorsInSessionsAreNotAnswered(t *testing.T) {
 		}
 	})
 }
+
+func TestASAP_5_03_ControlChannelOfSessions(t *testing.T) {
+	// PPID 11 is ASAP's, and what comes with it never reaches the handler.
+	overAll(t, func(t *testing.T, w *world, network string) {
+		var refused error
+		w.serve(network, nil, func(ctx context.Context, s *Session) error {
+			refused = s.Send(ctx, transport.Message{Data: []byte("x"), PPID: transport.PPIDASAP})
+			if err := s.SaveState(ctx, []byte("x")); err != nil {
+				return err
+			}
+			return echo(ctx, s)
+		})
+		u := w.dial(network)
+		m, err := u.next()
+		if err != nil || m.PPID != transport.PPIDASAP || m.Stream != 0 {
+			t.Errorf("a cookie came as %+v, %v", m, err)
+		}
+		u.raw(0x0f, 0, 0, 4) // some later ASAP message
+		u.send("data")
+		u.expect("data")
+		if refused == nil {
+			t.Error("ASAP_5_04: application data may have ASAP's PPID")
+		}
+	})
+}
