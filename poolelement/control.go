@@ -57,6 +57,7 @@ type Control struct {
 	// but the user may not have heard so.
 	mute     atomic.Bool
 	expelled atomic.Bool   // the server ends the session
+	carded   atomic.Bool   // the user has got a card because the server drains
 	gone     chan struct{} // closed when nothing more will be received
 	leave    sync.Once     // see dismiss
 
@@ -219,16 +220,23 @@ func (c *Control) resume(echoed []byte) ([]byte, error) {
 	if err != nil {
 		return nil, c.refuse(param.NewCause(param.CauseSecurity), err)
 	}
-	if hook := c.server.cfg.OnResume; hook != nil {
-		if err := hook(c.ctx, c, state); err != nil {
-			return nil, c.refuse(param.CookieCause(param.CauseInvalidValues, echoed), err)
-		}
+	if err := c.askApplication(state); err != nil {
+		return nil, c.refuse(param.CookieCause(param.CauseInvalidValues, echoed), err)
 	}
 	c.mu.Lock()
 	c.state = state
 	c.mu.Unlock()
 	c.server.stats.resumed.Add(1)
 	return state, nil
+}
+
+// askApplication calls Config.OnResume; a panic refuses the state.
+func (c *Control) askApplication(state []byte) (err error) {
+	if c.server.cfg.OnResume == nil {
+		return nil
+	}
+	defer c.server.recovered(c, "OnResume", &err)
+	return c.server.cfg.OnResume(c.ctx, c, state)
 }
 
 // refuse tells the user that its cookie won't do.
@@ -245,7 +253,7 @@ func (c *Control) dismiss() {
 	c.leave.Do(func() {
 		c.mute.Store(true)
 		if c.on {
-			if !c.server.cfg.NoCards {
+			if !c.server.cfg.NoCards && !c.carded.Load() {
 				for _, card := range c.server.cards.get(c.number) {
 					c.tell(&card)
 				}

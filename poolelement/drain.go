@@ -63,6 +63,7 @@ func (s *Server) handOver(sessions []*Session) {
 		all.Go(func() {
 			defer func() { <-slots }()
 			s.greet(c)
+			c.carded.Store(true)
 		})
 	}
 	all.Wait()

@@ -164,6 +164,9 @@ func TestTheApplicationMayRefuseAState(t *testing.T) {
 		w.serve(network, func(c *ServeConfig) {
 			c.Cookies = cookie.Raw{}
 			c.OnResume = func(_ context.Context, c *Control, state []byte) error {
+				if brought != "" {
+					panic("again")
+				}
 				brought = string(state)
 				return cookie.ErrVersion
 			}
@@ -181,6 +184,12 @@ func TestTheApplicationMayRefuseAState(t *testing.T) {
 		if brought != "<PP-TD1>" {
 			t.Errorf("the application saw %q", brought)
 		}
+		u = w.dial(network) // the application panics
+		u.sendASAP(&asap.CookieEcho{Cookie: []byte("<PP-TD1>")})
+		if causes := expectASAP[*asap.Error](u).Causes; !causes.Has(param.CauseInvalidValues) {
+			t.Errorf("causes %v", causes)
+		}
+		u.expectEnd(io.EOF)
 	})
 }
 

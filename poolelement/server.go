@@ -319,15 +319,19 @@ func (s *Server) greet(c *Session) {
 
 // protect calls the handler and makes an error of a panic.
 func (s *Server) protect(c *Session) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.stats.panics.Add(1)
-			s.log.WithFields(logrus.Fields{"session": c.number, "user": c.remote, "stack": string(debug.Stack())}).
-				Errorf("handler panics: %v", p)
-			err = fmt.Errorf("handler panics: %v", p)
-		}
-	}()
+	defer s.recovered(&c.Control, "handler", &err)
 	return s.handle(c)
+}
+
+// recovered makes an error of a panic of the application's, when it is deferred.
+func (s *Server) recovered(c *Control, who string, err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	*err = fmt.Errorf("%s panics: %v", who, p)
+	s.stats.panics.Add(1)
+	s.log.WithFields(logrus.Fields{"session": c.number, "user": c.remote, "stack": string(debug.Stack())}).Error(*err)
 }
 
 const (

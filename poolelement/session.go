@@ -156,7 +156,7 @@ func (s *Session) take(m transport.Message) error {
 			return err
 		}
 	}
-	return s.in.put(s.ctx, in, s.server.cfg.Queue)
+	return s.in.put(s.ctx, in, len(m.Data), s.server.cfg.Queue)
 }
 
 // buffers are for connections that need one to receive.
@@ -188,9 +188,14 @@ type inbox struct {
 	room    chan struct{} // holds one: something was taken
 
 	mu     sync.Mutex
-	queue  []Incoming
+	queue  []entry
 	octets int
 	err    error // what take returns when the queue is empty
+}
+
+type entry struct {
+	Incoming
+	size int // of the message that it came as, and some more
 }
 
 // overhead is what an entry counts beside its octets.
@@ -201,14 +206,14 @@ func (i *inbox) init() {
 	i.room = make(chan struct{}, 1)
 }
 
-// put waits until there is room.
-func (i *inbox) put(ctx context.Context, in Incoming, limit int) error {
-	size := overhead + len(in.Data) + len(in.State)
+// put waits until there is room for a message of this size.
+func (i *inbox) put(ctx context.Context, in Incoming, size, limit int) error {
+	size += overhead
 	for {
 		i.mu.Lock()
 		fits := i.octets == 0 || i.octets+size <= limit
 		if fits {
-			i.queue = append(i.queue, in)
+			i.queue = append(i.queue, entry{in, size})
 			i.octets += size
 		}
 		i.mu.Unlock()
@@ -241,14 +246,14 @@ func (i *inbox) take() (Incoming, error, bool) {
 	if len(i.queue) == 0 {
 		return Incoming{}, i.err, i.err != nil
 	}
-	in := i.queue[0]
-	i.queue[0] = Incoming{}
+	first := i.queue[0]
+	i.queue[0] = entry{}
 	if i.queue = i.queue[1:]; len(i.queue) == 0 {
 		i.queue = nil
 	}
-	i.octets -= overhead + len(in.Data) + len(in.State)
+	i.octets -= first.size
 	wake(i.room)
-	return in, nil, true
+	return first.Incoming, nil, true
 }
 
 func wake(ch chan struct{}) {

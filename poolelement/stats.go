@@ -17,7 +17,7 @@ type Stats struct {
 	Finished       uint64 // sessions whose handler returned nil
 	HandedOver     uint64 // sessions that ended with ErrHandOver, or by the drain's end
 	Failed         uint64 // sessions whose handler returned another error or panicked
-	Panics         uint64 // of handlers
+	Panics         uint64 // of handlers and of OnResume
 	Overdue        uint64 // handlers that were busy for longer than HandlerLimit
 	Expelled       uint64 // sessions that were left at the drain's end
 	CookiesSent    uint64
