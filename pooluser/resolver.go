@@ -345,7 +345,7 @@ func (r *Resolver) ask(e *entry, now time.Time) *flight {
 func (r *Resolver) settle(e *entry, reply asap.Message, err error, now time.Time) (Answer, error) {
 	response, ok := reply.(*asap.HandleResolutionResponse)
 	switch refused, isError := reply.(*asap.Error); {
-	case errors.Is(err, huntnet.ErrStopped):
+	case err != nil && r.stopped:
 		return Answer{}, err
 	case err != nil:
 		e.notBefore = now.Add(r.cfg.Negative)

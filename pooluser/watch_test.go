@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rserpool/asap"
 	"rserpool/asap/hunt"
 	"rserpool/asap/hunt/huntnet"
 	"rserpool/asap/param"
@@ -200,6 +201,31 @@ func TestWatchEnds(t *testing.T) {
 		r.Stop()
 		if last := heard()[len(heard())-1]; !errors.Is(last.err, huntnet.ErrStopped) {
 			t.Errorf("last told %+v, want ErrStopped", last)
+		}
+	})
+}
+
+// away is whoever keeps a registrar, but does not run.
+type away struct{ asked int }
+
+func (a *away) Do(context.Context, asap.Message) (asap.Message, error) {
+	a.asked++
+	return nil, huntnet.ErrStopped
+}
+func (*away) Send(context.Context, asap.Message) error { return huntnet.ErrStopped }
+func (*away) Home() (huntnet.Peer, bool)               { return huntnet.Peer{}, false }
+
+func TestWatchIsPatientWithWhoeverKeepsTheRegistrar(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		via := &away{}
+		r := l.user(func(c *pooluser.Config) { c.Via = via })
+		heard, _ := l.watch(r)
+		sleep(time.Minute)
+		if all := heard(); len(all) != 1 || !errors.Is(all[0].err, huntnet.ErrStopped) {
+			t.Errorf("told %+v, want ErrStopped once", all)
+		}
+		if via.asked > 62 {
+			t.Errorf("asked %d times in a minute, want once each Negative", via.asked)
 		}
 	})
 }

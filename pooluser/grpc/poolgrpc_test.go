@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -419,4 +420,33 @@ func TestOptionsServeSeveralConnections(t *testing.T) {
 	if _, err := healthpb.NewHealthClient(conns[0]).Check(t.Context(), &healthpb.HealthCheckRequest{}); status.Code(err) != codes.Canceled {
 		t.Errorf("closed connection: %v", err)
 	}
+}
+
+// Workers call a pool of three servers, which die one after the other and come back.
+func TestNoCallFailsWhileServersComeAndGo(t *testing.T) {
+	w := newWorld(t, param.RoundRobin, 3, grpc.WithDefaultServiceConfig(retrying))
+	ctx, cancel := context.WithCancel(t.Context())
+	var workers sync.WaitGroup
+	var answers atomic.Int32
+	for range 8 {
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := w.call(t.Context()); err != nil {
+					t.Error(err)
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	for round := range 3 {
+		id := param.PEID(round%3 + 1)
+		before := answers.Load()
+		w.servers[id].Stop()
+		eventually(t, "calls go on", func() bool { return answers.Load() > before+200 })
+		again := newServer(t, id, w.servers[id].address)
+		w.servers[id] = again
+		eventually(t, "the server is used again", func() bool { return again.calls.Load() > 0 })
+	}
+	cancel()
+	workers.Wait()
 }
