@@ -29,7 +29,8 @@ type Failover struct {
 	// no harm to do them twice.
 	Unanswered []Message
 	// Written and Received are, for streams, the octets that were given to the
-	// connection to From and those that Read has returned of it.
+	// connection to From, and those that came of it: Read has returned them, or
+	// will before any of To.
 	Written, Received uint64
 
 	s    *Session
@@ -158,6 +159,10 @@ func (s *Session) up() {
 			Pool: s.machine.linkPool, From: s.machine.from, To: s.machine.element,
 			Tried: slices.Clone(s.machine.attempts), Err: s.machine.cause,
 		}
+	}
+	s.written, s.came = 0, 0
+	for _, m := range s.held {
+		s.came += uint64(len(m.Data))
 	}
 	s.inbox = append(s.inbox, s.held...)
 	s.held, s.room = nil, 0
@@ -302,6 +307,7 @@ func (s *Session) callHook(ctx context.Context, link sessionLink, f *Failover) e
 	s.mu.Lock()
 	f.s, f.link, f.ctx = s, link, ctx
 	f.Unanswered = s.machine.kept.messages()
+	f.Written, f.Received = s.written, s.came
 	s.mu.Unlock()
 	if err := s.hook(ctx, f); err != nil {
 		return err
@@ -354,7 +360,11 @@ func (s *Session) hasRoom(conn uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.machine.conn == conn && s.link != nil {
-		if len(s.inbox)-s.notified < s.cfg.Inbox && len(s.held) < s.cfg.Inbox+s.room {
+		room := len(s.inbox)-s.notified < s.cfg.Inbox
+		if s.machine.phase == greeting { // the hook must not wait for the application
+			room = len(s.held) < s.cfg.Inbox+s.room
+		}
+		if room {
 			s.waiting = false
 			return true
 		}
@@ -391,6 +401,7 @@ func (s *Session) put(m Message) {
 	case n == nil && s.machine.phase == greeting:
 		s.held = append(s.held, m)
 	case n == nil:
+		s.came += uint64(len(m.Data))
 		s.inbox = append(s.inbox, m)
 	case !s.notes:
 	default:

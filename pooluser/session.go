@@ -58,6 +58,9 @@ type Session struct {
 	first      uint64         // the first connection
 	failedOver uint64         // the latest connection by a failover,
 	failover   *FailoverError // which was this
+	// written and came count the octets of data of the latest connection that
+	// was up.
+	written, came uint64
 
 	changed  wake // open, ended, room for kept requests, the connection
 	readable wake // inbox, held, ended
@@ -90,7 +93,7 @@ func (r *Resolver) Open(ctx context.Context, pool param.PoolHandle, cfg SessionC
 		return nil, fmt.Errorf("session with pool %q: %w", pool, err)
 	}
 	s := r.newSession(ctx, pool, cfg)
-	s.hook, s.notes = s.cfg.OnFailover, s.cfg.Notifications
+	s.notes = cfg.Notifications
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -100,7 +103,7 @@ func (r *Resolver) Open(ctx context.Context, pool param.PoolHandle, cfg SessionC
 func (r *Resolver) newSession(ctx context.Context, pool param.PoolHandle, cfg SessionConfig) *Session {
 	cfg = cfg.withDefaults()
 	s := &Session{
-		r: r, cfg: cfg, sending: make(chan struct{}, 1),
+		r: r, cfg: cfg, hook: cfg.OnFailover, sending: make(chan struct{}, 1),
 		dial: linkConfig{beatSCTP: cfg.SCTPHeartbeats, maxMessage: cfg.MaxMessage, defaultPPID: cfg.PPID},
 		machine: sessionMachine{
 			pool: pool, timers: cfg.Timers, answer: cfg.Answer, avoided: r.avoided, cookie: cfg.Cookie,
@@ -143,12 +146,20 @@ func (s *Session) begin(ctx context.Context) error {
 	}
 }
 
-// avoided tells whether the element failed a moment ago.
-func (r *Resolver) avoided(pool param.PoolHandle, id param.PEID) bool {
+// avoided tells whether an element of a business card is better left out: it failed,
+// and no registrar has listed it since; or it is not listed any more.
+func (r *Resolver) avoided(pool param.PoolHandle, id param.PEID, card time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.pools[pool]
-	return e != nil && time.Now().Before(e.failed[id])
+	if e == nil {
+		return false
+	}
+	if _, failed := e.failed[id]; failed {
+		return true
+	}
+	return e.known && e.filled.After(card) &&
+		!slices.ContainsFunc(e.elements, func(e param.PoolElement) bool { return e.ID == id })
 }
 
 // permanent tells whether a resolution need not be tried again.

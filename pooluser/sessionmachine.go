@@ -77,8 +77,9 @@ type sessionMachine struct {
 	// endOnEOF makes an end of the connection that is not known to be orderly
 	// the end of the session, as byte streams have it.
 	endOnEOF bool
-	// avoided tells whether an element failed a moment ago elsewhere.
-	avoided func(param.PoolHandle, param.PEID) bool
+	// avoided tells whether an element of a business card that came then is
+	// better left out.
+	avoided func(pool param.PoolHandle, id param.PEID, card time.Time) bool
 
 	out   []action
 	phase phase
@@ -92,6 +93,7 @@ type sessionMachine struct {
 	echoed   bool // on this connection
 	card     []param.PoolElement
 	cardPool param.PoolHandle
+	cardAt   time.Time
 	moved    *PeerError // the element's wish on this connection
 
 	opened   bool // there was a connection once
@@ -146,7 +148,7 @@ func (m *sessionMachine) try(now time.Time) {
 	for len(m.card) > 0 {
 		e := m.card[0]
 		m.card = m.card[1:]
-		if !m.tried(e.ID) && !m.avoided(m.cardPool, e.ID) {
+		if !m.tried(e.ID) && !m.avoided(m.cardPool, e.ID, m.cardAt) {
 			m.connect(now, m.cardPool, e)
 			return
 		}
@@ -403,7 +405,7 @@ func (m *sessionMachine) gotCard(now time.Time, conn uint64, pool param.PoolHand
 	if !m.received(now, conn) {
 		return
 	}
-	m.cardPool, m.card = pool, order
+	m.cardPool, m.card, m.cardAt = pool, order, now
 	m.do(doResolve{pool})
 	m.notify(Notification{Kind: BusinessCardReceived, Element: m.element, Card: order})
 }

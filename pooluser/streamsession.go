@@ -89,9 +89,6 @@ type Stream struct {
 	resumes  bool
 	accepted uint64 // the connection that the application knows of; s.mu guards it and all below
 	rest     []byte // of Read
-	counted  uint64 // the connection that the following are about
-	written  uint64
-	received uint64
 
 	read, write deadline
 }
@@ -109,9 +106,6 @@ func (r *Resolver) OpenStream(ctx context.Context, pool param.PoolHandle, cfg St
 	s.dial.plain = !cfg.Control
 	s.machine.endOnEOF = !cfg.FailoverOnEOF
 	st := &Stream{s: s, resumes: cfg.Resume != nil}
-	if cfg.Resume != nil {
-		s.hook = st.resume(cfg.Resume)
-	}
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -119,16 +113,6 @@ func (r *Resolver) OpenStream(ctx context.Context, pool param.PoolHandle, cfg St
 	defer s.mu.Unlock()
 	st.accepted = s.first
 	return st, nil
-}
-
-// resume tells the hook how far the octets have got.
-func (st *Stream) resume(hook func(context.Context, *Failover) error) func(context.Context, *Failover) error {
-	return func(ctx context.Context, f *Failover) error {
-		st.s.mu.Lock()
-		f.Written, f.Received = st.written, st.received
-		st.s.mu.Unlock()
-		return hook(ctx, f)
-	}
 }
 
 // Read reads what has come. Errors: a *FailoverError; a *DialError when no element was
@@ -145,9 +129,7 @@ func (st *Stream) receive(ctx context.Context, p []byte) (int, error) {
 	for len(st.rest) == 0 {
 		switch {
 		case len(s.inbox) > 0 && st.knows(s.inbox[0].conn):
-			in := s.pop()
-			st.rest = in.Data
-			st.count(in.conn)
+			st.rest = s.pop().Data
 			continue
 		case len(s.inbox) > 0 || s.open && !st.knows(s.machine.conn):
 			return 0, s.failover
@@ -160,19 +142,11 @@ func (st *Stream) receive(ctx context.Context, p []byte) (int, error) {
 	}
 	n := copy(p, st.rest)
 	st.rest = st.rest[n:]
-	st.received += uint64(n)
 	return n, nil
 }
 
 // knows tells whether the application knows that it has to do with this connection.
 func (st *Stream) knows(conn uint64) bool { return st.resumes || st.accepted == conn }
-
-// count begins to count the octets of a connection.
-func (st *Stream) count(conn uint64) {
-	if conn > st.counted {
-		st.counted, st.written, st.received = conn, 0, 0
-	}
-}
 
 // Write writes to the element of the moment; errors as for Read.
 func (st *Stream) Write(p []byte) (int, error) {
@@ -200,7 +174,6 @@ func (st *Stream) send(ctx context.Context, p []byte) (int, error) {
 		if !st.knows(conn) {
 			return s.failover
 		}
-		st.count(conn)
 		return nil
 	})
 	if err != nil {
@@ -211,7 +184,7 @@ func (st *Stream) send(ctx context.Context, p []byte) (int, error) {
 		n = len(p)
 	}
 	s.mu.Lock()
-	st.written += uint64(n)
+	s.written += uint64(n)
 	s.mu.Unlock()
 	again, err := s.settle(ctx, t, n, err)
 	if again || errors.Is(err, ErrUncertain) {
@@ -234,7 +207,6 @@ func (st *Stream) Continue() {
 	for len(s.inbox) > 0 && s.inbox[0].conn < st.accepted {
 		s.pop()
 	}
-	st.count(st.accepted)
 	s.readable.fire()
 }
 
