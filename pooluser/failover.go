@@ -247,6 +247,9 @@ func (s *Session) drop(orderly bool) {
 		s.link = nil
 		s.work.Go(func() { s.leave(link, orderly) })
 	}
+	if s.resent && s.cfg.Delivery == AtLeastOnce {
+		s.inbox = append(s.inbox, s.held...) // they answer requests that are not kept any more
+	}
 	s.held, s.room, s.waiting = nil, 0, false
 	s.taken.fire()
 	s.changed.fire()
