@@ -301,3 +301,33 @@ func TestStrangersOnTheSessionPort(t *testing.T) {
 		}
 	})
 }
+
+func TestAServingLoopThatHangsIsFound(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var stuck atomic.Bool
+		release := make(chan struct{})
+		s := w.serve(transport.TCP, func(c *ServeConfig) {
+			c.Load = func() float64 { // called by the loop
+				if stuck.Load() {
+					<-release
+				}
+				return 0
+			}
+		}, echo)
+		expect[*asap.Registration](t, w.a)
+		if !s.keepAlive() {
+			t.Error("a server that works does not answer")
+		}
+		stuck.Store(true)
+		time.Sleep(3 * time.Second)
+		if s.keepAlive() {
+			t.Error("keep-alive answered though the loop hangs")
+		}
+		stuck.Store(false)
+		close(release)
+		expect[*asap.EndpointKeepAliveAck](t, w.a)
+		u := w.dial(transport.TCP)
+		u.send("hello")
+		u.expect("hello")
+	})
+}
