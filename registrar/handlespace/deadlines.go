@@ -14,9 +14,9 @@ import (
 // instant is a deadline: the time since the index's epoch.
 type instant int64
 
-// deadlines are the elements of one home by when they are due. An
-// element stays filed under an early deadline when it gets a later one, and is filed
-// anew when the early one comes up: to register again costs nothing here.
+// deadlines are the elements of one home by when they are due. An element stays filed
+// under an early deadline when it gets a later one, and is filed anew when the early one
+// comes up: to register again costs nothing here.
 //
 // Elements that are due within the same span are on one page, in no order until its turn
 // comes: to come and to go costs the same, however many there are.
