@@ -2,7 +2,9 @@
 // the server's address with a registrar, repeats the registration in time,
 // answers the registrars' keep-alives, reports the load, finds another registrar
 // when its own is gone, and deregisters at the end (RFC 5352, sections 3.1, 3.2,
-// 3.4 and 3.6). The server's own traffic is none of its business.
+// 3.4 and 3.6). An Element leaves the server's own traffic alone; Serve and
+// ServeStreams are the server as well, with sessions that go on at another element
+// (sections 3.8 and 3.9).
 //
 //	e, err := poolelement.New(poolelement.Config{
 //		Handle:     "echo",
