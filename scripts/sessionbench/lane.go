@@ -38,7 +38,7 @@ type lane struct {
 }
 
 func (f *failover) newLane(ctx context.Context, n int, timers pooluser.Timers) (*lane, error) {
-	l := &lane{bench: f, pool: fmt.Sprintf("lane%d", n), timers: timers}
+	l := &lane{bench: f, pool: fmt.Sprintf("%s-lane%d", f.network, n), timers: timers}
 	l.ctx, l.end = context.WithCancel(ctx)
 	for i := range l.elements {
 		l.elements[i] = &element{lane: l, place: f.places[2*n+i]}
