@@ -34,21 +34,20 @@ type PolicyRule struct {
 
 // matches reports whether the rule is for a pool.
 func (r *PolicyRule) matches(handle param.PoolHandle) bool {
-	rest := string(handle)
-	parts := strings.Split(r.Pools, "*")
-	first, last := parts[0], parts[len(parts)-1]
-	if len(parts) == 1 {
-		return rest == first
+	first, pattern, several := strings.Cut(r.Pools, "*")
+	if !several {
+		return string(handle) == first
 	}
-	rest, ok := strings.CutPrefix(rest, first)
+	rest, ok := strings.CutPrefix(string(handle), first)
 	if !ok {
 		return false
 	}
-	rest, ok = strings.CutSuffix(rest, last)
+	last := strings.LastIndexByte(pattern, '*') + 1
+	rest, ok = strings.CutSuffix(rest, pattern[last:])
 	if !ok {
 		return false
 	}
-	for _, part := range parts[1 : len(parts)-1] {
+	for part := range strings.SplitSeq(pattern[:last], "*") {
 		_, after, found := strings.Cut(rest, part)
 		if !found {
 			return false
