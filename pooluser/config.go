@@ -2,6 +2,11 @@
 // through a registrar, keeps the answers, selects elements by their pool's
 // policy, connects to them and goes on to the next when one fails (RFC 5352,
 // sections 3.3, 3.5 and 6; RFC 5356).
+//
+// A Resolver knows the pools. Its Dial connects to an element, and what happens to
+// that connection is the caller's business. Its Open and OpenStream begin sessions,
+// which go on with another element, and with the state that the last one left, when
+// theirs fails (RFC 5352, sections 3.8 and 3.9; docs/sessions.md).
 package pooluser
 
 import (
