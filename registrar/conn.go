@@ -48,9 +48,10 @@ func (e errEnded) Error() string { return "connection ended: " + e.reason }
 // conn is one association or connection with an element, a user, or a tool.
 //
 // One goroutine (read) receives: it answers handle resolutions and what is
-// malformed by itself and passes everything else to the owner loop. What the
-// loop sends goes through the queue, emptied by a second goroutine (write)
-// that is there only while there is something. Both end with ctx.
+// malformed by itself and passes everything else to the owner, often doing the
+// owner's work itself. What the owner sends goes through the queue, which is emptied
+// at the end of its turn (push), or by a second goroutine (write) that is there only
+// while the network makes it wait. Both end with ctx.
 type conn struct {
 	r      *Registrar
 	t      transport.Conn
@@ -67,10 +68,10 @@ type conn struct {
 	less       chan struct{} // has a value after busy became less
 	subscribed atomic.Bool
 	queue      sendQueue
-	try        trySender // nil: the network has none
-	kept       int       // messages that the network has not taken; of the one who empties the queue
-	answering  sending   // by the reader
-	writing    sending   // from the queue
+	try        transport.TrySender // nil: the network has none
+	kept       int                 // messages that the network has not taken; of the one who empties the queue
+	answering  sending             // by the reader
+	writing    sending             // from the queue
 
 	// Of the reader.
 	decoder  *asap.Decoder
@@ -119,7 +120,7 @@ func (r *Registrar) newConn(t transport.Conn, port protocol) *conn {
 		elements:      make(map[elementKey]struct{}),
 		subscriptions: make(map[param.PoolHandle]uint32),
 	}
-	c.try, _ = t.(trySender)
+	c.try, _ = t.(transport.TrySender)
 	c.client = r.client(c.peer.addr())
 	c.owner = c.client.String()
 	c.ctx, c.cancel = context.WithCancelCause(r.ctx)
@@ -166,12 +167,6 @@ func (c *conn) enqueue(m transport.Message) {
 	case start:
 		c.r.owner.unsent = append(c.r.owner.unsent, c)
 	}
-}
-
-// trySender is a transport.Conn that can send without waiting. See the method of that
-// name in asap/transport/tcp.
-type trySender interface {
-	TrySend(ctx context.Context, msgs ...transport.Message) (done bool, err error)
 }
 
 // push sends what waits in the queue, as far as that goes without waiting, else has

@@ -111,6 +111,15 @@ type Conn interface {
 	Abort() error
 }
 
+// TrySender is a Conn that can send without waiting; not all networks have that.
+type TrySender interface {
+	Conn
+	// TrySend is Send without waiting for the network, nor for somebody who is
+	// sending: what it does not take at once is kept, done is false then, and the
+	// next call of Send, with or without messages, sends that first.
+	TrySend(ctx context.Context, msgs ...Message) (done bool, err error)
+}
+
 // Listener accepts connections.
 type Listener interface {
 	// Accept waits for the next connection; errors as for Conn.Receive.

@@ -18,10 +18,8 @@ type attempt struct {
 	err  error
 }
 
-// TrySend is Send without waiting for the network: what it does not take at once
-// is kept, done is false then, and the next call of Send, with or without
-// messages, sends that first; so while another goroutine is in Send. There is none over
-// TLS, which can't leave a write half done.
+// TrySend implements transport.TrySender. There is none over TLS, which can't leave a
+// write half done.
 func (c *conn) TrySend(ctx context.Context, msgs ...transport.Message) (done bool, err error) {
 	for _, m := range msgs {
 		if err := checkFraming(m.Data); err != nil {

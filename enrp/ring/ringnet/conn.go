@@ -20,12 +20,6 @@ const (
 	keptFor    = 256
 )
 
-// trySender is a transport.Conn that can send without waiting. See the method of
-// that name in asap/transport/tcp.
-type trySender interface {
-	TrySend(ctx context.Context, msgs ...transport.Message) (done bool, err error)
-}
-
 // stucker is a transport.Conn that can tell why nothing comes back. See the method
 // of that name in asap/transport/tcp.
 type stucker interface {
@@ -42,7 +36,7 @@ type conn struct {
 	retired time.Time // when another took its place; zero: none did. The owner's.
 	inView  atomic.Bool
 
-	try  trySender // nil: the network has none
+	try  transport.TrySender // nil: the network has none
 	wake chan struct{}
 
 	mu      sync.Mutex
@@ -66,7 +60,7 @@ type traffic struct {
 }
 
 func newConn(c transport.Conn, h hello, v version, dialled bool, now time.Time) *conn {
-	try, _ := c.(trySender)
+	try, _ := c.(transport.TrySender)
 	return &conn{Conn: c, node: h.node, dialled: dialled, version: v, since: now, try: try, wake: make(chan struct{}, 1)}
 }
 
