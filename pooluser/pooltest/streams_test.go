@@ -166,6 +166,7 @@ func TestStreams(t *testing.T) {
 		{name: "plain"}, {name: "plain resume", resume: true}, {name: "plain resume slow", resume: true, napper: true},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
 			trials, done, failovers := 20, 0, 0
 			if raceEnabled {
 				trials = 3
@@ -231,7 +232,7 @@ func streamTrial(t *testing.T, w *World, control, resume, napper bool) (failover
 		Names:  trialElements, Others: []string{"u1"}, Number: 10,
 		Within: trialTime, Shortest: 50 * time.Millisecond, Longest: 2 * time.Second,
 	}.Draw(w.Rand()))
-	w.Pass(time.Minute)
+	w.Pass(5 * time.Second)
 	close(stop)
 	select {
 	case err := <-ended:
