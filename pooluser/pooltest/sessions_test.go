@@ -216,6 +216,24 @@ func (tr *trial) ended(err error) {
 	tr.w.diary.note("u1", "session ended: "+err.Error())
 }
 
+// sessionConfig draws what does not matter for what is right.
+func (tr *trial) sessionConfig() pooluser.SessionConfig {
+	r := tr.w.random("session")
+	cfg := pooluser.SessionConfig{
+		Timers: tr.timers, Delivery: tr.delivery, Notifications: true, SCTPHeartbeats: true, Inbox: tr.inbox,
+	}
+	if r.IntN(3) > 0 { // else answers come in the order of requests
+		cfg.Answers = func(m pooluser.Message) uint64 { return requestOf(m.Data) }
+	}
+	if r.IntN(3) == 0 {
+		cfg.Keep = 1 + r.IntN(5)
+	}
+	if r.IntN(3) == 0 {
+		cfg.Answer = time.Second
+	}
+	return cfg
+}
+
 // run runs the trial and returns what was wrong.
 func (tr *trial) run(t *testing.T) []string {
 	w := tr.w
@@ -232,14 +250,16 @@ func (tr *trial) run(t *testing.T) []string {
 	for _, name := range trialElements {
 		w.Element(name, trialPool, tr.serve(name), tr.start(name))
 	}
-	user := w.User("u1", (&tap{h: tr.h, open: tr.sealer.Open, mistake: tr.mistake}).install)
+	user := w.User("u1", (&tap{h: tr.h, open: tr.sealer.Open, mistake: tr.mistake}).install, func(cfg *pooluser.Config) {
+		cfg.Subscribe = w.Rand().IntN(4) == 0
+		if w.Rand().IntN(4) == 0 {
+			cfg.Stale = -1
+		}
+	})
 	w.Settle()
 
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := user.Open(ctx, trialPool, pooluser.SessionConfig{
-		Timers: tr.timers, Delivery: tr.delivery, Notifications: true, SCTPHeartbeats: true, Inbox: tr.inbox,
-		Answers: func(m pooluser.Message) uint64 { return requestOf(m.Data) },
-	})
+	s, err := user.Open(ctx, trialPool, tr.sessionConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
