@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -450,4 +451,43 @@ func TestSessionConfigValidate(t *testing.T) {
 	if total := pooluser.Fast.Silence + pooluser.Fast.Connect + pooluser.Fast.Pace; total > 200*time.Millisecond {
 		t.Errorf("Fast takes %v for two elements", total)
 	}
+}
+
+// Who gives a message up in the middle loses the connection, and that is not the
+// element's fault.
+func TestMessageGivenUpInTheMiddle(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Timers: pooluser.Patient})
+		peers[0].freeze()
+		for {
+			err := s.Send(l.within(time.Second), pooluser.Message{Data: make([]byte, 60001)})
+			if errors.Is(err, context.DeadlineExceeded) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+		sleep(time.Second)
+		l.wantReports(home)
+		if e, ok := s.Element(); !ok || e.ID != 2 {
+			t.Errorf("element %v, %v", e.ID, ok)
+		}
+	})
+}
+
+func TestOneGoroutineForASession(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		const sessions = 100
+		before := runtime.NumGoroutine()
+		for range sessions {
+			s := l.openSession(r, pooluser.SessionConfig{Timers: pooluser.Default})
+			l.sendTo(s, "x")
+			l.next(s)
+		}
+		sleep(time.Minute)
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n > 2*sessions+5 { // the elements have one, too
+			t.Errorf("%d goroutines for both ends of %d sessions", n, sessions)
+		}
+	})
 }

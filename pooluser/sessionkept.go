@@ -2,6 +2,7 @@ package pooluser
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"time"
 )
@@ -14,6 +15,7 @@ type kept struct {
 	limit   int  // of store
 	octets  int  // of store
 	ordered bool // each message answers the oldest
+	stream  bool // whatever comes answers all that was written
 
 	list []keptRequest
 	size int // octets in list
@@ -37,7 +39,7 @@ func (k *kept) full(n int) bool {
 // add counts a request that is about to be sent and returns its number; 0 if it is
 // not counted.
 func (k *kept) add(m Message, now time.Time) uint64 {
-	if !k.on || m.OneWay || !k.ordered && m.Request == 0 {
+	if !k.on || m.OneWay || !k.ordered && m.Request == 0 || k.stream && len(k.list) > 0 {
 		return 0
 	}
 	if k.store {
@@ -51,8 +53,13 @@ func (k *kept) add(m Message, now time.Time) uint64 {
 	return k.last
 }
 
+// find returns where the request is, -1 if it is not there any more.
 func (k *kept) find(seq uint64) int {
-	return slices.IndexFunc(k.list, func(r keptRequest) bool { return r.seq == seq })
+	i, found := slices.BinarySearchFunc(k.list, seq, func(r keptRequest, seq uint64) int { return cmp.Compare(r.seq, seq) })
+	if !found {
+		return -1
+	}
+	return i
 }
 
 // sent tells that a request was sent.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"time"
 
@@ -321,6 +322,8 @@ func (m *sessionMachine) lost(now time.Time, conn uint64, err error) {
 	case orderly:
 		m.notify(Notification{Kind: ShutDown, Element: m.element})
 		m.failed(now, fmt.Errorf("connection closed: %w", err), unreachable)
+	case errors.Is(err, net.ErrClosed): // here, in the middle of a message that was given up
+		m.failed(now, err, blameless)
 	default:
 		m.failed(now, err, unreachable)
 	}

@@ -104,7 +104,7 @@ func (r *Resolver) OpenStream(ctx context.Context, pool param.PoolHandle, cfg St
 	}
 	s := r.newSession(ctx, pool, cfg.session())
 	s.dial.plain = !cfg.Control
-	s.machine.endOnEOF = !cfg.FailoverOnEOF
+	s.machine.endOnEOF, s.machine.kept.stream = !cfg.FailoverOnEOF, true
 	st := &Stream{s: s, resumes: cfg.Resume != nil}
 	if err := s.begin(ctx); err != nil {
 		return nil, err

@@ -136,6 +136,10 @@ func TestAnswerOnAPlainStream(t *testing.T) {
 		st := l.openStream(l.sessionUser(), pooluser.StreamConfig{Answer: 200 * time.Millisecond})
 		for range 3 {
 			l.converse(st, "hello", "hello")
+			l.converse(st, strings.Repeat("x", 50_000), "x") // in several pieces
+			if _, err := io.CopyN(io.Discard, st, 50_000-1); err != nil {
+				t.Error(err)
+			}
 		}
 		sleep(time.Hour) // idle is no failure
 		l.net.Freeze("192.0.2.1")
