@@ -278,6 +278,7 @@ func TestStreamOverSCTP(t *testing.T) {
 		p1.cookie = true
 		st := l.openStream(l.sessionUser(), pooluser.StreamConfig{FailoverOnEOF: true})
 		l.converse(st, "a", "a from 1")
+		synctest.Wait() // for the cookie
 		p1.kill()
 		var failover *pooluser.FailoverError
 		if _, err := st.Read(make([]byte, 1)); !errors.As(err, &failover) {
