@@ -8,9 +8,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -94,6 +95,7 @@ type play struct {
 	elements map[param.PEID]*stage.Process
 	changes  []fractal.Change
 	kills    int
+	due      uint64    // points, at the next kill
 	killed   time.Time // the last one
 	back     []comeback
 	last     time.Time // of the last part
@@ -118,7 +120,7 @@ func (p *play) run(ctx context.Context) error {
 		return err
 	}
 	key := make([]byte, 32)
-	_, _ = rand.Read(key) // never fails
+	_, _ = cryptorand.Read(key) // never fails
 	if err := os.WriteFile(filepath.Join(p.dir, "key"), key, 0o600); err != nil {
 		return err
 	}
@@ -158,6 +160,7 @@ func (p *play) run(ctx context.Context) error {
 	}
 	p.say("a user wants a picture of %d points; a cookie comes with every %d", picture.Points(), cookieEvery*fractal.MaxPoints)
 	p.last = time.Now()
+	p.plan()
 	c, err := fractal.User{OnData: p.watch, OnFailover: p.change}.Compute(ctx, resolver, fractal.Pool, picture, pooluser.SessionConfig{})
 	if c != nil {
 		p.paint(c, 0)
@@ -191,14 +194,20 @@ func (p *play) until(ctx context.Context, what string, condition func(context.Co
 	return nil
 }
 
-// watch sees each part of the picture that comes, and kills who sent it when the time
-// has come: at a fifth, two fifths and three fifths of the picture.
+// plan draws when the next kill is due: a little after the next fifth of the picture.
+func (p *play) plan() {
+	p.due = uint64(p.kills+1)*picture.Points()/5 + rand.Uint64N(picture.Points()/20)
+}
+
+// watch sees each part of the picture that comes, and kills who sent it when that is
+// due.
 func (p *play) watch(ctx context.Context, c *fractal.Canvas, at param.PEID) error {
 	now := time.Now()
 	p.gap, p.last = max(p.gap, now.Sub(p.last)), now
 	p.back = slices.DeleteFunc(p.back, func(b comeback) bool { return b.at.Before(now) && p.element(ctx, b.id) == nil })
-	if p.kills < len(names) && c.Done() > uint64(p.kills+1)*picture.Points()/5 && len(p.changes) == p.kills {
+	if p.kills < len(names) && c.Done() > p.due && len(p.changes) == p.kills {
 		p.kills++
+		p.plan()
 		p.killed = now
 		p.say("kill -9 of %s, who computes, at %d %%", nameOf(at), 100*c.Done()/picture.Points())
 		if err := p.elements[at].Signal(os.Kill); err != nil {
@@ -217,8 +226,7 @@ func (p *play) change(c fractal.Change) {
 }
 
 func lost(c fractal.Change) string {
-	n := c.Had - c.Resumed
-	return fmt.Sprintf("%d points (%d messages) came twice, the cookie interval allows %d", n, (n+fractal.MaxPoints-1)/fractal.MaxPoints, cookieEvery*fractal.MaxPoints)
+	return fmt.Sprintf("%d points came twice, the cookie interval allows %d", c.Had-c.Resumed, cookieEvery*fractal.MaxPoints)
 }
 
 // paint shows how far it is, ten times a second in a terminal, else now and then.
