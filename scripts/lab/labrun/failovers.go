@@ -44,13 +44,14 @@ func sessionFailovers(l *lab) {
 			err = fmt.Errorf("%w: %s", err, tail(out))
 		}
 		l.need("failovers over "+network, err)
-		for _, r := range rows {
-			l.note("%s, %s: %d times, p50 %v, p99 %v", network, r.Fault, r.Times, r.P50.Round(100*time.Microsecond), r.P99.Round(100*time.Microsecond))
-		}
 		return rows
 	}
 	tcp, sctp := measure("tcp"), measure("sctp")
-	for i, r := range sctp {
-		l.note("%s: over SCTP %.2f of TCP's p50, %.2f of its p99", r.Fault, float64(r.P50)/float64(tcp[i].P50), float64(r.P99)/float64(tcp[i].P99))
+	// Rows of docs/performance.md.
+	ms := func(d time.Duration) float64 { return float64(d) / 1e6 }
+	for i, s := range sctp {
+		t := tcp[i]
+		l.note("| %s | %.1f ms | %.1f ms | %.1f ms | %.1f ms | %.2f | %.2f |", s.Fault, ms(t.P50), ms(s.P50), ms(t.P99), ms(s.P99),
+			float64(s.P50)/float64(t.P50), float64(s.P99)/float64(t.P99))
 	}
 }
