@@ -120,7 +120,9 @@ func TestListenLeadsToPools(t *testing.T) {
 		if got := say(t, "unix", socket, "hello"); got != "two hello" {
 			t.Errorf("second pool: %q", got)
 		}
-		waitFor(t, func() bool { return strings.Contains(metrics(t, f.listen[2]), `rserpool_proxy_sessions{pool="second"} 0`) })
+		waitFor(t, func() bool {
+			return strings.Contains(metrics(t, f.listen[2]), `rserpool_proxy_sessions{pool="second"} 0`)
+		})
 		text := metrics(t, f.listen[2])
 		for _, want := range []string{
 			`rserpool_proxy_sessions{pool="first"} 0`,
