@@ -389,7 +389,7 @@ var floorsOf = map[pooluser.Delivery]map[string]int{
 // testSessions runs trials, and wants enough to have happened in them.
 func testSessions(t *testing.T, delivery pooluser.Delivery, sctp bool) {
 	t.Parallel()
-	trials := 75
+	trials := 60
 	if raceEnabled {
 		trials = 5
 	}

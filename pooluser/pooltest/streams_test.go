@@ -167,7 +167,7 @@ func TestStreams(t *testing.T) {
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
-			trials, done, failovers := 20, 0, 0
+			trials, done, failovers := 10, 0, 0
 			if raceEnabled {
 				trials = 3
 			}
