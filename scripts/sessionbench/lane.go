@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 
@@ -32,8 +33,9 @@ type lane struct {
 	left     param.PEID // the one before
 	last     time.Time  // of the latest answer
 	longest  time.Duration
-	failed   int // failovers
-	answered int // since the last one
+	tried    []pooluser.Attempt // by the last failover
+	failed   int                // failovers
+	answered int                // since the last one
 	err      error
 }
 
@@ -126,7 +128,7 @@ func (l *lane) take(m pooluser.Message, n uint64) bool {
 	defer l.mu.Unlock()
 	if m.Notification != nil {
 		if m.Notification.Kind == pooluser.FailedOver {
-			l.left, l.at = l.at, m.Notification.Element.ID
+			l.left, l.at, l.tried = l.at, m.Notification.Element.ID, m.Notification.Tried
 			l.failed++
 			l.answered = 0
 		}
@@ -204,10 +206,24 @@ func (l *lane) try(ctx context.Context, kind fault) (waited time.Duration, ok bo
 			return 0, false, err
 		}
 	}
+	l.explain(kind, waited)
 	if err := victim.restart(); err != nil {
 		return 0, false, err
 	}
 	return waited, ok, l.whole(ctx)
+}
+
+// explain says on standard error whom a failover tried that took longer than one
+// attempt to connect.
+func (l *lane) explain(kind fault, waited time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.tried) > 1 && waited > l.timers.Silence+l.timers.Connect {
+		fmt.Fprintf(os.Stderr, "%s: %v:\n", kind.name, waited.Round(time.Millisecond))
+		for _, a := range l.tried {
+			fmt.Fprintf(os.Stderr, "  %v: %v\n", a.Element.ID, a.Err)
+		}
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
