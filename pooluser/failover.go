@@ -228,6 +228,7 @@ func (s *Session) connect(ctx context.Context, a doConnect) {
 		s.machine.connectFailed(now, a.conn, err)
 	} else if s.machine.connected(now, a.conn, link.kind()); s.machine.phase == greeting && s.machine.conn == a.conn {
 		s.link, s.resent = link, !s.machine.opened
+		s.machine.kept.measure = s.r.meter(a.pool, a.element.ID)
 		s.work.Go(func() { s.read(a.conn, link) })
 	} else {
 		s.work.Go(func() { s.leave(link, false) })

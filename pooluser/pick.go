@@ -2,6 +2,7 @@ package pooluser
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -72,15 +73,33 @@ func (r *Resolver) Recovered(pool param.PoolHandle, id param.PEID) {
 }
 
 // Measure tells that a request goes to an element of the pool. done is to be called
-// when it is answered or given up, once: policies that go by response times
-// (selection.PickPeakEWMA) learn from the time between.
-func (r *Resolver) Measure(pool param.PoolHandle, id param.PEID) (done func()) {
+// once: with nil when it is answered, with an error when it failed, with one that wraps
+// context.Canceled when nobody waits for the answer any more. Policies that go by
+// response times (selection.PickPeakEWMA) learn from the time between.
+func (r *Resolver) Measure(pool param.PoolHandle, id param.PEID) (done func(error)) {
 	sent := time.Now()
 	r.inform(pool, func(u *selection.User) { u.Sent(id, sent) })
-	return func() {
+	return func(err error) {
 		now := time.Now()
-		r.inform(pool, func(u *selection.User) { u.Answered(id, now.Sub(sent), now) })
+		r.inform(pool, func(u *selection.User) {
+			if err == nil {
+				u.Answered(id, now.Sub(sent), now)
+			} else {
+				u.Unanswered(id, now.Sub(sent), !errors.Is(err, context.Canceled), now)
+			}
+		})
 	}
+}
+
+// meter is Measure for the requests of a session, nil if the pool's policy has no use
+// for it.
+func (r *Resolver) meter(pool param.PoolHandle, id param.PEID) func() (done func(error)) {
+	var measures bool
+	r.inform(pool, func(u *selection.User) { measures = u.Measures() })
+	if !measures {
+		return nil
+	}
+	return func() func(error) { return r.Measure(pool, id) }
 }
 
 // inform tells the pool's policy something, if the pool is in the cache.
@@ -93,7 +112,7 @@ func (r *Resolver) inform(pool param.PoolHandle, f func(*selection.User)) {
 }
 
 // Measure tells that a request goes over the connection; see Resolver.Measure.
-func (c *Conn) Measure() (done func()) { return c.resolver.Measure(c.pool, c.Element.ID) }
+func (c *Conn) Measure() (done func(error)) { return c.resolver.Measure(c.pool, c.Element.ID) }
 
 // Measure tells that a request goes over the connection; see Resolver.Measure.
-func (c *MessageConn) Measure() (done func()) { return c.resolver.Measure(c.pool, c.Element.ID) }
+func (c *MessageConn) Measure() (done func(error)) { return c.resolver.Measure(c.pool, c.Element.ID) }

@@ -92,7 +92,7 @@ func TestPickByResponseTimes(t *testing.T) {
 				}
 				done := conn.Measure()
 				time.Sleep(takes[conn.Element.ID])
-				done()
+				done(nil)
 				seen[conn.Element.ID]++
 				if err := conn.Close(); err != nil {
 					t.Error(err)
@@ -103,7 +103,7 @@ func TestPickByResponseTimes(t *testing.T) {
 		if seen := run(300); seen[2] > 4 || seen[1] < seen[3] || seen[3] == 0 {
 			t.Errorf("requests by element: %v", seen)
 		}
-		r.Measure("other", 1)() // not in the cache: nothing
+		r.Measure("other", 1)(nil) // not in the cache: nothing
 		sleep(31 * time.Second)
 		l.wantAnswer(r, 1, 2, 3)
 		sleep(time.Second)

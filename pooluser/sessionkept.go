@@ -3,6 +3,7 @@ package pooluser
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"slices"
 	"time"
 )
@@ -16,6 +17,9 @@ type kept struct {
 	octets  int  // of store
 	ordered bool // each message answers the oldest
 	stream  bool // whatever comes answers all that was written
+	// measure tells the policy of a request to the element of the moment; nil if
+	// it does not want to know.
+	measure func() (done func(error))
 
 	list []keptRequest
 	size int // octets in list
@@ -29,6 +33,20 @@ type keptRequest struct {
 	sent bool
 	at   time.Time
 	m    Message
+	done func(error) // of measure, until it is called
+}
+
+func (r *keptRequest) begin(measure func() func(error)) {
+	if measure != nil {
+		r.done = measure()
+	}
+}
+
+func (r *keptRequest) end(err error) {
+	if r.done != nil {
+		r.done(err)
+		r.done = nil
+	}
 }
 
 // full tells that there is no room for a message of n octets.
@@ -50,6 +68,7 @@ func (k *kept) add(m Message, now time.Time) uint64 {
 	}
 	k.last++
 	k.list = append(k.list, keptRequest{seq: k.last, at: now, m: m})
+	k.list[len(k.list)-1].begin(k.measure)
 	return k.last
 }
 
@@ -72,11 +91,12 @@ func (k *kept) sent(seq uint64) {
 // remove forgets a request.
 func (k *kept) remove(seq uint64) {
 	if i := k.find(seq); i >= 0 {
-		k.delete(i)
+		k.delete(i, context.Canceled)
 	}
 }
 
-func (k *kept) delete(i int) {
+func (k *kept) delete(i int, err error) {
+	k.list[i].end(err)
 	if k.store {
 		k.size -= len(k.list[i].m.Data)
 	}
@@ -91,10 +111,10 @@ func (k *kept) answered(request uint64) {
 	switch {
 	case len(k.list) == 0:
 	case k.ordered:
-		k.delete(0)
+		k.delete(0, nil)
 	case request != 0:
 		if i := slices.IndexFunc(k.list, func(r keptRequest) bool { return r.m.Request == request }); i >= 0 {
-			k.delete(i)
+			k.delete(i, nil)
 		}
 	}
 }
@@ -115,7 +135,17 @@ func (k *kept) messages() []Message {
 func (k *kept) again(now time.Time) {
 	for i := range k.list {
 		k.list[i].at = now
+		k.list[i].begin(k.measure)
 	}
+}
+
+// unanswered tells the policy that the element of the moment does not answer what it
+// has got, and why.
+func (k *kept) unanswered(err error) {
+	for i := range k.list {
+		k.list[i].end(err)
+	}
+	k.measure = nil
 }
 
 // forget forgets all that were sent: their answers will not come.

@@ -1,6 +1,7 @@
 package pooluser
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -349,6 +350,11 @@ func (m *sessionMachine) refusal() bool {
 
 // failed gives the connection up.
 func (m *sessionMachine) failed(now time.Time, err error, v verdict) {
+	if v == unreachable {
+		m.kept.unanswered(err)
+	} else {
+		m.kept.unanswered(context.Canceled)
+	}
 	m.do(doHalt{})
 	m.do(doCancel{})
 	m.do(doDrop{})
@@ -428,6 +434,7 @@ func (m *sessionMachine) close(err error) {
 		return
 	}
 	orderly := m.phase == up
+	m.kept.unanswered(context.Canceled)
 	m.phase = ended
 	m.do(doHalt{})
 	m.do(doCancel{})
@@ -436,6 +443,7 @@ func (m *sessionMachine) close(err error) {
 }
 
 func (m *sessionMachine) end(err error) {
+	m.kept.unanswered(context.Canceled)
 	m.phase = ended
 	m.do(doHalt{})
 	m.do(doCancel{})

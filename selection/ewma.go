@@ -13,6 +13,9 @@ const (
 	// weight: long enough to remember a slow element between two of its
 	// requests, short enough to try it again soon.
 	ewmaDecay = 10 * time.Second
+	// ewmaFailed is what a request that failed counts as at least: an element that
+	// fails fast must not look like one that answers fast.
+	ewmaFailed = time.Second
 	// ewmaKept is how many elements are remembered that may be gone from the
 	// list: lists of some policies name others each time.
 	ewmaKept = 4096
@@ -21,7 +24,8 @@ const (
 // peakEWMA is peak-sensitive exponentially weighted moving averages of response
 // times: of two elements drawn at random that with the smaller product of average
 // and requests under way. A slower response than the average counts at once, faster
-// ones gradually.
+// ones gradually. A request that failed is a slow response, and one for which nobody
+// waited to its end took at least that long.
 type peakEWMA struct {
 	rand *rand.Rand
 	list []param.PoolElement
@@ -34,10 +38,10 @@ type experience struct {
 	pending int
 }
 
-// PickPeakEWMA makes a Picker that goes by the response times that User.Sent and
-// User.Answered tell, and avoids elements that are slow for this user. Those without
-// a response are tried one request at a time. Without measurements it picks at
-// random.
+// PickPeakEWMA makes a Picker that goes by the response times that User.Sent,
+// User.Answered and User.Unanswered tell, and avoids elements that are slow for this
+// user, or fail. Those without a response are tried one request at a time. Without
+// measurements it picks at random.
 func PickPeakEWMA(r *rand.Rand) Picker {
 	return &peakEWMA{rand: r, seen: map[param.PEID]*experience{}}
 }
@@ -96,6 +100,18 @@ func (p *peakEWMA) Answered(id param.PEID, took time.Duration, now time.Time) {
 	}
 	x.average = max(seconds, x.average*rest+seconds*(1-rest))
 	x.at = now
+}
+
+// Unanswered implements Meter.
+func (p *peakEWMA) Unanswered(id param.PEID, took time.Duration, failed bool, now time.Time) {
+	x := p.of(id)
+	x.pending = max(0, x.pending-1)
+	if failed {
+		took = max(took, ewmaFailed)
+	}
+	if seconds := took.Seconds(); seconds > x.decayed(now) {
+		x.average, x.at = seconds, now
+	}
 }
 
 func (p *peakEWMA) of(id param.PEID) *experience {

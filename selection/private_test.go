@@ -337,6 +337,46 @@ func TestPeakEWMACountsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
+// An element that fails at once is no fast one, and is tried again from time to time.
+func TestPeakEWMAAvoidsWhatFails(t *testing.T) {
+	u := NewUser(param.PeakEWMA, list("AB"), newRand())
+	now := time.Unix(1000, 0)
+	seen := map[param.PEID]int{}
+	for range 10_000 { // 100 s
+		e, _ := u.NextFor(Request{Now: now})
+		u.Sent(e.ID, now)
+		seen[e.ID]++
+		if e.ID == 'A' {
+			now = now.Add(time.Millisecond)
+			u.Unanswered(e.ID, time.Millisecond, true, now)
+			continue
+		}
+		now = now.Add(10 * time.Millisecond)
+		u.Answered(e.ID, 10*time.Millisecond, now)
+	}
+	if seen['A'] < 2 || seen['A'] > 4 {
+		t.Errorf("the one that fails got %d of 10000", seen['A'])
+	}
+}
+
+// A request for which nobody waits any more says that the element is slow, never that it
+// is fast, and is not under way any more.
+func TestPeakEWMAWithoutPatience(t *testing.T) {
+	p := PickPeakEWMA(newRand()).(*peakEWMA)
+	now := time.Unix(1000, 0)
+	p.Answered('A', 10*time.Millisecond, now)
+	for _, c := range []struct{ took, want time.Duration }{
+		{time.Millisecond, 10 * time.Millisecond},
+		{300 * time.Millisecond, 300 * time.Millisecond},
+	} {
+		p.Sent('A', now)
+		p.Unanswered('A', c.took, false, now)
+		if x := p.of('A'); x.average != c.want.Seconds() || x.pending != 0 {
+			t.Errorf("given up after %v: average %v, %d under way", c.took, x.average, x.pending)
+		}
+	}
+}
+
 func TestPeakEWMAWithoutMeasurements(t *testing.T) {
 	u := NewUser(param.PeakEWMA, list("ABC"), newRand())
 	follows(t, map[string]float64{"A": 1. / 3, "B": 1. / 3, "C": 1. / 3}, func() string { return take(u, 1) })

@@ -34,8 +34,11 @@ type Meter interface {
 	Picker
 	// Sent tells that a request goes to the element.
 	Sent(id param.PEID, now time.Time)
-	// Answered tells that one was answered, or given up, after a time.
+	// Answered tells that one was answered after a time.
 	Answered(id param.PEID, took time.Duration, now time.Time)
+	// Unanswered tells that one ended without an answer after a time: it failed,
+	// or nobody waits for the answer any more.
+	Unanswered(id param.PEID, took time.Duration, failed bool, now time.Time)
 }
 
 // User chooses one element after the other from a list that a registrar sent, by the
@@ -94,19 +97,32 @@ func (u *User) NextFor(r Request) (param.PoolElement, bool) {
 	return u.list[u.picker.Pick(u.usable, r)], true
 }
 
+// Measures tells whether the policy has use for Sent, Answered and Unanswered.
+func (u *User) Measures() bool {
+	_, ok := u.picker.(Meter)
+	return ok
+}
+
 // Sent tells that a request goes to the element, for policies that measure. Answered
-// is to follow, whatever becomes of the request.
+// or Unanswered is to follow.
 func (u *User) Sent(id param.PEID, now time.Time) {
 	if m, ok := u.picker.(Meter); ok {
 		m.Sent(id, now)
 	}
 }
 
-// Answered tells that a request to the element was answered, or given up, after a
-// time.
+// Answered tells that a request to the element was answered after a time.
 func (u *User) Answered(id param.PEID, took time.Duration, now time.Time) {
 	if m, ok := u.picker.(Meter); ok {
 		m.Answered(id, took, now)
+	}
+}
+
+// Unanswered tells that a request to the element ended without an answer after a time:
+// it failed, or nobody waits for the answer any more. It does not mark the element.
+func (u *User) Unanswered(id param.PEID, took time.Duration, failed bool, now time.Time) {
+	if m, ok := u.picker.(Meter); ok {
+		m.Unanswered(id, took, failed, now)
 	}
 }
 

@@ -17,14 +17,16 @@ type userModel interface {
 	renew(list []param.PoolElement)
 	check(got param.PEID, usable []param.PoolElement, r Request) error
 	answered(id param.PEID, took time.Duration, now time.Time)
+	unanswered(id param.PEID, took time.Duration, failed bool, now time.Time)
 	sent(id param.PEID)
 }
 
 // unmeasured is a model that does not care for measurements.
 type unmeasured struct{}
 
-func (unmeasured) answered(param.PEID, time.Duration, time.Time) {}
-func (unmeasured) sent(param.PEID)                               {}
+func (unmeasured) answered(param.PEID, time.Duration, time.Time)         {}
+func (unmeasured) unanswered(param.PEID, time.Duration, bool, time.Time) {}
+func (unmeasured) sent(param.PEID)                                       {}
 
 // orderedUser has the elements behind the latest pick first.
 type orderedUser struct {
@@ -91,6 +93,7 @@ type drawnUser struct {
 type sample struct {
 	took time.Duration
 	at   time.Time
+	none bool // no answer: it can only make things worse
 }
 
 func (m *drawnUser) renew([]param.PoolElement) {}
@@ -98,7 +101,15 @@ func (m *drawnUser) sent(id param.PEID)        { m.under[id]++ }
 
 func (m *drawnUser) answered(id param.PEID, took time.Duration, now time.Time) {
 	m.under[id] = max(0, m.under[id]-1)
-	m.seen[id] = append(m.seen[id], sample{took, now})
+	m.seen[id] = append(m.seen[id], sample{took, now, false})
+}
+
+func (m *drawnUser) unanswered(id param.PEID, took time.Duration, failed bool, now time.Time) {
+	m.under[id] = max(0, m.under[id]-1)
+	if failed && took < time.Second {
+		took = time.Second
+	}
+	m.seen[id] = append(m.seen[id], sample{took, now, true})
 }
 
 // cost goes through all that was ever measured.
@@ -114,6 +125,12 @@ func (m *drawnUser) cost(e param.PoolElement, r Request) float64 {
 		left := 0.0
 		if i > 0 {
 			left = math.Exp(-s.at.Sub(last).Seconds() / 10)
+		}
+		if s.none && s.took.Seconds() <= average*left {
+			continue
+		}
+		if s.none {
+			left = 0
 		}
 		average, last = max(s.took.Seconds(), average*left+s.took.Seconds()*(1-left)), s.at
 	}
@@ -184,7 +201,11 @@ func TestUsersAgainstModel(t *testing.T) {
 					case 3:
 						u.Sent(id, now)
 						c.model.sent(id)
-					case 4, 5:
+					case 4:
+						took, gaveUp := time.Duration(1+r.IntN(2000))*time.Millisecond, r.IntN(2) == 0
+						u.Unanswered(id, took, !gaveUp, now)
+						c.model.unanswered(id, took, !gaveUp, now)
+					case 5:
 						took := time.Duration(1+r.IntN(1000)) * time.Millisecond
 						u.Answered(id, took, now)
 						c.model.answered(id, took, now)

@@ -74,7 +74,7 @@ func (u *user) attempt(ctx context.Context, request []byte, a *answer) error {
 	u.conn = nil
 	answered := conn.Measure()
 	data, err := u.converse(ctx, conn, request)
-	answered()
+	answered(errors.Join(err, ctx.Err()))
 	if err != nil {
 		if ctx.Err() != nil {
 			return errors.Join(err, conn.Close())
@@ -223,7 +223,7 @@ func (u *user) attemptExec(ctx context.Context, request []byte, a *answer) error
 	cmd.Stdout = &out
 	answered := u.resolver.Measure(u.pool, element.ID)
 	err = cmd.Run()
-	answered()
+	answered(errors.Join(err, ctx.Err()))
 	if err == nil && out.cut {
 		err = fmt.Errorf("more than %d octets of output", maxAnswer)
 	}

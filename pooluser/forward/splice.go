@@ -46,7 +46,7 @@ type splice struct {
 	client, element      net.Conn
 	idle, quiet          time.Duration
 	fromClient, toClient *atomic.Uint64
-	measure              func() (done func())
+	measure              func() (done func(error))
 
 	began    time.Time
 	last     atomic.Int64  // when something was carried, in nanoseconds since began
@@ -55,7 +55,7 @@ type splice struct {
 
 	measuring sync.Mutex
 	asked     bool
-	done      func() // tells that the first request is answered
+	done      func(error) // tells what became of the first request
 }
 
 // run carries until both ends are done or something fails, and closes both. The
@@ -82,11 +82,17 @@ func (s *splice) run(ctx context.Context) (outcome, error) {
 		s.cut(context.Cause(ctx))
 	}
 	<-over
-	s.answer()
 	cause := context.Cause(ctx)
 	_ = s.client.Close() // what failed is in cause
 	_ = s.element.Close()
-	return s.outcome(cause)
+	outcome, err := s.outcome(cause)
+	switch outcome {
+	case clientLost, stopped:
+		s.answer(context.Canceled)
+	default:
+		s.answer(err)
+	}
+	return outcome, err
 }
 
 // watch waits until both directions are over, ctx ends, or too long nothing was
@@ -160,7 +166,7 @@ func (s *splice) up() error {
 
 // down carries from the element to the client.
 func (s *splice) down() error {
-	err := s.move(s.client, s.element, clientLost, elementLost, s.toClient, s.answer)
+	err := s.move(s.client, s.element, clientLost, elementLost, s.toClient, func() { s.answer(nil) })
 	if err != nil {
 		return err
 	}
@@ -224,12 +230,12 @@ func (s *splice) ask() {
 	}
 }
 
-// answer ends that.
-func (s *splice) answer() {
+// answer ends that; err is why there was none.
+func (s *splice) answer(err error) {
 	s.measuring.Lock()
 	defer s.measuring.Unlock()
 	if s.done != nil {
-		s.done()
+		s.done(err)
 		s.done = nil
 	}
 }

@@ -47,6 +47,7 @@ type wires struct {
 	user, server *half // the far ends
 	near         [2]*half
 	measured     []time.Duration
+	unanswered   []error // what the measurements ended with
 	result       chan outcome
 }
 
@@ -59,9 +60,11 @@ func newWires(t *testing.T, ctx context.Context, limit time.Duration, plain bool
 	w.splice = &splice{
 		client: w.near[0], element: w.near[1], idle: limit, quiet: 5 * time.Second,
 		fromClient: new(atomic.Uint64), toClient: new(atomic.Uint64),
-		measure: func() func() {
+		measure: func() func(error) {
 			sent := time.Now()
-			return func() { w.measured = append(w.measured, time.Since(sent)) }
+			return func(err error) {
+				w.measured, w.unanswered = append(w.measured, time.Since(sent)), append(w.unanswered, err)
+			}
 		},
 	}
 	if plain {
@@ -118,8 +121,8 @@ func TestEachEndKnowsWhenTheOtherIsDone(t *testing.T) {
 		if up, down := w.fromClient.Load(), w.toClient.Load(); up != 8 || down != 6 {
 			t.Errorf("carried %d and %d octets", up, down)
 		}
-		if len(w.measured) != 1 || w.measured[0] != 3*time.Second {
-			t.Errorf("measured %v, want 3 s once", w.measured)
+		if len(w.measured) != 1 || w.measured[0] != 3*time.Second || w.unanswered[0] != nil {
+			t.Errorf("measured %v, %v, want 3 s once", w.measured, w.unanswered)
 		}
 	})
 }
@@ -206,6 +209,34 @@ func TestWhoWasLost(t *testing.T) {
 				synctest.Wait()
 				tt.lose(w)
 				w.want(t, tt.want, true)
+			})
+		})
+	}
+}
+
+// Whose fault it is that a request was not answered is told to the policy.
+func TestWhoDidNotAnswer(t *testing.T) {
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name string
+		want error
+		lose func(w *wires)
+	}{
+		{"Element", broken, func(w *wires) { w.server.Close() }},
+		{"Client", context.Canceled, func(w *wires) { w.user.Close() }},
+		{"Nobody", errIdle, func(w *wires) {}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWires(t, t.Context(), time.Minute, false)
+				w.near[0].failure, w.near[1].failure = broken, broken
+				w.say(t, w.user, w.server, "question")
+				synctest.Wait()
+				tt.lose(w)
+				<-w.result
+				if len(w.unanswered) != 1 || !errors.Is(w.unanswered[0], tt.want) {
+					t.Errorf("told %v, want %v once", w.unanswered, tt.want)
+				}
 			})
 		})
 	}

@@ -147,16 +147,22 @@ func (c *chooser) connect() {
 }
 
 // measure tells the policy about a call, if it wants to know.
-func (c *chooser) measure(id param.PEID) (done func()) {
+func (c *chooser) measure(id param.PEID) (done func(error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sent := time.Now()
 	c.user.Sent(id, sent)
-	return func() {
+	return func(err error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		now := time.Now()
-		c.user.Answered(id, now.Sub(sent), now)
+		switch code := status.Code(err); code {
+		case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unimplemented, codes.ResourceExhausted,
+			codes.Internal, codes.DataLoss, codes.Unknown:
+			c.user.Unanswered(id, now.Sub(sent), code != codes.Canceled, now)
+		default: // the others say something about the request, not the element
+			c.user.Answered(id, now.Sub(sent), now)
+		}
 	}
 }
 
@@ -186,7 +192,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}
 	answered, done := p.chooser.measure(id), result.Done
 	result.Done = func(i balancer.DoneInfo) {
-		answered()
+		answered(i.Err)
 		if done != nil {
 			done(i)
 		}

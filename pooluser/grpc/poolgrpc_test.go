@@ -37,6 +37,7 @@ type server struct {
 	conns    atomic.Int32
 	calls    atomic.Int32
 	dropping atomic.Bool // calls are not answered, and the server dies of them
+	failing  atomic.Bool // calls fail at once
 }
 
 // counted counts connections.
@@ -67,6 +68,9 @@ func newServer(t *testing.T, id param.PEID, address string) *server {
 			go s.Stop()
 			<-ctx.Done()
 			return nil, ctx.Err()
+		}
+		if s.failing.Load() {
+			return nil, status.Error(codes.Internal, "failing")
 		}
 		if err := grpc.SetHeader(ctx, metadata.Pairs("element", fmt.Sprint(uint32(s.id)))); err != nil {
 			return nil, err
@@ -381,6 +385,20 @@ func TestOddAnswers(t *testing.T) {
 	w.dial("rserpool:///opaque")
 	if _, err := w.call(t.Context()); status.Code(err) != codes.Unavailable {
 		t.Errorf("error %v, want Unavailable", err)
+	}
+}
+
+// To a policy that goes by response times an element that fails fast is not a fast one.
+func TestFailuresAreNoAnswers(t *testing.T) {
+	w := newWorld(t, param.PeakEWMA, 2)
+	w.servers[1].failing.Store(true)
+	for range 50 {
+		if _, err := w.call(t.Context()); err != nil && status.Code(err) != codes.Internal {
+			t.Fatal(err)
+		}
+	}
+	if n := w.servers[1].calls.Load(); n > 2 {
+		t.Errorf("the element that fails got %d of 50 calls", n)
 	}
 }
 

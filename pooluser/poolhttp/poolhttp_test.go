@@ -468,6 +468,30 @@ func TestRequestsAtFaultBlameNobody(t *testing.T) {
 	}
 }
 
+// To a policy that goes by response times an element that fails fast is not a fast one.
+func TestFailuresAreNoAnswers(t *testing.T) {
+	for name, fail := range map[string]http.HandlerFunc{
+		"Status": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"Broken": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil, fail, func(w http.ResponseWriter, _ *http.Request) {
+				time.Sleep(5 * time.Millisecond)
+				fmt.Fprint(w, 2)
+			})
+			w.setPool(param.PeakEWMA)
+			for range 50 {
+				if _, _, err := w.do("GET", "", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := w.servers[0].requests.Load(); n > 2 {
+				t.Errorf("the element that fails got %d of 50 requests", n)
+			}
+		})
+	}
+}
+
 func TestKeysSelect(t *testing.T) {
 	w := newWorld(t, nil, nil, nil, nil)
 	w.setPool(param.RendezvousHashing)

@@ -137,7 +137,14 @@ func (x *exchange) try(to target) (*http.Response, outcome, error) {
 	out.Body = x.body.reader()
 	done := x.cfg.Resolver.Measure(to.pool, to.element.ID)
 	res, err := x.base.RoundTrip(out)
-	done()
+	switch {
+	case err != nil && (x.body.failed() || ctx.Err() != nil):
+		done(context.Canceled)
+	case err == nil && res.StatusCode >= http.StatusInternalServerError:
+		done(errors.New(res.Status)) // an element that refuses fast is not a fast one
+	default:
+		done(err)
+	}
 	if err == nil {
 		res.Request = x.req.WithContext(ctx)
 		if res.StatusCode != http.StatusSwitchingProtocols && res.Body != http.NoBody {

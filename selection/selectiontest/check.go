@@ -194,7 +194,13 @@ func checkPicker(t *testing.T, d selection.Definition, run uint64) {
 			each(func(u *selection.User) { u.Sent(id, now) })
 		case 5:
 			took := time.Duration(r.IntN(2000)) * time.Millisecond
-			each(func(u *selection.User) { u.Answered(id, took, now) })
+			switch r.IntN(3) {
+			case 0:
+				failed := r.IntN(2) == 0
+				each(func(u *selection.User) { u.Unanswered(id, took, failed, now) })
+			default:
+				each(func(u *selection.User) { u.Answered(id, took, now) })
+			}
 		default:
 			request := selection.Request{Key: string(rune('a' + r.IntN(3))), Now: now}
 			e, ok := users[0].NextFor(request)
