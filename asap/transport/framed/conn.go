@@ -328,32 +328,58 @@ func (c *Conn) end(abort bool) error {
 		c.buffered.Store(false)
 		c.stop()
 		if abort {
-			if tcp, ok := c.stream.(interface{ SetLinger(int) error }); ok {
-				c.closeErr = tcp.SetLinger(0)
-			}
+			c.closeErr = c.reset()
 		} else {
 			c.goodbye.Do(c.sayGoodbye)
+			c.closeErr = c.shut()
 		}
-		c.closeErr = errors.Join(c.closeErr, c.stream.Close())
 		c.reads.Release()
 		c.writes.Release()
 	})
 	return c.closeErr
 }
 
-// sayGoodbye sends the frame that tells an orderly end, unless somebody is writing,
-// who would have to be waited for.
+// shut closes the stream. TLS says its own goodbye, and would wait 5 s for a peer that
+// does not read.
+func (c *Conn) shut() error {
+	if secured, ok := c.stream.(*tls.Conn); ok {
+		cut := time.AfterFunc(goodbyeWait, func() { _ = secured.NetConn().Close() })
+		defer cut.Stop()
+	}
+	return c.stream.Close()
+}
+
+// reset closes the stream without a word.
+func (c *Conn) reset() error {
+	socket := c.stream
+	secured, isSecured := c.stream.(*tls.Conn)
+	if isSecured {
+		socket = secured.NetConn()
+	}
+	var err error
+	if tcp, ok := socket.(interface{ SetLinger(int) error }); ok {
+		err = tcp.SetLinger(0)
+	}
+	err = errors.Join(err, socket.Close())
+	if isSecured {
+		_ = secured.Close() // can't say anything any more
+	}
+	return err
+}
+
+// sayGoodbye sends the frame that tells an orderly end, after what is being written, a
+// heartbeat for example, unless that takes time.
 func (c *Conn) sayGoodbye() {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
+	defer cancel()
 	select {
 	case c.writing <- struct{}{}:
-	default:
+	case <-ctx.Done():
 		return
 	}
 	defer c.done()
 	c.writeErr = net.ErrClosed
 	// Arm also waits until the end of an earlier context can do no harm any more.
-	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
-	defer cancel()
 	if c.writes.Arm(ctx) == nil {
 		_, _ = c.stream.Write(appendFrame(nil, PPIDHeartbeat, nil)) // as a courtesy: the end of the stream says it too
 	}

@@ -68,7 +68,7 @@ func TestAnEndThatWaitsLosesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	<-sending
-	if err := <-received; err != io.EOF && !errors.Is(err, ErrCut) { // a goodbye in the middle of sending is left out
+	if err := <-received; err != io.EOF && !errors.Is(err, ErrCut) { // a goodbye behind what takes time to send is left out
 		t.Errorf("the end that waits got %v", err)
 	}
 	if err := server.Close(); err != nil {

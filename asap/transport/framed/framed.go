@@ -10,6 +10,7 @@ package framed
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -89,6 +90,9 @@ func (o Options) withDefaults() Options {
 // something else.
 func Client(ctx context.Context, stream net.Conn, opt Options) (*Conn, error) {
 	c := newConn(stream, opt)
+	if err := c.secure(ctx); err != nil {
+		return nil, c.refuse(err)
+	}
 	if err := c.sendPreamble(ctx); err != nil {
 		return nil, c.refuse(err)
 	}
@@ -101,6 +105,9 @@ func Client(ctx context.Context, stream net.Conn, opt Options) (*Conn, error) {
 // Server is Client for the element's end: it waits for the preamble and answers.
 func Server(ctx context.Context, stream net.Conn, opt Options) (*Conn, error) {
 	c := newConn(stream, opt)
+	if err := c.secure(ctx); err != nil {
+		return nil, c.refuse(err)
+	}
 	if err := c.receivePreamble(ctx); err != nil {
 		return nil, c.refuse(err)
 	}
@@ -113,6 +120,16 @@ func Server(ctx context.Context, stream net.Conn, opt Options) (*Conn, error) {
 func (c *Conn) refuse(err error) error {
 	_ = c.Abort() // it was no connection of ours
 	return fmt.Errorf("session with %v: %w", c.stream.RemoteAddr(), err)
+}
+
+// secure makes the handshake of TLS, which reads and writes whatever is called, so that
+// the deadline of one direction would not end it.
+func (c *Conn) secure(ctx context.Context) error {
+	secured, ok := c.stream.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	return secured.HandshakeContext(ctx)
 }
 
 func (c *Conn) sendPreamble(ctx context.Context) error {
