@@ -291,6 +291,9 @@ func (c *conn) write(ctx context.Context, n int) error {
 	for c.sent, c.unsent = 0, n; c.unsent > 0; {
 		err := c.raw.Write(c.writeFn)
 		switch {
+		case err == nil && c.errno == 0:
+			// The kernel has them, whatever has happened since: who is told
+			// otherwise sends them again.
 		case c.closed.Load():
 			return fmt.Errorf("send: %w", net.ErrClosed)
 		case err != nil && ctx.Err() != nil:
