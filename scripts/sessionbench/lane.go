@@ -175,8 +175,9 @@ func (l *lane) once(ctx context.Context, kind fault) (time.Duration, error) {
 // try is once; ok is false when the session had left the element just before, for want
 // of processor time.
 func (l *lane) try(ctx context.Context, kind fault) (waited time.Duration, ok bool, err error) {
-	// Any moment between two heartbeats is as likely as any other.
-	pause := 50*time.Millisecond + rand.N(min(l.timers.Heartbeat, time.Second))
+	// Any moment between two heartbeats is as likely as any other. A failover right
+	// after another would wait for Pace.
+	pause := 50*time.Millisecond + l.timers.Pace + rand.N(min(l.timers.Heartbeat, time.Second))
 	if err := sleep(ctx, pause); err != nil {
 		return 0, false, err
 	}
