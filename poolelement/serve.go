@@ -104,6 +104,11 @@ type ServeConfig struct {
 	// MaxSessions bounds the sessions at one time. More are refused, the users
 	// told to try another element, and the load is 1. Default 10000.
 	MaxSessions int
+	// MaxPerAddress bounds the sessions from one address at one time, an IPv6
+	// network of 64 bits counting as one, so that one host can't take all there
+	// are. Many users may share one (rsppu --listen, address translation). More
+	// are refused as with MaxSessions. Default 0: no bound.
+	MaxPerAddress int
 	// Queue bounds the messages of a session that wait for its handler, in
 	// octets; then nothing is received until it takes one. Default 131072.
 	Queue int
@@ -219,7 +224,7 @@ func (c ServeConfig) validate(messages bool) error {
 		name string
 		v    int64
 	}{
-		{"MaxSessions", int64(c.MaxSessions)}, {"Queue", int64(c.Queue)}, {"Handshake", int64(c.Handshake)},
+		{"MaxSessions", int64(c.MaxSessions)}, {"MaxPerAddress", int64(c.MaxPerAddress)}, {"Queue", int64(c.Queue)}, {"Handshake", int64(c.Handshake)},
 		{"HealthInterval", int64(c.HealthInterval)}, {"HealthTimeout", int64(c.HealthTimeout)}, {"DrainTimeout", int64(c.DrainTimeout)},
 	} {
 		if f.v < 0 {

@@ -37,6 +37,7 @@ func TestServeConfigValidate(t *testing.T) {
 			{change: func(c *ServeConfig) { c.Cookies = cookie.Raw{} }, streams: true, want: "need Control"},
 			{change: func(c *ServeConfig) { c.HealthTimeout = time.Hour }, want: "HealthTimeout"},
 			{change: func(c *ServeConfig) { c.MaxSessions, c.Queue, c.DrainTimeout = -1, -1, -1 }, want: "DrainTimeout must not be negative"},
+			{change: func(c *ServeConfig) { c.MaxPerAddress = -1 }, want: "MaxPerAddress must not be negative"},
 			{change: func(c *ServeConfig) {
 				c.TLS = new(tls.Config)
 				c.Listen[0].Network = transport.SCTP

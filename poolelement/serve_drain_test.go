@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -157,6 +159,52 @@ func TestAFullServerSendsUsersOn(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+func TestOneHostCannotTakeAllSessions(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serve(network, func(c *ServeConfig) { c.MaxPerAddress = 2 }, echo)
+		one, two := w.dial(network), w.dial(network)
+		for _, u := range []*user{one, two} {
+			u.send("in")
+			u.expect("in")
+		}
+		three := w.dial(network)
+		if causes := expectASAP[*asap.Error](three).Causes; !causes.Has(param.CauseLackOfResources) {
+			t.Errorf("causes %v", causes)
+		}
+		three.expectEnd(io.EOF)
+		other, err := w.tryDialFrom("a", network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.send("in")
+		other.expect("in")
+		one.conn.Close()
+		synctest.Wait()
+		four := w.dial(network)
+		four.send("in")
+		four.expect("in")
+		if got := s.server.Stats(); got.Refused != 1 || got.Opened != 4 || !strings.Contains(s.log.String(), "2 sessions from 10.") {
+			t.Errorf("%+v\n%s", got, s.log)
+		}
+	})
+}
+
+func TestHosts(t *testing.T) {
+	for _, tt := range []struct{ addr, want string }{
+		{"192.0.2.1:5", "192.0.2.1/32"},
+		{"[::ffff:192.0.2.1]:5", "192.0.2.1/32"},
+		{"[2001:db8:1:2:3:4:5:6]:7", "2001:db8:1:2::/64"},
+		{"[fe80::1%eth0]:7", "fe80::/64"},
+	} {
+		if got := hostOf([]netip.AddrPort{netip.MustParseAddrPort(tt.addr), {}}).String(); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.addr, got, tt.want)
+		}
+	}
+	if hostOf(nil).IsValid() {
+		t.Error("no address is a host")
+	}
 }
 
 func TestTheGaugeSetsTheLoad(t *testing.T) {

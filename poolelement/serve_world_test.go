@@ -170,10 +170,12 @@ func (w *world) dial(network string) *user {
 	return u
 }
 
-func (w *world) tryDial(network string) (*user, error) {
+func (w *world) tryDial(network string) (*user, error) { return w.tryDialFrom("b", network) }
+
+func (w *world) tryDialFrom(name, network string) (*user, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	host := w.net.Host("b")
+	host := w.net.Host(name)
 	var conn transport.Conn
 	if network == transport.TCP {
 		stream, err := host.DialStream(ctx, "tcp", userAddr)

@@ -52,6 +52,7 @@ type Server struct {
 
 	// Owned by the loop.
 	sessions  map[*Session]struct{}
+	hosts     map[netip.Prefix]int // sessions from each
 	numbers   uint64
 	worked    int64 // when a handler that has ended last worked
 	refusing  int
@@ -94,6 +95,7 @@ func newServer(cfg ServeConfig, streams bool, handle func(*Session) error) (*Ser
 		ops:      make(chan func()),
 		done:     make(chan struct{}),
 		sessions: make(map[*Session]struct{}),
+		hosts:    make(map[netip.Prefix]int),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
@@ -180,7 +182,7 @@ func (s *Server) loop(ctx context.Context, stopListening func() error) error {
 		case a := <-s.arrivals:
 			s.admit(a)
 		case session := <-s.ended:
-			delete(s.sessions, session)
+			s.forget(session)
 			s.worked = max(s.worked, session.beat.worked.Load())
 			s.stats.sessions.Store(int64(len(s.sessions)))
 			s.gauge(false)
@@ -217,12 +219,14 @@ func (s *Server) post(op func()) {
 
 // admit starts a session, or refuses it.
 func (s *Server) admit(a arrival) {
-	if s.stopping || len(s.sessions) >= s.cfg.MaxSessions {
-		s.turnAway(a)
+	session := s.session(a)
+	host := hostOf(session.remote)
+	if full := s.full(host); full != nil {
+		s.turnAway(session, full)
 		return
 	}
-	session := s.session(a)
 	s.sessions[session] = struct{}{}
+	s.hosts[host]++
 	s.stats.opened.Add(1)
 	s.stats.sessions.Store(int64(len(s.sessions)))
 	s.gauge(false)
@@ -236,6 +240,37 @@ func (s *Server) admit(a arrival) {
 		case <-s.done:
 		}
 	}()
+}
+
+// full says why there is no room for a session from there.
+func (s *Server) full(host netip.Prefix) error {
+	switch n := s.hosts[host]; {
+	case s.stopping || len(s.sessions) >= s.cfg.MaxSessions:
+		return fmt.Errorf("%d sessions", len(s.sessions))
+	case s.cfg.MaxPerAddress > 0 && n >= s.cfg.MaxPerAddress && host.IsValid():
+		return fmt.Errorf("%d sessions from %v", n, host)
+	}
+	return nil
+}
+
+// forget takes a session that has ended out of the tables.
+func (s *Server) forget(session *Session) {
+	delete(s.sessions, session)
+	host := hostOf(session.remote)
+	if s.hosts[host]--; s.hosts[host] == 0 {
+		delete(s.hosts, host)
+	}
+}
+
+// hostOf returns what counts as one user's host: its primary address, with IPv6 the
+// network in which it may take any.
+func hostOf(remote []netip.AddrPort) netip.Prefix {
+	if len(remote) == 0 {
+		return netip.Prefix{}
+	}
+	addr := remote[0].Addr().Unmap()
+	prefix, _ := addr.Prefix(min(addr.BitLen(), 64)) // always valid
+	return prefix
 }
 
 func (s *Server) session(a arrival) *Session {
@@ -343,12 +378,11 @@ const (
 )
 
 // turnAway tells a user to try another element.
-func (s *Server) turnAway(a arrival) {
+func (s *Server) turnAway(session *Session, full error) {
 	s.stats.refused.Add(1)
-	session := s.session(a)
-	s.warn("full", &session.Control, fmt.Errorf("%d sessions", len(s.sessions)), "session refused")
-	if a.conn == nil || s.refusing >= maxRefusing {
-		if a.conn != nil {
+	s.warn("full", &session.Control, full, "session refused")
+	if session.conn == nil || s.refusing >= maxRefusing {
+		if session.conn != nil {
 			close(session.gone)
 		}
 		session.cancel(ErrDrained)

@@ -12,7 +12,7 @@ import (
 type Stats struct {
 	Sessions       int64  // at present
 	Opened         uint64 // sessions begun
-	Refused        uint64 // sessions refused: MaxSessions reached, or draining
+	Refused        uint64 // sessions refused: MaxSessions or MaxPerAddress reached, or draining
 	Handshakes     uint64 // connections over TCP without the session framing
 	Finished       uint64 // sessions whose handler returned nil
 	HandedOver     uint64 // sessions that ended with ErrHandOver, or by the drain's end
