@@ -301,8 +301,8 @@ func (s *Session) settled(ctx context.Context) (sessionLink, error) {
 			return nil, err
 		}
 	}
-	if s.link == nil {
-		return nil, context.Canceled // it has ended meanwhile
+	if s.link == nil || ctx.Err() != nil {
+		return nil, context.Canceled // it has ended meanwhile, and there may be another
 	}
 	return s.link, nil
 }
@@ -318,7 +318,7 @@ func (s *Session) callHook(ctx context.Context, link sessionLink, f *Failover) e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(f.rest) > 0 && s.machine.phase == greeting {
+	if len(f.rest) > 0 && ctx.Err() == nil {
 		s.held = slices.Insert(s.held, 0, Message{Data: f.rest, conn: s.machine.conn})
 	}
 	return nil
@@ -453,16 +453,34 @@ func (s *Session) control(conn uint64, link sessionLink, data []byte) {
 	}
 }
 
-// learn resolves the pool of a business card if it is not in the cache (BC1).
+// learn resolves the pool of a business card if it is not in the cache (BC1). It does so
+// for one card at a time and then for the newest: elements may send any number of them.
 func (s *Session) learn(pool param.PoolHandle) {
-	if s.r.knows(pool) {
+	s.unknown = pool
+	if s.learning || s.r.knows(pool) {
 		return
 	}
+	s.learning = true
 	s.work.Go(func() {
-		if _, err := s.r.Resolve(s.ctx, pool); err != nil {
-			s.r.cfg.Log.WithError(err).Debug("session: pool of a business card")
+		for pool, more := s.toLearn(); more; pool, more = s.toLearn() {
+			if s.r.knows(pool) {
+				continue
+			}
+			if _, err := s.r.Resolve(s.ctx, pool); err != nil {
+				s.r.cfg.Log.WithError(err).Debug("session: pool of a business card")
+			}
 		}
 	})
+}
+
+// toLearn returns the pool of the newest card, and false if that is not new.
+func (s *Session) toLearn() (param.PoolHandle, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pool := s.unknown
+	s.unknown = ""
+	s.learning = pool != "" && !s.ended
+	return pool, s.learning
 }
 
 // end makes err the answer to all calls.

@@ -46,12 +46,14 @@ type Session struct {
 	open     bool        // messages go
 	flying   bool        // a message is between admit and settle
 	halt     context.CancelCauseFunc
-	resent   bool      // what comes answers requests: what was kept is sent again
-	inbox    []Message // for Receive
-	held     []Message // for the hook, and for inbox when the failover is over
-	room     int       // how many more than Inbox may be in held
-	waiting  bool      // the reader waits for room
-	notified int       // notifications in inbox
+	resent   bool             // what comes answers requests: what was kept is sent again
+	inbox    []Message        // for Receive
+	held     []Message        // for the hook, and for inbox when the failover is over
+	room     int              // how many more than Inbox may be in held
+	waiting  bool             // the reader waits for room
+	notified int              // notifications in inbox
+	learning bool             // a goroutine resolves pools of business cards
+	unknown  param.PoolHandle // of the newest card, for that goroutine
 	ended    bool
 	err      error // set when ended
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -157,6 +158,30 @@ func TestASAP_3_9_05_PoolOfTheCardIsResolved(t *testing.T) {
 				t.Errorf("reports %+v", reports)
 			}
 		})
+	})
+}
+
+// An element may send any number of cards, and the registrar answer none of them.
+func TestManyCardsCostLittle(t *testing.T) {
+	inSession(t, 1, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		l.openSession(r, pooluser.SessionConfig{})
+		l.wantRequests(home, 1)
+		l.setMute(true)
+		before := runtime.NumGoroutine()
+		for i := range 50 {
+			peers[0].card(param.PoolHandle(fmt.Sprintf("pool %d", i)), 2)
+			peers[0].card("always the same", 2)
+		}
+		l.wantRequests(home, 2)
+		if more := runtime.NumGoroutine() - before; more > 5 {
+			t.Errorf("%d goroutines for cards", more)
+		}
+		l.setMute(false)
+		l.setPool("always the same", param.RoundRobin, 2)
+		sleep(30 * time.Second)
+		if _, err := r.Resolve(l.within(0), "always the same"); err != nil {
+			t.Errorf("pool of the newest card: %v", err)
+		}
 	})
 }
 
