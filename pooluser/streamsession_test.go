@@ -271,6 +271,33 @@ func TestResumeHookReads(t *testing.T) {
 	})
 }
 
+// A hook that goes on after its element has failed leaves nothing to the next one.
+func TestHookOfAnElementThatFailed(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		hook := func(ctx context.Context, f *pooluser.Failover) error {
+			if f.To.ID == 3 {
+				sleep(50 * time.Millisecond)
+				return nil
+			}
+			if _, err := io.WriteString(f, "hook"); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(f, make([]byte, 2)); err != nil {
+				t.Errorf("hook reads: %v", err)
+			}
+			peers[1].kill()
+			<-ctx.Done()
+			sleep(2 * pooluser.Fast.Pace) // the next one is connected
+			return nil
+		}
+		st := l.openStream(r, pooluser.StreamConfig{Control: true, Resume: hook})
+		l.converse(st, "a", "a from 1")
+		peers[0].kill()
+		sleep(time.Second)
+		l.converse(st, "b", "b from 3")
+	})
+}
+
 func TestStreamOverSCTP(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		l.registrar(home1)
