@@ -215,11 +215,11 @@ func (l *lane) try(ctx context.Context, kind fault) (waited time.Duration, ok bo
 }
 
 // explain says on standard error whom a failover tried that took longer than one
-// attempt to connect.
+// attempt to connect. With --json only rows are printed.
 func (l *lane) explain(kind fault, waited time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.tried) > 1 && waited > l.timers.Silence+l.timers.Connect {
+	if !l.bench.json && len(l.tried) > 1 && waited > l.timers.Silence+l.timers.Connect {
 		fmt.Fprintf(os.Stderr, "%s: %v:\n", kind.name, waited.Round(time.Millisecond))
 		for _, a := range l.tried {
 			fmt.Fprintf(os.Stderr, "  %v: %v\n", a.Element.ID, a.Err)
