@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rserpool/asap"
+	"rserpool/asap/transport"
 )
 
 func TestServeRegistersAndEchoes(t *testing.T) {
@@ -79,6 +80,31 @@ func TestDrainLetsSessionsFinish(t *testing.T) {
 		s.end()
 		if d := time.Since(began); d > time.Second {
 			t.Errorf("ended %v after its last session", d)
+		}
+	})
+}
+
+// A session that ends while its user has sent more than the queue holds hears of the
+// user's end all the same, and is not kept for its limit.
+func TestEndOfASessionWithAFullQueue(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serve(network, func(c *ServeConfig) { c.Queue = 1000 }, func(ctx context.Context, s *Session) error {
+			if _, err := s.Receive(ctx); err != nil {
+				return err
+			}
+			time.Sleep(time.Second) // the queue fills up
+			return s.Send(ctx, transport.Message{Data: []byte("enough")})
+		})
+		u := w.dial(network)
+		for range 10 {
+			u.send(strings.Repeat("x", 900))
+		}
+		u.expect("enough")
+		u.expectEnd(io.EOF)
+		u.conn.Close()
+		synctest.Wait()
+		if n := s.server.Stats().Sessions; n != 0 {
+			t.Errorf("%d sessions after the user's end", n)
 		}
 	})
 }

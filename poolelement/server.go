@@ -307,6 +307,9 @@ func (s *Server) serve(c *Session) {
 		c.beat.since.Store(0)
 		c.beat.resume()
 	}
+	if c.conn != nil {
+		c.in.close()
+	}
 	orderly := err == nil
 	switch {
 	case orderly:

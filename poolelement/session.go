@@ -190,6 +190,7 @@ type inbox struct {
 	mu     sync.Mutex
 	queue  []entry
 	octets int
+	over   bool  // nobody takes any more
 	err    error // what take returns when the queue is empty
 }
 
@@ -211,8 +212,8 @@ func (i *inbox) put(ctx context.Context, in Incoming, size, limit int) error {
 	size += overhead
 	for {
 		i.mu.Lock()
-		fits := i.octets == 0 || i.octets+size <= limit
-		if fits {
+		fits := i.over || i.octets == 0 || i.octets+size <= limit
+		if fits && !i.over {
 			i.queue = append(i.queue, entry{in, size})
 			i.octets += size
 		}
@@ -227,6 +228,14 @@ func (i *inbox) put(ctx context.Context, in Incoming, size, limit int) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// close lets put go on: what comes is for nobody.
+func (i *inbox) close() {
+	i.mu.Lock()
+	i.over, i.queue, i.octets = true, nil, 0
+	i.mu.Unlock()
+	wake(i.room)
 }
 
 // fail says how it ended; the first word counts.
