@@ -79,7 +79,7 @@ func (s *Server) expel() {
 		c.in.fail(ErrDrained)
 		c.cancel(ErrDrained)
 		if c.conn == nil {
-			_ = c.close(true) // wakes the handler
+			s.workers.Go(func() { _ = c.close(true) }) // wakes the handler
 			continue
 		}
 		s.workers.Go(func() {

@@ -262,3 +262,35 @@ func TestPlainStreamsOverTLS(t *testing.T) {
 		}
 	})
 }
+
+// At the drain's end TLS takes its time with users that don't read. They are not waited
+// for one after the other, and not by the server.
+func TestDrainOfPlainStreamsOverTLS(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const users = 4
+		cert, trusted := certificate(t, "work.test")
+		s := w.serveStreams(transport.TCP, func(c *ServeConfig) {
+			c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+			c.DrainTimeout = time.Second
+		}, func(_ context.Context, s *StreamSession) error {
+			_ = s.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			if _, err := s.Write(make([]byte, 1<<20)); err == nil {
+				t.Error("1 MiB to a user that does not read")
+			}
+			_, err := s.Read(make([]byte, 1))
+			return err
+		})
+		for range users {
+			u := tls.Client(w.dialStream(transport.TCP), &tls.Config{RootCAs: trusted, ServerName: "work.test"})
+			if err := u.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		began := time.Now()
+		s.end()
+		if took, most := time.Since(began), 7*time.Second; took > most {
+			t.Errorf("took %v, at most %v", took, most)
+		}
+	})
+}
