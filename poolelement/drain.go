@@ -21,11 +21,10 @@ func (s *Server) drain(stopListening func() error) {
 		// While there is still a registrar to ask.
 		s.cards.renew(s.ctx, s)
 	}
-	err := s.stopElements(s.elements)
-	err = errors.Join(err, stopListening())
+	s.departure = s.stopElements(s.elements)
+	s.departure = errors.Join(s.departure, stopListening())
 	sessions := make(chan []*Session, 1)
 	s.post(func() {
-		s.departure = err
 		s.stopping = true
 		all := make([]*Session, 0, len(s.sessions))
 		for c := range s.sessions {

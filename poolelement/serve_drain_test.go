@@ -114,19 +114,21 @@ func TestHandlersThatHangAreNamedAtTheEnd(t *testing.T) {
 }
 
 func TestDrainWithoutRegistrar(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		s := w.serve(transport.TCP, nil, echo)
-		w.a.close()
-		began := time.Now()
-		s.stop()
-		if err := <-s.result; !errors.Is(err, ErrStopTimeout) {
-			t.Errorf("Run: %v, want ErrStopTimeout", err)
-		}
-		s.result <- nil
-		if d := time.Since(began); d > 10*time.Second {
-			t.Errorf("it took %v", d)
-		}
-	})
+	for _, limit := range []time.Duration{0, time.Millisecond} { // shorter than the registrar is waited for
+		inWorld(t, func(t *testing.T, w *world) {
+			s := w.serve(transport.TCP, func(c *ServeConfig) { c.DrainTimeout = limit }, echo)
+			w.a.close()
+			began := time.Now()
+			s.stop()
+			if err := <-s.result; !errors.Is(err, ErrStopTimeout) {
+				t.Errorf("Run: %v, want ErrStopTimeout", err)
+			}
+			s.result <- nil
+			if d := time.Since(began); d > 10*time.Second {
+				t.Errorf("it took %v", d)
+			}
+		})
+	}
 }
 
 func TestAFullServerSendsUsersOn(t *testing.T) {

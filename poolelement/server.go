@@ -51,17 +51,18 @@ type Server struct {
 	elements []*Element
 
 	// Owned by the loop.
-	sessions  map[*Session]struct{}
-	hosts     map[netip.Prefix]int // sessions from each
-	numbers   uint64
-	worked    int64 // when a handler that has ended last worked
-	refusing  int
-	load      float64
-	hung      error // why keep-alives are not answered
-	held      []func()
-	check     healthCheck
-	stopping  bool // no new sessions
-	departure error
+	sessions map[*Session]struct{}
+	hosts    map[netip.Prefix]int // sessions from each
+	numbers  uint64
+	worked   int64 // when a handler that has ended last worked
+	refusing int
+	load     float64
+	hung     error // why keep-alives are not answered
+	held     []func()
+	check    healthCheck
+	stopping bool // no new sessions
+
+	departure error // of the goroutine that drains
 }
 
 // arrival is a connection, of either kind.
@@ -165,7 +166,7 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.done)
 	s.cancel(ErrDrained)
 	s.workers.Wait()
-	return err
+	return errors.Join(s.departure, err)
 }
 
 // loop owns the sessions until they have ended.
@@ -176,7 +177,7 @@ func (s *Server) loop(ctx context.Context, stopListening func() error) error {
 	var limit, grace <-chan time.Time
 	for {
 		if s.stopping && len(s.sessions) == 0 && s.refusing == 0 {
-			return s.departure
+			return nil
 		}
 		select {
 		case a := <-s.arrivals:
@@ -204,7 +205,7 @@ func (s *Server) loop(ctx context.Context, stopListening func() error) error {
 			grace = time.After(s.cfg.Element.StopTimeout + answerTime)
 			s.expel()
 		case <-grace:
-			return errors.Join(s.departure, fmt.Errorf("pool element: %w: %d", ErrHandlersHang, len(s.sessions)))
+			return fmt.Errorf("pool element: %w: %d", ErrHandlersHang, len(s.sessions))
 		}
 	}
 }
