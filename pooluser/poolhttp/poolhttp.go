@@ -31,6 +31,9 @@
 //     asked say so, the last one's answer is returned. Without Retry-After a 503 is an
 //     answer like any other. RoundTrip never waits for an element to be ready again.
 //
+// To policies that go by response times (selection.PickPeakEWMA), connections that
+// break and answers from 500 on are failures, however fast.
+//
 // Idempotent are GET, HEAD, OPTIONS, TRACE, PUT and DELETE (RFC 9110, section 9.2.2)
 // and what has an Idempotency-Key or X-Idempotency-Key header, which with an empty
 // list of values is not sent; Config.Retry decides otherwise. A request with a body is
