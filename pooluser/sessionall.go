@@ -16,7 +16,8 @@ const sendToAllAtATime = 16
 // SendToAll sends a message to every element of the pool, each over a connection of its
 // own, and waits for no answer: the send-to-all option of RFC 5352, section 6.5.5. The
 // elements in except get none, which is for a sender that is in the pool itself. There
-// is no failover. Of cfg, Timers.Connect, PPID and MaxMessage count.
+// is no failover. Of cfg, Timers.Connect, PPID and MaxMessage count. Over TCP it waits
+// until the element has ended the session too, for Timers.Connect at most.
 //
 // Elements that can't be reached are reported. They are the Attempts of the error, a
 // *DialError then; other errors are those of Resolve and Validate.
@@ -67,6 +68,9 @@ func (r *Resolver) sendOnce(ctx context.Context, pool param.PoolHandle, e param.
 	link, err := r.dialLink(within, e.User, linkConfig{maxMessage: cfg.MaxMessage, defaultPPID: cfg.PPID})
 	if err == nil {
 		_, err = link.send(within, transport.Message{Data: m.Data, PPID: m.PPID, Stream: m.Stream})
+		if over, ok := link.(framedLink); ok && err == nil {
+			over.finish(within)
+		}
 		if left := link.leave(err == nil); left != nil {
 			r.cfg.Log.WithError(left).Debug("send to all: close")
 		}

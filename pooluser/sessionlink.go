@@ -105,6 +105,18 @@ func (l framedLink) leave(orderly bool) error {
 	return l.conn.Abort()
 }
 
+// finish tells the element that nothing follows and waits for its end. The kernel resets
+// a connection that is closed while something comes, a business card for example, and
+// what was sent last is lost.
+func (l framedLink) finish(ctx context.Context) {
+	l.conn.Finish()
+	for {
+		if _, err := l.conn.Next(ctx); err != nil {
+			return
+		}
+	}
+}
+
 func (l framedLink) addrs() (local, remote net.Addr) {
 	return l.conn.Stream().LocalAddr(), l.conn.Stream().RemoteAddr()
 }
