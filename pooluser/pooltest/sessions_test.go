@@ -250,10 +250,14 @@ func (tr *trial) run(t *testing.T) []string {
 	for _, name := range trialElements {
 		w.Element(name, trialPool, tr.serve(name), tr.start(name))
 	}
+	policy, measured := &meter{h: tr.h}, w.Rand().IntN(3) == 0
 	user := w.User("u1", (&tap{h: tr.h, open: tr.sealer.Open, mistake: tr.mistake}).install, func(cfg *pooluser.Config) {
 		cfg.Subscribe = w.Rand().IntN(4) == 0
 		if w.Rand().IntN(4) == 0 {
 			cfg.Stale = -1
+		}
+		if measured {
+			policy.install(cfg)
 		}
 	})
 	w.Settle()
@@ -300,11 +304,11 @@ func (tr *trial) run(t *testing.T) []string {
 	close(stop)
 	w.Pass(2 * tr.timers.Total)
 	tr.h.count("trials")
-	wrong := tr.h.conclude()
 	cancel()
 	_ = s.Close()
 	work.Wait()
-	return wrong
+	policy.conclude()
+	return tr.h.conclude()
 }
 
 // watch notes since when elements have been well, until ctx ends: they run, they are in
@@ -383,7 +387,7 @@ var floors = map[string]int{
 // floorsOf are those of one kind of delivery.
 var floorsOf = map[pooluser.Delivery]map[string]int{
 	pooluser.AtMostOnce:  {"unanswered": 200},
-	pooluser.AtLeastOnce: {"sent again": 200, "received again": 50},
+	pooluser.AtLeastOnce: {"sent again": 200, "received again": 50, "measured no answer": 50},
 }
 
 // testSessions runs trials, and wants enough to have happened in them.
