@@ -58,7 +58,9 @@ func (m *meter) conclude() {
 	defer m.mu.Unlock()
 	for id, n := range m.pending {
 		if n != 0 {
-			m.h.locked(func() { m.h.violate("%d requests at %v are under way for the policy, and the session has ended", n, id) })
+			m.h.locked(func() {
+				m.h.violate("%d requests at %v are under way for the policy, and the session has ended", n, id)
+			})
 		}
 	}
 }
