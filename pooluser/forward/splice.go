@@ -160,6 +160,7 @@ func (s *splice) up() error {
 	if half, ok := s.element.(halfCloser); ok {
 		return lost(elementLost, "end the direction to the element", half.CloseWrite())
 	}
+	s.touch() // quiet begins
 	close(s.hushed)
 	return nil
 }

@@ -182,6 +182,21 @@ func TestElementThatCantBeToldOfTheEnd(t *testing.T) {
 	})
 }
 
+// Quiet begins with the client's end, however long nothing was carried before.
+func TestElementAnswersAfterALateEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWires(t, t.Context(), time.Minute, true)
+		w.say(t, w.user, w.server, "question")
+		time.Sleep(20 * time.Second)
+		_ = w.user.CloseWrite()
+		time.Sleep(4 * time.Second)
+		w.say(t, w.server, w.user, "answer")
+		if got := <-w.result; got != idle {
+			t.Errorf("outcome %d", got)
+		}
+	})
+}
+
 func TestWhoWasLost(t *testing.T) {
 	broken := errors.New("broken")
 	for _, tt := range []struct {
