@@ -433,9 +433,10 @@ func TestSessionConfigValidate(t *testing.T) {
 	bad := pooluser.SessionConfig{
 		Timers:   pooluser.Timers{Connect: -1, Silence: 1, Tries: -1, Pace: -1, Total: -1, Heartbeat: -1},
 		Delivery: 7, Answer: -1, Keep: -1, KeepOctets: -1, Inbox: -1, MaxMessage: -1, PPID: transport.PPIDASAP,
+		Cookie: make([]byte, 1<<16), // more than an ASAP message has room for
 	}
 	err := bad.Validate()
-	for _, part := range []string{"Connect", "Tries", "Pace", "Total", "Heartbeat", "Delivery", "Answer", "Keep is", "KeepOctets", "Inbox", "MaxMessage", "PPID"} {
+	for _, part := range []string{"Connect", "Tries", "Pace", "Total", "Heartbeat", "Delivery", "Answer", "Keep is", "KeepOctets", "Inbox", "MaxMessage", "PPID", "Cookie"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%v lacks %s", err, part)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/framed"
@@ -197,6 +198,9 @@ func (cfg SessionConfig) Validate() error {
 	}
 	if cfg.Answer < 0 {
 		errs = append(errs, fmt.Errorf("Answer is %v, must not be negative", cfg.Answer))
+	}
+	if _, err := (&asap.CookieEcho{Cookie: cfg.Cookie}).Append(nil); err != nil {
+		errs = append(errs, fmt.Errorf("Cookie of %d octets: %w", len(cfg.Cookie), err))
 	}
 	if cfg.Delivery != AtMostOnce && cfg.Delivery != AtLeastOnce {
 		errs = append(errs, fmt.Errorf("Delivery is %d, which is none", cfg.Delivery))
