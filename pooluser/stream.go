@@ -2,10 +2,8 @@ package pooluser
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -34,7 +32,7 @@ type stream struct {
 	buf     []byte
 	rest    []byte
 
-	read, write deadline
+	read, write transport.Deadline
 }
 
 func newStream(conn transport.Conn, ppid uint32) *stream {
@@ -78,8 +76,8 @@ func (s *stream) Write(p []byte) (int, error) {
 // Close also frees the timers of deadlines that lie ahead.
 func (s *stream) Close() error {
 	err := s.conn.Close()
-	s.read.set(time.Time{})
-	s.write.set(time.Time{})
+	s.read.Set(time.Time{})
+	s.write.Set(time.Time{})
 	return err
 }
 
@@ -87,18 +85,18 @@ func (s *stream) LocalAddr() net.Addr  { return addr{s.conn.Network(), s.conn.Lo
 func (s *stream) RemoteAddr() net.Addr { return addr{s.conn.Network(), s.conn.RemoteAddrs()} }
 
 func (s *stream) SetDeadline(t time.Time) error {
-	s.read.set(t)
-	s.write.set(t)
+	s.read.Set(t)
+	s.write.Set(t)
 	return nil
 }
 
 func (s *stream) SetReadDeadline(t time.Time) error {
-	s.read.set(t)
+	s.read.Set(t)
 	return nil
 }
 
 func (s *stream) SetWriteDeadline(t time.Time) error {
-	s.write.set(t)
+	s.write.Set(t)
 	return nil
 }
 
@@ -117,55 +115,11 @@ func (a addr) String() string {
 	return a.addrs[0].String()
 }
 
-// errMoved ends calls so that they go on with another deadline.
-var errMoved = errors.New("deadline moved")
-
-// deadline is a deadline that may be moved while calls run.
-type deadline struct {
-	mu     sync.Mutex
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	stop   context.CancelFunc
-}
-
-func (d *deadline) context() context.Context {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.ctx == nil {
-		d.ctx, d.cancel = context.WithCancelCause(context.Background())
-		d.stop = func() {}
-	}
-	return d.ctx
-}
-
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.cancel != nil {
-		d.cancel(errMoved)
-		d.stop()
-	}
-	d.ctx, d.cancel = context.WithCancelCause(context.Background())
-	d.stop = func() {}
-	if !t.IsZero() {
-		d.ctx, d.stop = context.WithDeadline(d.ctx, t)
-	}
-}
-
-// during calls f with the deadline's context, again when the deadline is moved.
-func during[T any](d *deadline, f func(context.Context) (T, error)) (T, error) {
-	for {
-		ctx := d.context()
-		out, err := f(ctx)
-		switch {
-		case err == nil || ctx.Err() == nil:
-			return out, err
-		case errors.Is(context.Cause(ctx), errMoved):
-			continue
-		case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-			return out, os.ErrDeadlineExceeded
-		default:
-			return out, err
-		}
-	}
+// during calls f with the deadline's context.
+func during[T any](d *transport.Deadline, f func(context.Context) (T, error)) (out T, _ error) {
+	err := d.Until(func(ctx context.Context) (err error) {
+		out, err = f(ctx)
+		return err
+	})
+	return out, err
 }

@@ -90,7 +90,7 @@ type Stream struct {
 	accepted uint64 // the connection that the application knows of; s.mu guards it and all below
 	rest     []byte // of Read
 
-	read, write deadline
+	read, write transport.Deadline
 }
 
 var _ net.Conn = (*Stream)(nil)
@@ -213,8 +213,8 @@ func (st *Stream) Continue() {
 // Close ends the stream in an orderly way.
 func (st *Stream) Close() error {
 	err := st.s.Close()
-	st.read.set(time.Time{})
-	st.write.set(time.Time{})
+	st.read.Set(time.Time{})
+	st.write.Set(time.Time{})
 	return err
 }
 
@@ -270,13 +270,13 @@ func (st *Stream) SetReadDeadline(t time.Time) error { return st.setDeadline(&st
 // SetWriteDeadline implements net.Conn.
 func (st *Stream) SetWriteDeadline(t time.Time) error { return st.setDeadline(&st.write, t) }
 
-func (st *Stream) setDeadline(d *deadline, t time.Time) error {
+func (st *Stream) setDeadline(d *transport.Deadline, t time.Time) error {
 	st.s.mu.Lock()
 	ended, err := st.s.ended, st.s.err
 	st.s.mu.Unlock()
 	if ended && !errors.Is(err, io.EOF) {
 		return net.ErrClosed
 	}
-	d.set(t)
+	d.Set(t)
 	return nil
 }

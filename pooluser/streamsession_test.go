@@ -343,3 +343,21 @@ func TestStreamDeadlines(t *testing.T) {
 		}
 	})
 }
+
+// Programs that bound idle times move the deadlines of both directions with each read,
+// while another goroutine may be writing.
+func TestDeadlineMovedDuringAWrite(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		peers[0].set(func() { peers[0].mute = true })
+		st := l.openStream(r, pooluser.StreamConfig{Control: true, Timers: pooluser.Patient})
+		peers[0].freeze()
+		time.AfterFunc(time.Second, func() { _ = st.SetDeadline(time.Now().Add(time.Minute)) })
+		time.AfterFunc(2*time.Second, func() { l.net.Thaw(peers[0].name) })
+		if n, err := st.Write(make([]byte, 400_000)); n != 400_000 || err != nil {
+			t.Errorf("wrote %d, %v", n, err)
+		}
+		if e, ok := st.Element(); !ok || e.ID != 1 {
+			t.Errorf("goes on with element %v, %v", e.ID, ok)
+		}
+	})
+}

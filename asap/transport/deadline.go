@@ -2,46 +2,55 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"os"
 	"sync"
 	"time"
 )
 
-// errMoved ends calls so that they go on with another deadline.
-var errMoved = errors.New("deadline moved")
-
 // Deadline is a deadline as net.Conn has them, for byte streams over what takes
-// contexts: it may be moved while calls run. The zero value is one that never
-// comes. Methods may be called concurrently.
+// contexts: it may be moved while calls run, which they do not notice. The zero value is
+// one that never comes. Methods may be called concurrently.
 type Deadline struct {
 	mu     sync.Mutex
-	ctx    context.Context
+	ctx    context.Context // ends when the deadline has come
 	cancel context.CancelCauseFunc
-	stop   context.CancelFunc
+	timer  *time.Timer
 }
 
 // Set moves the deadline; a zero time means never, and frees its timer.
 func (d *Deadline) Set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.cancel == nil && t.IsZero() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	if t.IsZero() && d.ctx == nil {
 		return
 	}
-	if d.cancel != nil {
-		d.cancel(errMoved)
-		d.stop()
+	if d.ctx == nil || d.ctx.Err() != nil {
+		d.begin()
 	}
-	d.begin()
-	if !t.IsZero() {
-		d.ctx, d.stop = context.WithDeadline(d.ctx, t)
+	if t.IsZero() {
+		return
 	}
+	left := time.Until(t)
+	if left <= 0 {
+		d.cancel(context.DeadlineExceeded)
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(left, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.timer == timer { // it was not moved at this moment
+			d.cancel(context.DeadlineExceeded)
+		}
+	})
+	d.timer = timer
 }
 
-func (d *Deadline) begin() {
-	d.ctx, d.cancel = context.WithCancelCause(context.Background())
-	d.stop = func() {}
-}
+func (d *Deadline) begin() { d.ctx, d.cancel = context.WithCancelCause(context.Background()) }
 
 func (d *Deadline) context() context.Context {
 	d.mu.Lock()
@@ -52,22 +61,13 @@ func (d *Deadline) context() context.Context {
 	return d.ctx
 }
 
-// Until calls f with a context that ends with the deadline, and again when the
-// deadline was moved meanwhile, so a call that ctx ends must have lost nothing.
-// When the deadline has come the error is os.ErrDeadlineExceeded.
+// Until calls f with a context that ends with the deadline. When it has come before f
+// failed the error is os.ErrDeadlineExceeded.
 func (d *Deadline) Until(f func(ctx context.Context) error) error {
-	for {
-		ctx := d.context()
-		err := f(ctx)
-		switch {
-		case err == nil || ctx.Err() == nil:
-			return err
-		case errors.Is(context.Cause(ctx), errMoved):
-			continue
-		case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-			return os.ErrDeadlineExceeded
-		default:
-			return err
-		}
+	ctx := d.context()
+	err := f(ctx)
+	if err != nil && ctx.Err() != nil {
+		return os.ErrDeadlineExceeded
 	}
+	return err
 }
