@@ -44,7 +44,7 @@ func Watchdog(ctx context.Context, log logrus.FieldLogger, alive func()) {
 	}
 	ticker := time.NewTicker(interval / 2)
 	defer ticker.Stop()
-	for {
+	for ctx.Err() == nil { // also where the ticker has won
 		alive()
 		Notify(log, daemon.SdNotifyWatchdog)
 		select {
