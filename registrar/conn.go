@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"rserpool/asap"
@@ -196,6 +197,14 @@ func (c *conn) push() {
 // spareWriters is how many goroutines wait for something to write: a new one for
 // each answer would have to grow its stack each time.
 const spareWriters = 64
+
+// spareGauge shows how many there are, so that who looks for goroutines that nobody
+// ends can leave these out.
+func spareGauge(spare *atomic.Int32) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "rserpool_spare_writers", Help: "Goroutines that wait for something to write.",
+	}, func() float64 { return float64(spare.Load()) })
+}
 
 // write has somebody empty a connection's queue.
 func (r *Registrar) write(c *conn) {

@@ -137,6 +137,7 @@ func New(cfg Config) (*Registrar, error) {
 		ResultLimits: l.Results,
 	})
 	r.metrics.watch(r.space)
+	r.metrics.registry.MustRegister(spareGauge(&r.spare))
 	if cfg.Ring.On() {
 		r.metrics.registry.MustRegister(ringCollector{&r.shown})
 	}

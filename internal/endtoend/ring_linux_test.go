@@ -135,7 +135,8 @@ func TestRingForLong(t *testing.T) {
 	st.finish()
 }
 
-// resources are what a registrar has open.
+// resources are what a registrar has open, but for the goroutines without work that it
+// keeps to write answers.
 type resources struct{ descriptors, goroutines int }
 
 func (s *stage) resources(i int) resources {
@@ -145,15 +146,11 @@ func (s *stage) resources(i int) resources {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return resources{len(files), r.metric("go_goroutines")}
+	return resources{len(files), r.metric("go_goroutines") - r.metric("rserpool_spare_writers")}
 }
 
 // pid is that of the program; ip netns exec becomes it.
 func (r *registrar) pid() int { return r.cmd.Process.Pid }
-
-// spareWriters is how many goroutines without work a registrar keeps to write answers,
-// at most.
-const spareWriters = 64
 
 // finish ends a scene: all registrars have to agree, and when elements and users are
 // gone nothing is left of them.
@@ -168,7 +165,7 @@ func (s *stage) finish() {
 		end := time.Now().Add(patience)
 		s.w.within(2*patience, func() string {
 			now := s.resources(i)
-			if now.descriptors <= before.descriptors+2 && now.goroutines <= before.goroutines+4+spareWriters {
+			if now.descriptors <= before.descriptors+2 && now.goroutines <= before.goroutines+4 {
 				return ""
 			}
 			if time.Now().Before(end) {
