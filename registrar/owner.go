@@ -43,6 +43,7 @@ type owner struct {
 	opening   bool // ASAP is being opened, or is
 	serving   bool // ASAP is answered
 	leaving   bool // what elements ask for is left to other registrars
+	disowned  bool // what the ring orders from now on only this registrar may know
 	withheld  withheld
 	takeover  takeover // under way
 
@@ -371,8 +372,11 @@ func (o *owner) happen(event replica.Event, now time.Time) {
 	case replica.Answer:
 		if p := o.proposed[e.Token]; p != nil {
 			delete(o.proposed, e.Token)
-			if p.answer != nil {
+			switch {
+			case !o.disowned && p.answer != nil:
 				p.answer(p.events, now)
+			case o.disowned && p.refused != nil:
+				p.refused(now)
 			}
 		}
 	case replica.Refused:

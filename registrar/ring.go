@@ -453,6 +453,7 @@ func (e *ringEnd) clash(c ring.Clash) {
 	}
 	e.r.ready.Store(false)
 	e.r.owner.leave()
+	e.r.owner.disowned = true
 	select {
 	case e.r.failed <- fmt.Errorf("ring: %w: %s at %s", ErrIdentifierTaken, c.Other.Member, c.Other.Contact):
 	default:

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rserpool/asap"
 	"rserpool/enrp/ring"
 )
 
@@ -75,6 +76,46 @@ func TestRegistrarWhoseIdentifierIsTakenEnds(t *testing.T) {
 				if len(r.shown.clashes) != 1 {
 					t.Errorf("shown: %v", r.shown.clashes)
 				}
+			})
+		})
+	}
+}
+
+// What was asked of it before may be ordered in a view of itself alone, of which the
+// registrars that have its identifier taken learn nothing.
+func TestRegistrarWhoseIdentifierIsTakenAcknowledgesNothingMore(t *testing.T) {
+	for _, taken := range []bool{false, true} {
+		t.Run(map[bool]string{false: "not taken", true: "taken"}[taken], func(t *testing.T) {
+			inRing(t, 3, true, func(w *ringWorld) {
+				w.startAll()
+				r := w.members[0].r
+				p, q := w.members[0].element(), w.members[0].element()
+				q.join(pool, q.element(2))
+				w.fake.set(func() { w.fake.unstable = true })
+				p.say(&asap.Registration{Handle: pool, Element: p.element(1)})
+				q.say(&asap.Deregistration{Handle: pool, ID: 2})
+				synctest.Wait()
+				if taken {
+					r.post(func(now time.Time) {
+						c := ring.Clash{Mine: r.ring.group.Self()}
+						c.Other = c.Mine
+						c.Other.Incarnation++
+						c.View.ID.Counter = r.ring.view.Counter + 1
+						c.View.Members = make([]ring.Node, 3)
+						r.ring.accept([]ring.Event{c}, now)
+					})
+					synctest.Wait()
+				}
+				w.fake.set(func() { w.fake.unstable = false })
+				w.fake.do(func() { r.ring.group.(*fakeGroup).settle() })
+				synctest.Wait()
+				if taken {
+					p.silence()
+					q.silence()
+					return
+				}
+				one[*asap.RegistrationResponse](p)
+				one[*asap.DeregistrationResponse](q)
 			})
 		})
 	}
