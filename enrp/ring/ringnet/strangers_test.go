@@ -49,9 +49,9 @@ func node(t *testing.T, id ring.NodeID, network transport.Network, peers ...tran
 	return g
 }
 
-// timers are those of a LAN that probe often.
+// timers are patient with a machine that has no time for members, but probe often.
 func timers() ring.Timers {
-	t := ring.LAN()
+	t := ring.WAN()
 	t.ProbeInterval = 20 * time.Millisecond
 	return t
 }
@@ -114,8 +114,10 @@ func TestTHR_2_5_3_01_StrangersDoNotJoin(t *testing.T) {
 			return secured(t, blue.Trusting(alike.Member("m")), nil)
 		}, "unknown-authority"},
 		"expired": {func(t *testing.T, blue, _ *cluster) transport.Network {
-			network := secured(t, blue.MemberFor("late", time.Now().Add(-time.Hour), time.Hour+time.Second), nil)
-			time.Sleep(1100 * time.Millisecond)
+			// It must be good while it is loaded.
+			end := time.Now().Add(3 * time.Second).Truncate(time.Second)
+			network := secured(t, blue.MemberFor("late", end.Add(-time.Hour), time.Hour), nil)
+			time.Sleep(time.Until(end) + 100*time.Millisecond)
 			return network
 		}, "expired"},
 	} {
