@@ -3,7 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -21,6 +24,15 @@ type lab struct {
 
 // errStop ends a group whose further checks make no sense.
 var errStop = errors.New("group stopped")
+
+// take reports whether no other guest has taken the group.
+func (l *lab) take(g group) bool {
+	err := os.Mkdir(filepath.Join(l.out, "log", "taken", g.name), 0o755)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		l.check("take "+g.name, err)
+	}
+	return err == nil
+}
 
 func (l *lab) runGroup(g group) {
 	begin := time.Now()

@@ -47,7 +47,7 @@ var groups = []group{
 
 func main() {
 	out := flag.String("out", "", "the lab's folder: programs in bin, logs in log")
-	names := flag.String("groups", "", "comma-separated groups to run instead of all that are not extra")
+	names := flag.String("groups", "", "comma-separated groups to run instead of all that are not extra; several guests with the same folder share them")
 	list := flag.Bool("list", false, "list the groups and end")
 	needs := flag.Bool("needs", false, "list what the groups need to be built and end")
 	send := flag.String("send", "", "send the messages given as arguments, in hexadecimal, to the first registrar by this protocol, asap or enrp, and end")
@@ -98,7 +98,9 @@ func main() {
 
 	l := &lab{out: *out, started: time.Now()}
 	for _, g := range wanted {
-		l.runGroup(g)
+		if l.take(g) {
+			l.runGroup(g)
+		}
 	}
 	fmt.Printf("%d passed, %d failed\n", l.passed, l.failed)
 	if l.failed > 0 {
