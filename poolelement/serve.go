@@ -77,9 +77,8 @@ type ServeConfig struct {
 	// TLS, if set, secures TCP.
 	TLS *tls.Config
 	// Options adjust the users' connections: MaxMessage bounds a message
-	// received (default 65536 octets; over SCTP each session takes that much
-	// memory), DefaultPPID is the PPID of messages sent with 0 and of byte
-	// streams over SCTP.
+	// received (default 65536 octets), DefaultPPID is the PPID of messages sent
+	// with 0 and of byte streams over SCTP.
 	Options transport.Options
 	// Handshake bounds the session framing's opening over TCP, TLS's
 	// included. Default 5 s.

@@ -1,7 +1,6 @@
 package poolelement
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -105,7 +104,7 @@ func (s *Session) Send(ctx context.Context, msgs ...transport.Message) error {
 // read receives for the session until the connection ends.
 func (s *Session) read() {
 	defer close(s.gone)
-	next := receiver(s.conn, s.server.cfg.Options.MaxMessage)
+	next := transport.Receiver(s.conn)
 	for {
 		ctx, err := s.beat.wait(s.ctx)
 		if err == nil {
@@ -157,28 +156,6 @@ func (s *Session) take(m transport.Message) error {
 		}
 	}
 	return s.in.put(s.ctx, in, len(m.Data), s.server.cfg.Queue)
-}
-
-// buffers are for connections that need one to receive.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// receiver returns how to receive messages in memory of their own.
-func receiver(conn transport.Conn, longest int) func(context.Context) (transport.Message, error) {
-	if c, ok := conn.(interface {
-		Next(context.Context) (transport.Message, error)
-	}); ok {
-		return c.Next
-	}
-	return func(ctx context.Context) (transport.Message, error) {
-		pooled := buffers.Get().(*[]byte)
-		defer buffers.Put(pooled)
-		if len(*pooled) < longest {
-			*pooled = make([]byte, longest)
-		}
-		m, err := conn.Receive(ctx, *pooled)
-		m.Data = bytes.Clone(m.Data)
-		return m, err
-	}
 }
 
 // inbox holds what came for the handler, in order. put is for one goroutine, take

@@ -4,14 +4,9 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"sync"
-	"time"
 
 	"rserpool/asap/transport"
 )
-
-// streamChunk is the longest message that a byte stream is cut into.
-const streamChunk = 16 << 10
 
 // StreamSession is a session in stream style at the element: a net.Conn, and what
 // Control gives when ServeConfig.Control is set. Read takes care of cookies on the
@@ -25,7 +20,7 @@ func newStreamSession(s *Session) *StreamSession {
 	if s.conn == nil {
 		return &StreamSession{Conn: watchedStream{s.stream, &s.Control}, Control: &s.Control}
 	}
-	return &StreamSession{Conn: &messageStream{session: s}, Control: &s.Control}
+	return &StreamSession{Conn: transport.NewStream(streamed{s}, 0), Control: &s.Control}
 }
 
 // watchedStream is a plain byte stream whose handler is watched.
@@ -45,94 +40,15 @@ func (s watchedStream) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
-// messageStream is a byte stream over a session's messages.
-type messageStream struct {
-	session *Session
+// streamed is a session's data as what a byte stream goes through. Events have no octets.
+type streamed struct{ *Session }
 
-	reading sync.Mutex // one Read at a time; guards rest
-	rest    []byte
-
-	read, write transport.Deadline
+func (s streamed) Next(ctx context.Context) (transport.Message, error) {
+	in, err := s.Receive(ctx)
+	return in.Message, err
 }
 
-// Read reads what is there of the next message.
-func (m *messageStream) Read(p []byte) (int, error) {
-	m.reading.Lock()
-	defer m.reading.Unlock()
-	for len(m.rest) == 0 {
-		err := m.read.Until(func(ctx context.Context) error {
-			in, err := m.session.Receive(ctx)
-			m.rest = in.Data
-			return err
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, m.rest)
-	m.rest = m.rest[n:]
-	return n, nil
-}
-
-// Write sends p as one message, or as several if it is long.
-func (m *messageStream) Write(p []byte) (int, error) {
-	sent := 0
-	for sent < len(p) {
-		chunk := p[sent:min(len(p), sent+streamChunk)]
-		err := m.write.Until(func(ctx context.Context) error {
-			return m.session.Send(ctx, transport.Message{Data: chunk})
-		})
-		if err != nil {
-			return sent, err
-		}
-		sent += len(chunk)
-	}
-	return sent, nil
-}
-
-// Close also frees the timers of deadlines that lie ahead.
-func (m *messageStream) Close() error {
-	err := m.session.conn.Close()
-	m.read.Set(time.Time{})
-	m.write.Set(time.Time{})
-	return err
-}
-
-func (m *messageStream) LocalAddr() net.Addr {
-	return messageAddr{m.session.conn.Network(), m.session.conn.LocalAddrs()}
-}
-
-func (m *messageStream) RemoteAddr() net.Addr {
-	return messageAddr{m.session.conn.Network(), m.session.remote}
-}
-
-func (m *messageStream) SetDeadline(t time.Time) error {
-	m.read.Set(t)
-	m.write.Set(t)
-	return nil
-}
-
-func (m *messageStream) SetReadDeadline(t time.Time) error {
-	m.read.Set(t)
-	return nil
-}
-
-func (m *messageStream) SetWriteDeadline(t time.Time) error {
-	m.write.Set(t)
-	return nil
-}
-
-// messageAddr is the net.Addr of an association's end: its primary address.
-type messageAddr struct {
-	network string
-	addrs   []netip.AddrPort
-}
-
-func (a messageAddr) Network() string { return a.network }
-
-func (a messageAddr) String() string {
-	if len(a.addrs) == 0 {
-		return ""
-	}
-	return a.addrs[0].String()
-}
+func (s streamed) Close() error                  { return s.conn.Close() }
+func (s streamed) Network() string               { return s.conn.Network() }
+func (s streamed) LocalAddrs() []netip.AddrPort  { return s.conn.LocalAddrs() }
+func (s streamed) RemoteAddrs() []netip.AddrPort { return s.remote }

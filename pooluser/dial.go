@@ -113,7 +113,12 @@ type MessageConn struct {
 
 // Receive waits for the next user message.
 func (c *MessageConn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
-	return receiveData(ctx, c.Conn, buf)
+	for {
+		m, err := c.Conn.Receive(ctx, buf)
+		if err != nil || m.PPID != transport.PPIDASAP {
+			return m, err
+		}
+	}
 }
 
 // Send sends user messages; none may have ASAP's PPID.
@@ -160,7 +165,7 @@ func (r *Resolver) Dial(ctx context.Context, pool param.PoolHandle) (*Conn, erro
 func (r *Resolver) DialMessage(ctx context.Context, pool param.PoolHandle) (*MessageConn, error) {
 	var conn transport.Conn
 	element, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
-		conn, err = r.dialMessages(ctx, e.User)
+		conn, err = r.dialMessages(ctx, e.User, r.cfg.Options)
 		return err
 	})
 	if err != nil {
@@ -227,7 +232,7 @@ func (r *Resolver) dialStream(ctx context.Context, to param.Transport) (net.Conn
 		}
 		return nil, errors.Join(errs...)
 	case param.TypeSCTPTransport:
-		conn, err := r.dialMessages(ctx, to)
+		conn, err := r.dialMessages(ctx, to, r.cfg.Options)
 		if err != nil {
 			return nil, err
 		}
@@ -236,7 +241,7 @@ func (r *Resolver) dialStream(ctx context.Context, to param.Transport) (net.Conn
 	return nil, fmt.Errorf("%w: %v is no byte stream", ErrTransport, to.Type)
 }
 
-func (r *Resolver) dialMessages(ctx context.Context, to param.Transport) (transport.Conn, error) {
+func (r *Resolver) dialMessages(ctx context.Context, to param.Transport, opt transport.Options) (transport.Conn, error) {
 	if to.Type != param.TypeSCTPTransport {
 		return nil, fmt.Errorf("%w: %v does not carry messages", ErrTransport, to.Type)
 	}
@@ -244,7 +249,7 @@ func (r *Resolver) dialMessages(ctx context.Context, to param.Transport) (transp
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
 	}
-	return network.Dial(ctx, nil, usable(to.AddrPorts()), r.cfg.Options)
+	return network.Dial(ctx, nil, usable(to.AddrPorts()), opt)
 }
 
 // usable returns the addresses that can be dialled, all if there are none.

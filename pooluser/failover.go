@@ -73,8 +73,8 @@ func (f *Failover) Receive(ctx context.Context) (Message, error) {
 
 // Write sends octets to the new element, for streams.
 func (f *Failover) Write(p []byte) (int, error) {
-	for n := 0; n < len(p); n += streamChunk {
-		if err := f.Send(f.ctx, Message{Data: p[n:min(len(p), n+streamChunk)]}); err != nil {
+	for n := 0; n < len(p); n += transport.StreamChunk {
+		if err := f.Send(f.ctx, Message{Data: p[n:min(len(p), n+transport.StreamChunk)]}); err != nil {
 			return n, err
 		}
 	}

@@ -158,7 +158,7 @@ type SessionConfig struct {
 	// PPID is that of messages sent with PPID 0; not ASAP's (11).
 	PPID uint32
 	// MaxMessage is the longest message to receive, in octets. Default 65536,
-	// the maximum over SCTP. Over SCTP each session takes so much memory.
+	// the maximum over SCTP.
 	MaxMessage int
 	// SCTPHeartbeats sends heartbeats to SCTP elements: they must be this
 	// project's. TCP elements always get them. Default off.

@@ -58,12 +58,14 @@ func (r *Resolver) dialLink(ctx context.Context, to param.Transport, cfg linkCon
 		}
 		return framedLink{conn}, nil
 	case param.TypeSCTPTransport:
-		conn, err := r.dialMessages(ctx, to)
+		opt := r.cfg.Options
+		opt.MaxMessage = cfg.maxMessage
+		conn, err := r.dialMessages(ctx, to, opt)
 		if err != nil {
 			return nil, err
 		}
 		l := &assocLink{
-			assoc: framed.Over(conn), ppid: cfg.defaultPPID, buf: make([]byte, min(cfg.maxMessage, transport.MaxMessage)),
+			assoc: framed.Over(conn), ppid: cfg.defaultPPID,
 			is: linkKind{control: to.Use == param.DataAndControl, beats: cfg.beatSCTP, orderly: cfg.beatSCTP},
 		}
 		if cfg.beatSCTP {
@@ -126,7 +128,6 @@ type assocLink struct {
 	assoc *framed.Assoc
 	is    linkKind
 	ppid  uint32
-	buf   []byte
 }
 
 func (l *assocLink) kind() linkKind   { return l.is }
@@ -134,8 +135,7 @@ func (l *assocLink) beat()            { l.assoc.Beat() }
 func (l *assocLink) heard() time.Time { return l.assoc.Heard() }
 
 func (l *assocLink) next(ctx context.Context) (transport.Message, error) {
-	m, err := l.assoc.Receive(ctx, l.buf)
-	m.Data = bytes.Clone(m.Data)
+	m, err := l.assoc.Next(ctx)
 	if err == io.EOF && l.is.orderly && !l.assoc.Orderly() {
 		err = framed.ErrCut
 	}
@@ -162,7 +162,8 @@ func (l *assocLink) leave(orderly bool) error {
 }
 
 func (l *assocLink) addrs() (local, remote net.Addr) {
-	return addr{l.assoc.Network(), l.assoc.LocalAddrs()}, addr{l.assoc.Network(), l.assoc.RemoteAddrs()}
+	name := l.assoc.Network()
+	return transport.PrimaryAddr(name, l.assoc.LocalAddrs()), transport.PrimaryAddr(name, l.assoc.RemoteAddrs())
 }
 
 // plainLink is a byte stream without anything. Its messages are what one read gave.

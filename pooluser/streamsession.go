@@ -119,7 +119,12 @@ func (r *Resolver) OpenStream(ctx context.Context, pool param.PoolHandle, cfg St
 // found; io.EOF when the element has ended the stream; os.ErrDeadlineExceeded;
 // net.ErrClosed after Close.
 func (st *Stream) Read(p []byte) (int, error) {
-	return during(&st.read, func(ctx context.Context) (int, error) { return st.receive(ctx, p) })
+	n := 0
+	err := st.read.Until(func(ctx context.Context) (err error) {
+		n, err = st.receive(ctx, p)
+		return err
+	})
+	return n, err
 }
 
 func (st *Stream) receive(ctx context.Context, p []byte) (int, error) {
@@ -151,18 +156,18 @@ func (st *Stream) knows(conn uint64) bool { return st.resumes || st.accepted == 
 // Write writes to the element of the moment; errors as for Read.
 func (st *Stream) Write(p []byte) (int, error) {
 	sent := 0
-	_, err := during(&st.write, func(ctx context.Context) (struct{}, error) {
+	err := st.write.Until(func(ctx context.Context) error {
 		if err := st.s.takeTurn(ctx); err != nil {
-			return struct{}{}, err
+			return err
 		}
 		defer st.s.endTurn()
 		for sent < len(p) {
-			n, err := st.send(ctx, p[sent:min(len(p), sent+streamChunk)])
+			n, err := st.send(ctx, p[sent:min(len(p), sent+transport.StreamChunk)])
 			if sent += n; err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	return sent, err
 }

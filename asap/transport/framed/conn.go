@@ -53,7 +53,7 @@ type Conn struct {
 	writeErr error // how writing failed, of whoever writes
 }
 
-var _ transport.Conn = (*Conn)(nil)
+var _ transport.Nexter = (*Conn)(nil)
 
 func newConn(stream net.Conn, opt Options) *Conn {
 	opt = opt.withDefaults()
@@ -113,7 +113,7 @@ func (c *Conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 	return m, nil
 }
 
-// Next is Receive into memory of its own, no longer than the message.
+// Next implements transport.Nexter; the memory is no longer than the message.
 func (c *Conn) Next(ctx context.Context) (transport.Message, error) {
 	m, err := c.receive(ctx)
 	m.Data = slices.Clone(m.Data)

@@ -71,7 +71,7 @@ func TestSuite(t *testing.T) {
 				Setup: func(*testing.T) transporttest.Sides {
 					return transporttest.Sides{Client: loopback{}, Server: loopback{}, Listen: []netip.AddrPort{addr}}
 				},
-				PPID: true, NoStreams: true, Buffered: true,
+				PPID: true, NoStreams: true, Buffered: true, Next: true,
 			}.Run(t)
 		})
 	}
@@ -113,7 +113,7 @@ func TestSuiteOverAssociations(t *testing.T) {
 			}
 		},
 		Wrap: func(t *testing.T, test func(*testing.T)) { synctest.Test(t, test) },
-		PPID: true, Buffered: true,
+		PPID: true, Buffered: true, Next: true,
 	}.Run(t)
 }
 

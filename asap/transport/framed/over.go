@@ -19,15 +19,16 @@ import (
 type Assoc struct {
 	transport.Conn
 	*beats
+	next    func(ctx context.Context) (transport.Message, error)
 	ours    atomic.Bool // the peer has heartbeats, too
 	goodbye atomic.Bool // and said that it ends
 }
 
-var _ transport.Conn = (*Assoc)(nil)
+var _ transport.Nexter = (*Assoc)(nil)
 
 // Over returns conn with heartbeats. It owns conn from now on.
 func Over(conn transport.Conn) *Assoc {
-	a := &Assoc{Conn: conn}
+	a := &Assoc{Conn: conn, next: transport.Receiver(conn)}
 	a.beats = newBeats(a.writeBeats)
 	return a
 }
@@ -36,21 +37,39 @@ func Over(conn transport.Conn) *Assoc {
 func (a *Assoc) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
 	for {
 		m, err := a.Conn.Receive(ctx, buf)
-		if err != nil {
+		if over, err := a.take(m, err); over {
 			return m, err
 		}
-		a.hear()
-		switch {
-		case m.PPID != PPIDHeartbeat:
-			return m, nil
-		case len(m.Data) == beatLen:
-			a.ours.Store(true)
-			a.came(m.Data)
-		case len(m.Data) == goodbyeLen:
-			a.goodbye.Store(true)
-			return transport.Message{}, io.EOF
+	}
+}
+
+// Next implements transport.Nexter.
+func (a *Assoc) Next(ctx context.Context) (transport.Message, error) {
+	for {
+		m, err := a.next(ctx)
+		if over, err := a.take(m, err); over {
+			return m, err
 		}
 	}
+}
+
+// take looks at what was received, and tells whether it is for the caller.
+func (a *Assoc) take(m transport.Message, err error) (bool, error) {
+	if err != nil {
+		return true, err
+	}
+	a.hear()
+	switch {
+	case m.PPID != PPIDHeartbeat:
+		return true, nil
+	case len(m.Data) == beatLen:
+		a.ours.Store(true)
+		a.came(m.Data)
+	case len(m.Data) == goodbyeLen:
+		a.goodbye.Store(true)
+		return true, io.EOF
+	}
+	return false, nil
 }
 
 // Send implements transport.Conn.

@@ -24,7 +24,7 @@ func (n alias) Dial(ctx context.Context, local, remote []netip.AddrPort, opt tra
 	if err != nil {
 		return nil, err
 	}
-	return aliasConn{c, n.name}, nil
+	return aliasConn{c.(*conn), n.name}, nil
 }
 
 func (n alias) Listen(ctx context.Context, local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
@@ -47,18 +47,25 @@ func (l aliasListener) Accept(ctx context.Context) (transport.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aliasConn{c, l.name}, nil
+	return aliasConn{c.(*conn), l.name}, nil
 }
 
 type aliasConn struct {
-	transport.Conn
+	*conn
 	name string
 }
 
 func (c aliasConn) Network() string { return c.name }
 
 func (c aliasConn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
-	m, err := c.Conn.Receive(ctx, buf)
+	return c.seen(c.conn.Receive(ctx, buf))
+}
+
+func (c aliasConn) Next(ctx context.Context) (transport.Message, error) {
+	return c.seen(c.conn.Next(ctx))
+}
+
+func (c aliasConn) seen(m transport.Message, err error) (transport.Message, error) {
 	if c.name == transport.TCP {
 		m.PPID, m.Stream = 0, 0
 	}

@@ -56,6 +56,8 @@ type conn struct {
 	wake    signal              // something above has changed, here or at the peer
 }
 
+var _ transport.Nexter = (*conn)(nil)
+
 // connect makes a connection of which both ends are established.
 func (n *Network) connect(client, server *Host, clientAddrs, serverAddrs []netip.AddrPort, clientOpt, serverOpt transport.Options) (c, s *conn) {
 	c = &conn{n: n, h: client, local: clientAddrs, remote: serverAddrs, opt: clientOpt, events: transport.NewEventQueue()}
@@ -190,6 +192,17 @@ func (c *conn) Abort() error {
 }
 
 func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
+	m, err := c.next(ctx, len(buf))
+	m.Data = buf[:copy(buf, m.Data)]
+	return m, err
+}
+
+// Next implements transport.Nexter.
+func (c *conn) Next(ctx context.Context) (transport.Message, error) {
+	return c.next(ctx, transport.MaxMessage)
+}
+
+func (c *conn) next(ctx context.Context, room int) (transport.Message, error) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	for {
@@ -197,7 +210,7 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 			return transport.Message{}, err
 		}
 		if len(c.arrived) > 0 {
-			return c.take(buf)
+			return c.take(min(room, c.opt.MaxMessage))
 		}
 		if c.err != nil {
 			return transport.Message{}, c.err
@@ -208,16 +221,15 @@ func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, erro
 	}
 }
 
-func (c *conn) take(buf []byte) (transport.Message, error) {
+func (c *conn) take(limit int) (transport.Message, error) {
 	m := c.arrived[0]
-	if limit := min(len(buf), c.opt.MaxMessage); len(m.Data) > limit {
+	if len(m.Data) > limit {
 		c.end(rst)
 		return transport.Message{}, fmt.Errorf("mem: %w: %d octets, limit %d", transport.ErrTooLong, len(m.Data), limit)
 	}
 	c.arrived = c.arrived[1:]
 	c.octets -= len(m.Data)
 	c.peer.wake.fire()
-	m.Data = buf[:copy(buf, m.Data)]
 	return m, nil
 }
 

@@ -42,6 +42,6 @@ func suite(family [3]string, ppid bool, as func(*Host) transport.Network) transp
 			}
 		},
 		Wrap: func(t *testing.T, test func(*testing.T)) { synctest.Test(t, test) },
-		PPID: ppid, Buffered: true,
+		PPID: ppid, Buffered: true, Next: true,
 	}
 }

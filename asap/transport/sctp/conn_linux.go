@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -67,6 +68,8 @@ type conn struct {
 	writeFn      func(uintptr) bool // writeOnce, made a value once
 }
 
+var _ transport.Nexter = (*conn)(nil)
+
 type addrs struct{ local, remote []netip.AddrPort }
 
 // newConn makes a connection from the descriptor of an association. It owns file
@@ -109,56 +112,74 @@ func (c *conn) Events() <-chan transport.Event { return c.events.C() }
 func (c *conn) Buffered() bool { return c.buffered.Load() }
 
 func (c *conn) Receive(ctx context.Context, buf []byte) (transport.Message, error) {
-	m, err := c.receive(ctx, buf)
+	return c.received(c.receive(ctx, buf, false))
+}
+
+// Next implements transport.Nexter.
+func (c *conn) Next(ctx context.Context) (transport.Message, error) {
+	return c.received(c.receive(ctx, nil, true))
+}
+
+func (c *conn) received(m transport.Message, err error) (transport.Message, error) {
 	if buffered := err == nil && c.in.whole(); buffered != c.buffered.Load() {
 		c.buffered.Store(buffered)
 	}
 	return m, err
 }
 
-func (c *conn) receive(ctx context.Context, buf []byte) (transport.Message, error) {
-	limit := min(len(buf), c.opt.MaxMessage)
-	n := len(c.partial)
-	if n <= limit {
-		copy(buf, c.partial)
-		c.partial = nil
+// receive puts a message into buf, or into memory of its own.
+func (c *conn) receive(ctx context.Context, buf []byte, own bool) (transport.Message, error) {
+	limit := c.opt.MaxMessage
+	var m []byte
+	if !own {
+		limit = min(limit, len(buf))
+		m = buf[:0:limit]
 	}
-	for n < limit {
-		p, err := c.read(ctx, buf[n:limit])
+	if len(c.partial) <= limit {
+		m, c.partial = append(m, c.partial...), nil
+	}
+	for len(m) < limit && c.partial == nil {
+		room := m[len(m):cap(m)]
+		if own && len(m) > 0 {
+			m = slices.Grow(m, len(m)) // twice what has come
+			room = m[len(m):min(cap(m), limit)]
+		}
+		p, err := c.read(ctx, room)
 		if err != nil {
-			if n > 0 && c.readErr == nil {
-				c.partial = append([]byte(nil), buf[:n]...)
+			if len(m) > 0 && c.readErr == nil {
+				c.partial = slices.Clone(m)
 			}
 			return transport.Message{}, err
 		}
 		if p.flags&msgNotification != 0 {
 			discard, err := c.takeNotification(p)
 			if discard {
-				n = 0
+				m = m[:0]
 			}
 			if err != nil {
 				return transport.Message{}, c.fail(err)
 			}
 			continue
 		}
-		if len(p.data) > limit-n {
+		if len(p.data) > limit-len(m) {
 			break
 		}
-		n += copy(buf[n:limit], p.data)
+		m = append(m, p.data...)
 		c.pieces = 1 // reading long messages piece by piece ruins the throughput
 		if p.flags&msgEOR != 0 {
-			if n <= aheadLen {
+			if len(m) <= aheadLen {
 				c.pieces = batch
 			}
 			stream, ppid := c.in.info()
-			return transport.Message{Data: buf[:n], PPID: ppid, Stream: stream}, nil
+			return transport.Message{Data: m, PPID: ppid, Stream: stream}, nil
 		}
 	}
 	err := c.fail(fmt.Errorf("%w: more than %d octets", transport.ErrTooLong, limit))
 	return transport.Message{}, errors.Join(err, c.Abort())
 }
 
-// read returns the next piece, in buf or read ahead, and waits for it if need be.
+// read returns the next piece, in buf, read ahead, or in memory of c.in when buf is empty,
+// and waits for it if need be.
 func (c *conn) read(ctx context.Context, buf []byte) (piece, error) {
 	for {
 		if ctx.Err() != nil {
@@ -171,11 +192,7 @@ func (c *conn) read(ctx context.Context, buf []byte) (piece, error) {
 			return piece{}, c.readErr
 		}
 		if c.in != nil && c.in.next < c.in.n {
-			p := c.in.take(buf)
-			if len(p.data) == 0 && p.flags&msgNotification == 0 {
-				return piece{}, c.fail(io.EOF)
-			}
-			return p, nil
+			return c.take(nil)
 		}
 		if err := c.reads.Arm(ctx); err != nil {
 			return piece{}, err
@@ -188,10 +205,22 @@ func (c *conn) read(ctx context.Context, buf []byte) (piece, error) {
 			// Once more round the loop says why.
 		case err != nil:
 			return piece{}, c.fail(err)
-		case c.readErrno != 0 && c.readErrno != unix.EINTR:
+		case c.readErrno == unix.EINTR:
+		case c.readErrno != 0:
 			return piece{}, c.fail(os.NewSyscallError("recvmmsg", c.readErrno))
+		default:
+			return c.take(buf) // at once: only this call knows where it lies
 		}
 	}
+}
+
+// take returns the next of the pieces that were read, the first of them into buf.
+func (c *conn) take(buf []byte) (piece, error) {
+	p := c.in.take(buf)
+	if len(p.data) == 0 && p.flags&msgNotification == 0 {
+		return piece{}, c.fail(io.EOF)
+	}
+	return p, nil
 }
 
 // readOnce is called by the poller, first at once and then whenever the

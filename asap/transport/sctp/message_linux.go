@@ -46,12 +46,12 @@ type mmsghdr struct {
 
 // incoming is the argument and the result of recvmmsg: up to a batch of pieces,
 // each a message, a part of one, or (a part of) a notification. The first lies in
-// the caller's buffer, the others have been read ahead.
+// the caller's buffer if there is one, the others have been read ahead.
 type incoming struct {
 	headers  [batch]mmsghdr
 	data     [batch]unix.Iovec
 	controls [batch]controlBuffer
-	ahead    [batch - 1][aheadLen]byte
+	ahead    [batch][aheadLen]byte
 	n, next  int // pieces there are, and the next to take
 }
 
@@ -61,13 +61,13 @@ type piece struct {
 	flags int // msgEOR, msgNotification
 }
 
-// receive fills buf, which must not be empty, and then the room for reading
-// ahead, up to so many pieces in all.
+// receive fills buf if it is not empty, and then the room for reading ahead, up to so
+// many pieces in all.
 func (in *incoming) receive(fd uintptr, buf []byte, pieces int) syscall.Errno {
 	for i := range pieces {
 		room := buf
-		if i > 0 {
-			room = in.ahead[i-1][:]
+		if i > 0 || len(buf) == 0 {
+			room = in.ahead[i][:]
 		}
 		in.data[i].Base = unsafe.SliceData(room)
 		in.data[i].SetLen(len(room))
@@ -89,8 +89,8 @@ func (in *incoming) take(buf []byte) piece {
 	i := in.next
 	in.next++
 	p := piece{data: buf, flags: int(in.headers[i].header.Flags)}
-	if i > 0 {
-		p.data = in.ahead[i-1][:]
+	if i > 0 || len(buf) == 0 {
+		p.data = in.ahead[i][:]
 	}
 	p.data = p.data[:min(int(in.headers[i].len), len(p.data))]
 	return p

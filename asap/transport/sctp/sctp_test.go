@@ -158,7 +158,7 @@ func TestConformance(t *testing.T) {
 				Setup: func(*testing.T) transporttest.Sides {
 					return transporttest.Sides{Client: New(), Server: New(), Listen: test.listen}
 				},
-				PPID: true, Buffered: true,
+				PPID: true, Buffered: true, Next: true,
 			}.Run(t)
 		})
 	}

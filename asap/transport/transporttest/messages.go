@@ -228,3 +228,92 @@ func testCancelLosesNothing(t *testing.T, s Suite) {
 	}
 	t.Logf("%d of %d calls were cancelled", cancelled, cancelled+count)
 }
+
+// next receives a message into memory of its own.
+func next(t *testing.T, c transport.Conn) transport.Message {
+	t.Helper()
+	m, err := transport.Receiver(c)(patient(t))
+	if err != nil {
+		t.Fatalf("next: %v", err)
+	}
+	return m
+}
+
+// testNext: messages of all lengths, each in memory that stays as it is.
+func testNext(t *testing.T, s Suite) {
+	lengths := []int{8, 9, 2047, 2048, 2049, 4096, 4097, 30000, 65535, 8, 100}
+	client, server := s.pair(t, transport.Options{})
+	if _, ok := server.(transport.Nexter); ok != s.Next {
+		t.Fatalf("connections are transport.Nexter: %v, want %v", ok, s.Next)
+	}
+	var done sync.WaitGroup
+	defer done.Wait()
+	done.Go(func() {
+		for round := range 3 {
+			for i, n := range lengths {
+				if err := client.Send(patient(t), message(100*round+i, n)); err != nil {
+					t.Errorf("send: %v", err)
+				}
+			}
+		}
+	})
+	var all []transport.Message
+	for range 2 {
+		for range lengths {
+			all = append(all, next(t, server))
+		}
+	}
+	for i, n := range lengths { // the two ways in turns
+		m := next
+		if i%2 == 0 {
+			m = receive
+		}
+		check(t, m(t, server), 200+i, n)
+	}
+	for i, m := range all {
+		check(t, m, 100*(i/len(lengths))+i%len(lengths), lengths[i%len(lengths)])
+	}
+}
+
+// testNextInterrupted: a context that ends loses nothing, wherever it does.
+func testNextInterrupted(t *testing.T, s Suite) {
+	const count = 40
+	client, server := s.pair(t, transport.Options{})
+	var done sync.WaitGroup
+	defer done.Wait()
+	done.Go(func() {
+		for i := range count {
+			if err := client.Send(patient(t), message(i, 65000)); err != nil {
+				t.Errorf("send: %v", err)
+				return
+			}
+		}
+	})
+	receiver := transport.Receiver(server)
+	for i := range count {
+		for pause := 10 * time.Microsecond; ; pause *= 2 {
+			ctx, cancel := context.WithTimeout(patient(t), pause)
+			m, err := receiver(ctx)
+			cancel()
+			if errors.Is(err, context.DeadlineExceeded) && pause < patience {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, m, i, 65000)
+			break
+		}
+	}
+}
+
+func testNextTooLong(t *testing.T, s Suite) {
+	for _, n := range []int{201, 40000} {
+		client, server := s.pair(t, transport.Options{MaxMessage: 200})
+		send(t, client, message(1, 200), message(2, n))
+		check(t, next(t, server), 1, 200)
+		if _, err := transport.Receiver(server)(patient(t)); !errors.Is(err, transport.ErrTooLong) {
+			t.Fatalf("%d octets with a limit of 200: %v, want %v", n, err, transport.ErrTooLong)
+		}
+	}
+}

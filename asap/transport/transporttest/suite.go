@@ -35,6 +35,8 @@ type Suite struct {
 	PPID, Buffered bool
 	// NoStreams: it carries payload protocol identifiers, but no streams.
 	NoStreams bool
+	// Next: connections are transport.Nexter.
+	Next bool
 }
 
 // Run runs the suite.
@@ -48,6 +50,9 @@ func (s Suite) Run(t *testing.T) {
 		{"ConcurrentSenders", testConcurrentSenders},
 		{"PPID", testPPID},
 		{"Buffered", testBuffered},
+		{"Next", testNext},
+		{"NextInterrupted", testNextInterrupted},
+		{"NextTooLong", testNextTooLong},
 		{"LongestMessage", testLongestMessage},
 		{"TooLongForBuffer", testTooLongForBuffer},
 		{"TooLongForLimit", testTooLongForLimit},
