@@ -74,23 +74,34 @@ func (l *load) run(ctx context.Context) (result, error) {
 		}
 		links = append(links, k)
 	}
-	// Ends what is in progress when one fails or we are interrupted.
-	defer context.AfterFunc(ctx, closeAll)()
-
 	begin := time.Now().Add(l.warmup)
 	w := span{begin, begin.Add(l.duration)}
 	defer time.AfterFunc(time.Until(w.end)+patience, func() {
 		cancel(fmt.Errorf("no answer for %s", patience))
 	}).Stop()
-	histograms := make([]*hdrhistogram.Histogram, len(links))
+	var histograms []*hdrhistogram.Histogram
 	var loops sync.WaitGroup
-	for i, k := range links {
-		histograms[i] = hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
+	start := func(links []link, run func(context.Context, []*pace) error) {
+		h := hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
+		histograms = append(histograms, h)
+		paces := make([]*pace, len(links))
+		for i, k := range links {
+			paces[i] = &pace{load: l, link: k, span: w, times: h, sent: make([]time.Time, l.outstanding)}
+		}
 		loops.Go(func() {
-			if err := l.loop(k, w, histograms[i]); err != nil {
+			if err := run(ctx, paces); err != nil {
 				cancel(err)
 			}
 		})
+	}
+	if watched(links) {
+		start(links, watch)
+	} else {
+		// Ends what is in progress when one fails or we are interrupted.
+		defer context.AfterFunc(ctx, closeAll)()
+		for i := range links {
+			start(links[i:i+1], follow)
+		}
 	}
 	servers, own, err := l.usage(ctx, w)
 	loops.Wait()
@@ -118,38 +129,62 @@ func (l *load) run(ctx context.Context) (result, error) {
 	}, nil
 }
 
-// loop keeps requests outstanding until the end and the cycle then under way is
-// complete, and records the answers that come within the span.
-func (l *load) loop(k link, w span, h *hdrhistogram.Histogram) error {
-	sent := make([]time.Time, l.outstanding) // by place
+// pace is how far one link of the closed loop is. It keeps requests outstanding until
+// the end and the cycle then under way is complete, and records the answers that come
+// within the span.
+type pace struct {
+	*load
+	link
+	span
+	times             *hdrhistogram.Histogram
+	sent              []time.Time // by place
+	requests, answers int
+}
+
+func (p *pace) start() error {
 	now := time.Now()
-	for i := range sent {
-		sent[i] = now
+	for i := range p.sent {
+		p.sent[i] = now
 	}
-	if err := k.send(l.outstanding); err != nil {
+	p.requests = p.outstanding
+	return p.send(p.outstanding)
+}
+
+// over reports whether there is nothing more to wait for.
+func (p *pace) over() bool { return p.answers == p.requests }
+
+// step takes answers, and sends the next requests.
+func (p *pace) step() error {
+	n, err := p.receive()
+	if err != nil {
 		return err
 	}
-	whole := l.outstanding * l.cycle
-	for requests, answers := l.outstanding, 0; answers < requests; {
-		n, err := k.receive()
-		if err != nil {
+	now := time.Now()
+	over, before := now.After(p.end), p.requests
+	for range n {
+		place, round := p.answers%p.outstanding, p.answers/p.outstanding%p.cycle
+		p.answers++
+		if round == 0 && now.After(p.begin) && !over {
+			_ = p.times.RecordValue(int64(now.Sub(p.sent[place]))) // over a minute: an error ends such runs anyway
+		}
+		if !over || p.requests%(p.outstanding*p.cycle) != 0 {
+			p.sent[place] = now
+			p.requests++
+		}
+	}
+	return p.send(p.requests - before)
+}
+
+// follow runs links that wait by themselves, one after the other.
+func follow(_ context.Context, paces []*pace) error {
+	for _, p := range paces {
+		if err := p.start(); err != nil {
 			return err
 		}
-		now = time.Now()
-		over, before := now.After(w.end), requests
-		for range n {
-			place, round := answers%l.outstanding, answers/l.outstanding%l.cycle
-			answers++
-			if round == 0 && now.After(w.begin) && !over {
-				_ = h.RecordValue(int64(now.Sub(sent[place]))) // over a minute: an error ends such runs anyway
+		for !p.over() {
+			if err := p.step(); err != nil {
+				return err
 			}
-			if !over || requests%whole != 0 {
-				sent[place] = now
-				requests++
-			}
-		}
-		if err := k.send(requests - before); err != nil {
-			return err
 		}
 	}
 	return nil

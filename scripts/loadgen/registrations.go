@@ -262,6 +262,9 @@ func openRegistrations(ctx context.Context, address string, client, outstanding 
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if s.Conn, err = bare(s.Conn); err != nil {
+		return nil, err
+	}
 	r := &registrationLink{stream: s, fresh: fresh}
 	r.register.Handle, r.registered.Handle = registrationsPool, registrationsPool
 	r.deregister.Handle, r.deregistered.Handle = registrationsPool, registrationsPool
