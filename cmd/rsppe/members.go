@@ -50,8 +50,12 @@ func (b *board) note(m *member, state poolelement.State) {
 		if b.count--; now {
 			b.count += 2
 		}
-		systemd.Notify(b.log, systemd.Status("%d of %d services registered", b.count, b.of))
+		b.tell()
 	}
+}
+
+func (b *board) tell() {
+	systemd.Notify(b.log, systemd.Status("%d of %d services registered", b.count, b.of))
 }
 
 // open makes the members; close frees what they hold when they have ended.
@@ -86,6 +90,7 @@ func (c *settings) open(ctx context.Context, command bool, log logrus.FieldLogge
 		}
 		list = append(list, m)
 	}
+	b.tell()
 	return list, nil
 }
 

@@ -50,10 +50,14 @@ func (c *listening) validate() error {
 		}
 	}
 	if len(c.Pool) > max(len(c.Listen), 1) {
-		errs = append(errs, fmt.Errorf("pool: %d pools for %d addresses", len(c.Pool), len(c.Listen)))
+		errs = append(errs, fmt.Errorf("pool: %d pools for %d addresses to listen at", len(c.Pool), len(c.Listen)))
 	}
 	if c.Metrics != off {
-		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
+		_, port, err := net.SplitHostPort(c.Metrics)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("metrics: %w", err))
 		}
 	}

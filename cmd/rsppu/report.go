@@ -74,7 +74,7 @@ func newReport(u *user) *report {
 	return &report{
 		u: u, printer: cli.Printer{Out: u.out, Format: u.Output},
 		raw: u.Raw || (u.Output == cli.Table && !u.Quiet && u.Repeat == 1),
-		sum: summary{Type: "summary"},
+		sum: summary{Type: "summary", Elements: []elementCount{}},
 	}
 }
 

@@ -38,6 +38,7 @@ func (u *user) exchange(ctx context.Context, request []byte) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, u.Timeout, cause)
 	defer cancel()
 	var a answer
+	var last error // why the attempt before failed
 	for {
 		a.attempts++
 		err := u.attempt(ctx, request, &a)
@@ -45,8 +46,13 @@ func (u *user) exchange(ctx context.Context, request []byte) (answer, error) {
 		case err == nil:
 			return a, nil
 		case ctx.Err() != nil:
+			var none *pooluser.DialError
+			if last != nil && errors.As(err, &none) && len(none.Attempts) == 0 {
+				err = last // time ended before another element was tried
+			}
 			return a, fmt.Errorf("%w; last error: %w", context.Cause(ctx), err)
 		}
+		last = err
 		var refused *pooluser.DialError
 		if errors.As(err, &refused) {
 			return a, err

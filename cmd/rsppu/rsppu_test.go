@@ -264,6 +264,13 @@ func TestSilentElementIsLeft(t *testing.T) {
 		res := rsppu(t, r, "", "pool", "--exec", `test $RSPPU_ELEMENT = 0x00000002 && echo fine`)
 		res.want(t, cli.OK, "fine\n")
 	})
+	t.Run("TheErrorSaysWhy", func(t *testing.T) {
+		res := rsppu(t, registrar(t, poolElement(1, live.listener.Addr())), "", "pool", "--exec", "exit 7", "--timeout", "300ms")
+		res.want(t, cli.TimedOut, "")
+		if !strings.Contains(res.errOut, "last error: command failed: exit status 7") {
+			t.Errorf("%q", res.errOut)
+		}
+	})
 }
 
 // The stream goes on at another element when one dies.
@@ -356,6 +363,12 @@ func TestExitCodes(t *testing.T) {
 	r := registrar(t, poolElement(1, e.listener.Addr()))
 	rsppu(t, r, "", "nopool", "--request", "x").want(t, cli.NotFound, "")
 	rsppu(t, r, "", "nopool").want(t, cli.NotFound, "")
+	t.Run("NoAnswerIsAnEmptyList", func(t *testing.T) {
+		res := rsppu(t, r, "", "nopool", "--request", "x", "-o", "json")
+		if res.code != cli.NotFound || !strings.Contains(res.out, `"elements":[]`) {
+			t.Errorf("exit code %d, %s", res.code, res.out)
+		}
+	})
 	e.stop()
 	t.Run("NoElement", func(t *testing.T) {
 		res := rsppu(t, r, "", "pool", "--request", "x")
@@ -448,12 +461,15 @@ func TestUsage(t *testing.T) {
 		{"pool", "--registrar", "x", "--timeout", "-1s"},
 		{"pool", "--registrar", "x", "--lines", "--repeat", "2"},
 		{"pool", "--registrar", "x", "--http", "/", "--sticky"},
+		{"pool", "--registrar", "x", "--http", "status"},
+		{"pool", "--registrar", "x", "--http", "http://web/status"},
 		{"pool", "--registrar", "x", "--compat", "rsplib", "--subscribe"},
 		{"pool", "--registrar", "x", "--pool", "other"},
 		{"pool", "--registrar", "x", "--listen", "9000"},
 		{"pool", "--registrar", "x", "--listen", "127.0.0.1:0", "--lines"},
 		{"pool", "--registrar", "x", "--listen", "127.0.0.1:0", "--max-connections", "0"},
 		{"pool", "--registrar", "x", "--listen", "127.0.0.1:0", "--metrics", "on"},
+		{"pool", "--registrar", "x", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:99999"},
 		{"--registrar", "x", "--listen", "127.0.0.1:0"},
 		{"--registrar", "x", "--pool", "a", "--pool", "b", "--listen", "127.0.0.1:0"},
 		{"--registrar", "x", "--pool", "a", "--pool", "b", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 
 	fs.StringVar(&c.Request, "request", "", "send this text as a request")
 	fs.BoolVar(&c.Lines, "lines", false, "send each line of standard input as a request")
-	fs.StringVar(&c.HTTP, "http", "", "send an HTTP request, GET of this path")
+	fs.StringVar(&c.HTTP, "http", "", "send an HTTP request, GET of this path; an answer of status 500 or more means that the element failed")
 	fs.StringVar(&c.Exec, "exec", "", "run this command for each request, with RSPPU_ADDRESS, RSPPU_HOST, RSPPU_PORT, RSPPU_ELEMENT and RSPPU_POOL set; any exit code but 0 means that the element failed")
 	fs.StringVar(&c.Read, "read", "line", "what an answer is: line, message (one SCTP message, or what comes at once), eof (all until the element closes)")
 	fs.IntVar(&c.Repeat, "repeat", 1, "number of requests; 0 goes on until interrupted")
@@ -90,6 +91,11 @@ func (c *settings) validate(networks *transport.Networks) error {
 	}
 	if len(modes) > 1 {
 		errs = append(errs, fmt.Errorf("%s exclude each other", strings.Join(modes, " and ")))
+	}
+	if c.HTTP != "" {
+		if _, err := url.ParseRequestURI(c.HTTP); err != nil || !strings.HasPrefix(c.HTTP, "/") {
+			errs = append(errs, fmt.Errorf("http: %q is not a path such as /status", c.HTTP))
+		}
 	}
 	switch c.Read {
 	case "line", "message", "eof":
