@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"rserpool/asap/hunt"
 	"rserpool/asap/param"
 	"rserpool/cmd/internal/registrars"
 	"rserpool/cmd/internal/systemd"
@@ -21,7 +22,8 @@ type member struct {
 	service *service
 	element *poolelement.Element
 	car     sidecar.Config
-	final   chan error   // holds why the element will do nothing more by itself
+	final   chan error // holds why the element will do nothing more by itself
+	alone   alone
 	close   func() error // when it has ended
 
 	up         chan struct{} // closed when the service was up for the first time
@@ -30,6 +32,24 @@ type member struct {
 }
 
 type members []*member
+
+// alone bounds the time without a registrar; the zero value sets no bound.
+type alone struct {
+	limit time.Duration
+	timer *time.Timer // calls what is to be done then
+}
+
+func (a alone) begin() {
+	if a.timer != nil {
+		a.timer.Reset(a.limit)
+	}
+}
+
+func (a alone) end() {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
 
 // errFinal ends a service because its element will do nothing more by itself.
 var errFinal = errors.New("the element is out of its pool for good")
@@ -101,14 +121,28 @@ func (c *settings) openElement(ctx context.Context, m *member, found registrars.
 		return err
 	}
 	cfg.Log = log
+	final := func(err error) {
+		select {
+		case m.final <- fmt.Errorf("%w: %w", errFinal, err):
+		default: // it has ended already
+		}
+	}
+	if c.GiveUp {
+		limit := cfg.Hunt.NoRegistrar
+		m.alone = alone{limit, time.AfterFunc(limit, func() { final(hunt.ErrNoRegistrar) })}
+		m.alone.end() // until it runs
+	}
 	cfg.OnEvent = func(e poolelement.Event) {
 		b.note(m, e.State)
-		final := e.Type == poolelement.RegistrationFailed || e.Type == poolelement.RegistrationLost
-		if final && e.Retry.IsZero() {
-			select {
-			case m.final <- fmt.Errorf("%w: %w", errFinal, e.Err):
-			default: // it has ended already
+		switch e.Type {
+		case poolelement.RegistrationFailed, poolelement.RegistrationLost:
+			if e.Retry.IsZero() {
+				final(e.Err)
 			}
+		case poolelement.HomeFound, poolelement.HomeChanged:
+			m.alone.end()
+		case poolelement.HomeLost:
+			m.alone.begin()
 		}
 	}
 	if cfg.Announcers, m.close, err = found.Open(ctx, log); err != nil {
@@ -157,6 +191,8 @@ func (list members) run(ctx context.Context, command bool, log logrus.FieldLogge
 func (m *member) run(ctx context.Context, command bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	m.alone.begin()
+	defer m.alone.end()
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	defer cancel(nil)

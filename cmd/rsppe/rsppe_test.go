@@ -40,6 +40,7 @@ type registrar struct {
 	t    *testing.T
 	addr string
 	got  chan asap.Message
+	stop func() // may be called twice
 }
 
 // newRegistrar starts a registrar; answer returns the answer to a message, nil
@@ -62,11 +63,12 @@ func newRegistrar(t *testing.T, answer func(asap.Message) asap.Message) *registr
 			tasks.Go(func() { r.serve(ctx, conn, answer) })
 		}
 	})
-	t.Cleanup(func() {
+	r.stop = func() {
 		cancel()
 		l.Close()
 		tasks.Wait()
-	})
+	}
+	t.Cleanup(r.stop)
 	return r
 }
 
@@ -275,6 +277,16 @@ func TestExitCodes(t *testing.T) {
 	t.Run("NoAnswer", func(t *testing.T) {
 		r := newRegistrar(t, ignoring[*asap.Registration])
 		start(t, append(args, "--registrar", r.addr, "--give-up", "--stop-timeout", "10ms")...).expectExit(t, cli.Unreachable, "")
+	})
+	t.Run("NoRegistrar", func(t *testing.T) {
+		start(t, append(args, "--registrar", "tcp://"+freeAddress(t), "--give-up")...).expectExit(t, cli.Unreachable, "no registrar reachable")
+	})
+	t.Run("RegistrarLost", func(t *testing.T) {
+		r := newRegistrar(t, oblige)
+		p := start(t, append(args, "--registrar", r.addr, "--give-up", "--stop-timeout", "10ms")...)
+		expect[*asap.Registration](t, r)
+		r.stop()
+		p.expectExit(t, cli.Unreachable, "no registrar reachable")
 	})
 	t.Run("DeregistrationNotConfirmed", func(t *testing.T) {
 		r := newRegistrar(t, ignoring[*asap.Deregistration])

@@ -104,7 +104,7 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.RFCStrict, "rfc-strict", false, "SCTP only: no registration over TCP, which is an extension")
 
 	fs.DurationVar(&c.Reregister, "reregister", 0, "time between registrations (default: as RFC 5352 says, from the life)")
-	fs.BoolVar(&c.GiveUp, "give-up", false, "end when no registrar answers, instead of trying again with growing pauses")
+	fs.BoolVar(&c.GiveUp, "give-up", false, "end when no registrar answers, or none is found for 45s (15s with --compat rsplib, 3s with --timers fast), instead of trying again with growing pauses")
 	fs.DurationVar(&c.RetryMin, "retry-min", time.Second, "first pause when no registrar answers; it doubles")
 	fs.DurationVar(&c.RetryMax, "retry-max", time.Minute, "longest such pause")
 	fs.DurationVar(&c.RetryRejected, "retry-rejected", 0, "pause before a refused registration is tried again (default: never, it ends the program)")
