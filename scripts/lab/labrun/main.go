@@ -38,7 +38,7 @@ var groups = []group{
 	{name: "peers", about: "registrars of ours and of rsplib's in one scope, with elements of both", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: peers},
 	{name: "mixed", about: "a ring of ours and registrars of rsplib's in one scope, with elements of both", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rspctl"}, run: mixed},
 	{name: "tcp", about: "elements that register over TCP, with registrars of rsplib in the scope", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: overTCP},
-	{name: "sessions", about: "users of both makers keep their sessions when elements of either die", needs: []string{"cmd/rspd", "cmd/rspctl", "scripts/services"}, run: sessions},
+	{name: "sessions", about: "users of both makers keep their sessions when elements of either die", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl", "scripts/services"}, run: sessions},
 	{name: "many", about: "2000 associations at one registrar", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: many},
 	{name: "bench", about: "handle resolutions, ours beside rsplib's, about 7 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/loadgen"}, run: bench},
 	{name: "session-failovers", about: "how long sessions wait when their element fails, over SCTP beside TCP, about 4 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/sessionbench"}, run: sessionFailovers},

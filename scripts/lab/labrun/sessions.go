@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -40,6 +41,8 @@ func sessions(l *lab) {
 	l.fractal("our user with our fractal elements", "OurPictures", ours("fractal"))
 
 	l.scripts(ours("scripting"))
+
+	l.localPort()
 }
 
 // service returns the command line of an element or user of scripts/services.
@@ -169,5 +172,45 @@ func (l *lab) scripts(element func(h host, name, pool string) *process) {
 	l.need(what+": second element registers", second(l.members(pr1, pool, 2, 15*time.Second)))
 	first.stop()
 	l.check(what+": begins anew when its element is killed", result(client, nil))
+	l.endOf(pool)
+}
+
+// localPort leads TCP clients that know nothing of pools to SCTP elements of both
+// makers, which are killed one after the other.
+func (l *lab) localPort() {
+	const pool, what = "PortPool", "a local port that leads to SCTP elements"
+	theirs := l.rsplibElement(pe1, pool+"-1", "echo", pr1, "-poolhandle="+pool)
+	server, _ := l.echoElement(pe2, pr1, pool+"-2", pool, "--compat", "rsplib", "--control-channel")
+	l.need(what+": elements of both makers register", second(l.members(pr1, pool, 2, 15*time.Second)))
+	port := l.mustStart(pu1, pool+"-port", l.bin("rsppu"), "--listen", "127.0.0.1:9000", "--pool", pool,
+		"--registrar", sctpOn(pr1, 3863), "--compat", "rsplib", "--log-level", "debug")
+	l.need(what+": listens", port.says("listening", 1, 5*time.Second))
+
+	client := func(name, script string) error {
+		out, err := l.output(15*time.Second, pu1, pool+"-"+name, "bash", "-ec", "exec 3<>/dev/tcp/127.0.0.1/9000; "+script)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, tail(out))
+		}
+		return err
+	}
+	const lines = `for i in {1..20}; do echo "line $i" >&3; read -t 5 -r -u 3 got; [ "$got" = "line $i" ]; done`
+	for i := range 2 {
+		l.check(fmt.Sprintf("%s: client %d gets its echoes", what, i+1), client(fmt.Sprint("lines-", i+1), lines))
+	}
+	l.check(what+": they were led to both elements", errors.Join(port.says("address=\""+pe1.a(), 1, 0), port.says("address=\""+pe2.a(), 1, 0)))
+	l.check(what+": 300000 octets come back as they were", client("many", `
+		seq -w 50000 | head -c 300000 >&3 &
+		[ "$(head -c 300000 <&3 | cksum)" = "$(seq -w 50000 | head -c 300000 | cksum)" ]`))
+
+	theirs.stop()
+	for i := range 2 {
+		l.check(fmt.Sprintf("%s: client %d gets its echoes when one element is dead", what, i+3), client(fmt.Sprint("lines-", i+3), lines))
+	}
+	rest := l.mustStart(pu1, pool+"-rest", "bash", "-ec", "exec 3<>/dev/tcp/127.0.0.1/9000; "+lines+`; echo connected; cat <&3 || echo reset`)
+	l.need(what+": a client stays connected", rest.says("connected", 1, 10*time.Second))
+	server.stop()
+	l.check(what+": its connection ends with the other element", rest.wait(10*time.Second))
+	l.check(what+": with no element left a client is reset", exitCode(client("none", "cat <&3"), 1))
+	l.check(what+": ends on SIGTERM", port.end(syscall.SIGTERM, 5*time.Second))
 	l.endOf(pool)
 }
