@@ -61,6 +61,10 @@ type Control struct {
 	gone     chan struct{} // closed when nothing more will be received
 	leave    sync.Once     // see dismiss
 
+	// saving holds a token while a state is being saved: what was sent last is the
+	// newest.
+	saving chan struct{}
+
 	mu    sync.Mutex
 	state []byte
 	card  *asap.BusinessCard
@@ -111,7 +115,8 @@ func (c *Control) Card() *asap.BusinessCard {
 
 // SaveState gives the user a cookie with the session's state, to bring to another
 // element if this one fails; it replaces an earlier one. Work done after it is lost
-// at a failover. It can be called at any time (RFC 5352, section 3.8). Errors wrap
+// at a failover. It can be called at any time (RFC 5352, section 3.8); calls at the same
+// time come one after the other, and the last to be sent is the State. Errors wrap
 // ErrNoControl, ErrNoCookies or what the Sealer says, such as cookie.ErrTooLong.
 func (c *Control) SaveState(ctx context.Context, state []byte) error {
 	defer c.give()()
@@ -125,6 +130,12 @@ func (c *Control) SaveState(ctx context.Context, state []byte) error {
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
+	select {
+	case c.saving <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("save state: %w", context.Cause(ctx))
+	}
+	defer func() { <-c.saving }()
 	if err := c.sendASAP(ctx, &asap.Cookie{Cookie: sealed}); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
@@ -166,13 +177,30 @@ func (c *Control) sendASAP(ctx context.Context, msg asap.Message) error {
 	return c.conn.Send(ctx, transport.Message{Data: data, PPID: transport.PPIDASAP})
 }
 
-// tell sends what the session does not depend on.
-func (c *Control) tell(msg asap.Message) {
+// tell sends what the session does not depend on, within answerTime.
+func (c *Control) tell(msgs ...asap.Message) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
-	if err := c.sendASAP(ctx, msg); err != nil {
-		c.server.log.WithError(err).WithField("session", c.number).Debugf("%v not sent", msg.Type())
+	for _, msg := range msgs {
+		if err := c.sendASAP(ctx, msg); err != nil {
+			c.server.log.WithError(err).WithField("session", c.number).Debugf("%v not sent", msg.Type())
+			return err
+		}
 	}
+	return nil
+}
+
+// greet sends the business cards with which communication begins (RFC 5352, section 3.9).
+func (c *Control) greet() error {
+	var cards []asap.Message
+	for _, card := range c.server.cards.get(c.number) {
+		cards = append(cards, &card)
+	}
+	if err := c.tell(cards...); err != nil {
+		return err
+	}
+	c.server.stats.cardsSent.Add(uint64(len(cards)))
+	return nil
 }
 
 // receiveASAP handles a message of the control channel. ok says that the event is
@@ -183,7 +211,7 @@ func (c *Control) receiveASAP(data []byte) (event Incoming, ok bool, err error) 
 		report = bad.Report
 	}
 	if len(report) > 0 {
-		c.tell(&asap.Error{Causes: report})
+		_ = c.tell(&asap.Error{Causes: report}) // which logs it
 	}
 	if err != nil {
 		c.server.stats.ignored.Add(1)
@@ -244,7 +272,7 @@ func (c *Control) refuse(cause param.Cause, why error) error {
 	c.server.stats.cookiesRefused.Add(1)
 	c.server.warn("cookie", c, why, "cookie refused")
 	c.mute.Store(true)
-	c.tell(&asap.Error{Causes: param.OperationError{cause}})
+	_ = c.tell(&asap.Error{Causes: param.OperationError{cause}}) // which logs it
 	return fmt.Errorf("%w: %w", ErrCookieRefused, why)
 }
 
@@ -253,12 +281,10 @@ func (c *Control) dismiss() {
 	c.leave.Do(func() {
 		c.mute.Store(true)
 		if c.on {
-			if !c.server.cfg.NoCards && !c.carded.Load() {
-				for _, card := range c.server.cards.get(c.number) {
-					c.tell(&card)
-				}
+			if !c.server.cfg.NoCards && !c.carded.Load() && c.greet() != nil {
+				return // nor would it take more
 			}
-			c.tell(&asap.Error{Causes: param.OperationError{param.NewCause(param.CauseLackOfResources)}})
+			_ = c.tell(&asap.Error{Causes: param.OperationError{param.NewCause(param.CauseLackOfResources)}}) // which logs it
 		}
 	})
 }
@@ -268,10 +294,11 @@ func (c *Control) dismiss() {
 // reset a closed connection, and what was sent last would be lost.
 func (c *Control) close(orderly bool) error {
 	if c.conn == nil {
-		if tcp, ok := c.stream.(interface{ SetLinger(int) error }); ok && !orderly {
-			_ = tcp.SetLinger(0) // the close that follows says what is wrong
+		end := c.stream.Close
+		if !orderly {
+			end = func() error { return transport.Reset(c.stream) }
 		}
-		if err := c.stream.Close(); !errors.Is(err, net.ErrClosed) {
+		if err := end(); !errors.Is(err, net.ErrClosed) {
 			return err
 		}
 		return nil
@@ -279,12 +306,15 @@ func (c *Control) close(orderly bool) error {
 	if !orderly {
 		return c.conn.Abort()
 	}
-	if conn, ok := c.conn.(interface{ Finish() }); ok {
+	if conn, ok := c.conn.(framed.Lingerer); ok {
 		c.mute.Store(true)
-		conn.Finish()
-		select {
-		case <-c.gone:
-		case <-time.After(answerTime):
+		ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+		defer cancel()
+		if conn.Finish(ctx) {
+			select {
+			case <-c.gone:
+			case <-ctx.Done():
+			}
 		}
 	}
 	return c.conn.Close()

@@ -12,9 +12,6 @@ import (
 // Test with errors.Is.
 var ErrHandlersHang = errors.New("handlers hang")
 
-// handOvers is how many sessions get their cards at the same time.
-const handOvers = 64
-
 // drain leaves the pools, stops listening and tells the sessions.
 func (s *Server) drain(stopListening func() error) {
 	if s.controlled() {
@@ -53,16 +50,15 @@ func (s *Server) stopElements(elements []*Element) error {
 	return errors.Join(errs...)
 }
 
-// handOver sends the sessions' cards.
+// handOver sends the sessions' cards, all at the same time: users that do not read take
+// answerTime, however many they are.
 func (s *Server) handOver(sessions []*Session) {
 	var all sync.WaitGroup
-	slots := make(chan struct{}, handOvers)
 	for _, c := range sessions {
-		slots <- struct{}{}
 		all.Go(func() {
-			defer func() { <-slots }()
-			s.greet(c)
-			c.carded.Store(true)
+			if c.greet() == nil {
+				c.carded.Store(true)
+			}
 		})
 	}
 	all.Wait()

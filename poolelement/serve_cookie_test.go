@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -330,6 +332,74 @@ func TestASAP_5_03_ControlChannelOfSessions(t *testing.T) {
 		u.expect("data")
 		if refused == nil {
 			t.Error("ASAP_5_04: application data may have ASAP's PPID")
+		}
+	})
+}
+
+// lateConn takes a message at once but says so later, the first the latest.
+type lateConn struct {
+	transport.Conn // nil
+	mu             sync.Mutex
+	sent           [][]byte
+}
+
+func (c *lateConn) RemoteAddrs() []netip.AddrPort { return nil }
+
+func (c *lateConn) Send(_ context.Context, msgs ...transport.Message) error {
+	c.mu.Lock()
+	c.sent = append(c.sent, msgs[0].Data)
+	late := time.Minute / time.Duration(len(c.sent))
+	c.mu.Unlock()
+	time.Sleep(late)
+	return nil
+}
+
+// Whatever calls run at the same time, State is what the user has got last.
+func TestASAP_3_8_01_TheStateSentLastIsTheNewest(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		server, err := NewServer(w.serveConfig(transport.TCP), HandlerFunc(echo))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := &lateConn{}
+		session := server.session(arrival{conn: conn})
+		var all sync.WaitGroup
+		for i := range 5 {
+			all.Go(func() {
+				if err := session.SaveState(t.Context(), []byte{byte('a' + i)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		last, _, err := asap.Decode(conn.sent[4])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := sealer(t, pool).Open(last.(*asap.Cookie).Cookie)
+		if err != nil || string(got) != string(session.State()) {
+			t.Errorf("the user's newest state is %q, %v; the session's %q", got, err, session.State())
+		}
+	})
+}
+
+func TestSaveStateWaitsNoLongerThanItsContext(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		got := make(chan error, 1)
+		w.serve(transport.TCP, nil, func(ctx context.Context, s *Session) error {
+			go func() { // to a user that does not read
+				for s.SaveState(ctx, make([]byte, 1000)) == nil {
+				}
+			}()
+			time.Sleep(time.Second)
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			got <- s.SaveState(short, []byte("x"))
+			return nil
+		})
+		w.dial(transport.TCP)
+		if err := <-got; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want the context's end", err)
 		}
 	})
 }

@@ -242,3 +242,37 @@ func TestTheShareOfSessionsIsTheLoad(t *testing.T) {
 		}
 	})
 }
+
+// However many users don't read, the others' handlers hear of draining soon.
+func TestUsersThatDoNotReadDoNotDelayDraining(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const full = 300
+		w.startA().oblige()
+		told := make(chan time.Time, 1)
+		s := w.serve(transport.TCP, func(c *ServeConfig) {
+			c.HandOver, c.DrainTimeout = true, 5*time.Second
+		}, func(ctx context.Context, s *Session) error {
+			if in, err := s.Receive(ctx); err != nil || string(in.Data) == "reads" {
+				<-s.Draining()
+				told <- time.Now()
+				return err
+			}
+			for {
+				if err := s.Send(ctx, transport.Message{Data: make([]byte, 10000), PPID: 7}); err != nil {
+					return err
+				}
+			}
+		})
+		for range full {
+			w.dial(transport.TCP).send("does not read")
+		}
+		w.dial(transport.TCP).send("reads")
+		w.a.know(element(1))
+		time.Sleep(time.Second)
+		began := time.Now()
+		s.stop()
+		if took := (<-told).Sub(began); took > answerTime {
+			t.Errorf("after %v, want %v at most", took, answerTime)
+		}
+	})
+}

@@ -294,3 +294,31 @@ func TestDrainOfPlainStreamsOverTLS(t *testing.T) {
 		}
 	})
 }
+
+// What TLS returns after an interrupted write looks as if its deadline had come again.
+func TestWritesAfterADeadlineOverTLSSayWhyTheyFail(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		cert, trusted := certificate(t, "work.test")
+		errs := make(chan error, 2)
+		w.serveStreams(transport.TCP, func(c *ServeConfig) {
+			c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+		}, func(_ context.Context, s *StreamSession) error {
+			for _, deadline := range []time.Time{time.Now().Add(time.Second), {}} {
+				_ = s.SetWriteDeadline(deadline)
+				_, err := s.Write(make([]byte, 1<<20))
+				errs <- err
+			}
+			return nil
+		})
+		u := tls.Client(w.dialStream(transport.TCP), &tls.Config{RootCAs: trusted, ServerName: "work.test"})
+		if err := u.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-errs; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("to a user that does not read: %v", err)
+		}
+		if err := <-errs; !errors.Is(err, transport.ErrInterruptedTLS) || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("without a deadline: %v", err)
+		}
+	})
+}

@@ -278,7 +278,7 @@ func (s *Server) session(a arrival) *Session {
 	s.numbers++
 	session := &Session{Control: Control{
 		server: s, number: s.numbers, conn: a.conn, gone: make(chan struct{}),
-		on: a.conn != nil && (!s.streams || s.cfg.Control),
+		on: a.conn != nil && (!s.streams || s.cfg.Control), saving: make(chan struct{}, 1),
 	}}
 	session.ctx, session.cancel = context.WithCancelCause(s.ctx)
 	if a.conn == nil {
@@ -297,7 +297,7 @@ func (s *Server) serve(c *Session) {
 	if c.conn != nil {
 		go c.read() // awaited by way of gone
 		if c.on && !s.cfg.NoCards {
-			s.greet(c)
+			_ = c.greet() // which logs it
 		}
 	}
 	err := s.secure(c)
@@ -345,15 +345,6 @@ func (s *Server) secure(c *Session) error {
 		return fmt.Errorf("TLS: %w", err)
 	}
 	return nil
-}
-
-// greet sends the business cards with which communication begins (RFC 5352,
-// section 3.9).
-func (s *Server) greet(c *Session) {
-	for _, card := range s.cards.get(c.number) {
-		c.tell(&card)
-		s.stats.cardsSent.Add(1)
-	}
 }
 
 // protect calls the handler and makes an error of a panic.

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"rserpool/asap"
@@ -45,15 +46,38 @@ type entry struct {
 
 	// asked are the elements selected and not reported since.
 	asked map[param.PEID]bool
-	// failed says until when elements are avoided although they are listed
-	// anew, for those that failed of late.
-	failed map[param.PEID]time.Time
+	// failed are the elements that failed of late.
+	failed map[param.PEID]failure
+}
+
+// failure tells until when an element is avoided although it is listed anew, at the same
+// place: at another it has been started again. The place is zero if it was not known.
+type failure struct {
+	until time.Time
+	at    param.Transport
+}
+
+func (f failure) of(e param.PoolElement) bool {
+	return f.at.Type == 0 || samePlace(f.at, e.User)
+}
+
+func samePlace(a, b param.Transport) bool {
+	return a.Type == b.Type && a.Port == b.Port && slices.Equal(a.Addrs, b.Addrs)
+}
+
+// element returns what is known of the element with this identifier.
+func (e *entry) element(id param.PEID) (param.PoolElement, bool) {
+	i := slices.IndexFunc(e.elements, func(x param.PoolElement) bool { return x.ID == id })
+	if i < 0 {
+		return param.PoolElement{}, false
+	}
+	return e.elements[i], true
 }
 
 func newEntry(pool param.PoolHandle) *entry {
 	return &entry{
 		pool: pool, changed: make(chan struct{}),
-		asked: map[param.PEID]bool{}, failed: map[param.PEID]time.Time{},
+		asked: map[param.PEID]bool{}, failed: map[param.PEID]failure{},
 	}
 }
 
@@ -90,8 +114,8 @@ func (e *entry) fill(response *asap.HandleResolutionResponse, home hunt.Link, no
 		e.user.Renew(e.elements)
 	}
 	e.policy = policy
-	for id, until := range e.failed {
-		if !now.Before(until) {
+	for id, f := range e.failed {
+		if x, listed := e.element(id); !now.Before(f.until) || listed && !f.of(x) {
 			delete(e.failed, id)
 			continue
 		}
@@ -154,7 +178,8 @@ func (e *entry) avoid(id param.PEID, until time.Time) {
 	if len(e.failed) >= maxAsked {
 		clear(e.failed) // costs attempts at elements that just failed
 	}
-	e.failed[id] = until
+	x, _ := e.element(id)
+	e.failed[id] = failure{until, x.User}
 	if e.user != nil {
 		e.user.Failed(id)
 	}

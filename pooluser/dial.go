@@ -87,6 +87,7 @@ type Conn struct {
 	Tried []Attempt
 
 	pool     param.PoolHandle
+	since    time.Time // when it was selected
 	resolver *Resolver
 }
 
@@ -94,7 +95,7 @@ type Conn struct {
 // connection, reports the element and makes the next Dial avoid it; once per
 // connection that is, however often it is called.
 func (c *Conn) Failed(ctx context.Context) error {
-	_, err := c.resolver.Report(ctx, c.pool, c.Element.ID)
+	err := c.resolver.blame(ctx, c.pool, c.Element, c.since)
 	return errors.Join(err, ignoreClosed(c.Close()))
 }
 
@@ -108,6 +109,7 @@ type MessageConn struct {
 	Tried []Attempt
 
 	pool     param.PoolHandle
+	since    time.Time // when it was selected
 	resolver *Resolver
 }
 
@@ -133,7 +135,7 @@ func (c *MessageConn) Send(ctx context.Context, msgs ...transport.Message) error
 
 // Failed does what Conn.Failed does.
 func (c *MessageConn) Failed(ctx context.Context) error {
-	_, err := c.resolver.Report(ctx, c.pool, c.Element.ID)
+	err := c.resolver.blame(ctx, c.pool, c.Element, c.since)
 	return errors.Join(err, ignoreClosed(c.Abort()))
 }
 
@@ -150,28 +152,28 @@ func ignoreClosed(err error) error {
 // registrar. The error is a *DialError.
 func (r *Resolver) Dial(ctx context.Context, pool param.PoolHandle) (*Conn, error) {
 	var conn net.Conn
-	element, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
+	element, since, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
 		conn, err = r.dialStream(ctx, e.User)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{Conn: conn, Element: element, Tried: tried, pool: pool, resolver: r}, nil
+	return &Conn{Conn: conn, Element: element, Tried: tried, pool: pool, since: since, resolver: r}, nil
 }
 
 // DialMessage is Dial for pools of SCTP elements whose protocol lives on message
 // boundaries.
 func (r *Resolver) DialMessage(ctx context.Context, pool param.PoolHandle) (*MessageConn, error) {
 	var conn transport.Conn
-	element, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
+	element, since, tried, err := r.connect(ctx, pool, func(ctx context.Context, e param.PoolElement) (err error) {
 		conn, err = r.dialMessages(ctx, e.User, r.cfg.Options)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &MessageConn{Conn: conn, Element: element, Tried: tried, pool: pool, resolver: r}, nil
+	return &MessageConn{Conn: conn, Element: element, Tried: tried, pool: pool, since: since, resolver: r}, nil
 }
 
 // DialElement connects to one element of the pool and to no other. An element
@@ -190,15 +192,15 @@ func (r *Resolver) DialElement(ctx context.Context, pool param.PoolHandle, id pa
 // error is a *DialError.
 func (r *Resolver) DialTo(ctx context.Context, pool param.PoolHandle, element param.PoolElement) (*Conn, error) {
 	r.note(pool, element.ID)
+	since := time.Now()
 	tryCtx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
 	defer cancel()
 	conn, err := r.dialStream(tryCtx, element.User)
 	if err == nil {
-		return &Conn{Conn: conn, Element: element, pool: pool, resolver: r}, nil
+		return &Conn{Conn: conn, Element: element, pool: pool, since: since, resolver: r}, nil
 	}
 	if ctx.Err() == nil && !ownFault(err) && !noWay(err) {
-		_, reportErr := r.Report(ctx, pool, element.ID)
-		err = errors.Join(err, reportErr)
+		err = errors.Join(err, r.blame(ctx, pool, element, since))
 	}
 	return nil, &DialError{Pool: pool, Attempts: []Attempt{{Element: element, Err: err}}}
 }
@@ -266,12 +268,14 @@ func usable(addrs []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// connect tries elements until one works; tried are those that did not.
-func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(context.Context, param.PoolElement) error) (element param.PoolElement, tried []Attempt, err error) {
-	fail := func(err error) (param.PoolElement, []Attempt, error) {
-		return param.PoolElement{}, nil, &DialError{Pool: pool, Attempts: tried, Err: err}
+// connect tries elements until one works, and tells since when; tried are those that did
+// not.
+func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(context.Context, param.PoolElement) error) (element param.PoolElement, since time.Time, tried []Attempt, err error) {
+	fail := func(err error) (param.PoolElement, time.Time, []Attempt, error) {
+		return param.PoolElement{}, since, nil, &DialError{Pool: pool, Attempts: tried, Err: err}
 	}
 	for len(tried) < r.cfg.MaxTries {
+		since = time.Now()
 		element, err := r.Select(ctx, pool)
 		if err != nil {
 			return fail(err)
@@ -280,7 +284,7 @@ func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(
 		err = try(tryCtx, element)
 		cancel()
 		if err == nil {
-			return element, tried, nil
+			return element, since, tried, nil
 		}
 		tried = append(tried, Attempt{Element: element, Err: err})
 		if ctx.Err() != nil {
@@ -293,11 +297,21 @@ func (r *Resolver) connect(ctx context.Context, pool param.PoolHandle, try func(
 			r.avoid(pool, element.ID)
 			continue
 		}
-		if _, err := r.Report(ctx, pool, element.ID); err != nil {
+		if err := r.blame(ctx, pool, element, since); err != nil {
 			return fail(err)
 		}
 	}
 	return fail(nil)
+}
+
+// blame reports an element that was tried or used since then, unless it is at another place
+// now.
+func (r *Resolver) blame(ctx context.Context, pool param.PoolHandle, element param.PoolElement, since time.Time) error {
+	if r.moved(pool, element, since) {
+		return nil
+	}
+	_, err := r.Report(ctx, pool, element.ID)
+	return err
 }
 
 // noWay tells whether a connection failed because this machine's network does not

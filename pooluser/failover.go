@@ -37,14 +37,20 @@ type Failover struct {
 	link sessionLink
 	rest []byte // of Read
 	ctx  context.Context
+	lost bool // the connection, as Send has found; s.mu guards it
 }
 
 // Send sends a message to the new element alone.
 func (f *Failover) Send(ctx context.Context, m Message) error {
-	if errs := ppidErrs(m.PPID); errs != nil {
-		return errors.Join(errs...)
+	if err := f.s.sendable(m); err != nil {
+		return err
 	}
 	_, err := f.link.send(ctx, transport.Message{Data: m.Data, PPID: m.PPID, Stream: m.Stream})
+	if err != nil && ctx.Err() == nil {
+		f.s.mu.Lock()
+		defer f.s.mu.Unlock()
+		f.lost = true
+	}
 	return err
 }
 
@@ -118,13 +124,8 @@ func (s *Session) perform() {
 			s.stopOperation()
 		case doDrop:
 			s.drop(a.orderly)
-		case doReport:
-			if _, err := s.r.Report(s.ctx, a.pool, a.id); err != nil {
-				s.r.cfg.Log.WithError(err).Debug("session: report")
-			}
-			s.avoid(a.pool, a.id)
 		case doAvoid:
-			s.avoid(a.pool, a.id)
+			s.avoid(a)
 		case doBeat:
 			s.link.beat()
 		case doResolve:
@@ -144,8 +145,16 @@ func (s *Session) perform() {
 
 // avoid leaves the element out for as long as it takes to find out about two others,
 // so that it is not tried again although the registrar still lists it.
-func (s *Session) avoid(pool param.PoolHandle, id param.PEID) {
-	s.r.Avoid(pool, id, max(s.r.cfg.RetryPause, 2*(s.cfg.Timers.Silence+s.cfg.Timers.Connect)))
+func (s *Session) avoid(a doAvoid) {
+	if s.r.moved(a.pool, a.element, a.since) {
+		return
+	}
+	if a.report {
+		if _, err := s.r.Report(s.ctx, a.pool, a.element.ID); err != nil {
+			s.r.cfg.Log.WithError(err).Debug("session: report")
+		}
+	}
+	s.r.Avoid(a.pool, a.element.ID, max(s.r.cfg.RetryPause, 2*(s.cfg.Timers.Silence+s.cfg.Timers.Connect)))
 }
 
 // up lets messages go, and gives what came during the failover to Receive.
@@ -229,7 +238,12 @@ func (s *Session) connect(ctx context.Context, a doConnect) {
 	} else if s.machine.connected(now, a.conn, link.kind()); s.machine.phase == greeting && s.machine.conn == a.conn {
 		s.link, s.resent = link, !s.machine.opened
 		s.machine.kept.measure = s.r.meter(a.pool, a.element.ID)
-		s.work.Go(func() { s.read(a.conn, link) })
+		read := make(chan struct{})
+		s.read = read
+		s.work.Go(func() {
+			defer close(read)
+			s.receive(a.conn, link)
+		})
 	} else {
 		s.work.Go(func() { s.leave(link, false) })
 	}
@@ -244,9 +258,17 @@ func (s *Session) leave(link sessionLink, orderly bool) {
 
 // drop ends the connection. What has come of it stays for Receive.
 func (s *Session) drop(orderly bool) {
-	if link := s.link; link != nil {
+	if link, read := s.link, s.read; link != nil {
 		s.link = nil
-		s.work.Go(func() { s.leave(link, orderly) })
+		s.work.Go(func() {
+			if orderly {
+				<-read
+				ctx, cancel := context.WithTimeout(context.Background(), min(s.cfg.Timers.Connect, maxLinger))
+				defer cancel()
+				link.linger(ctx)
+			}
+			s.leave(link, orderly)
+		})
 	}
 	if s.resent && s.cfg.Delivery == AtLeastOnce {
 		s.inbox = append(s.inbox, s.held...) // they answer requests that are not kept any more
@@ -279,8 +301,13 @@ func (s *Session) introduce(ctx context.Context, a doGreet) error {
 		}
 	}
 	if f := a.report; f != nil && s.hook != nil {
-		if err := s.callHook(ctx, link, f); err != nil {
-			return hookError{fmt.Errorf("failover hook: %w", err)}
+		if err := s.takeHook(ctx, a.conn); err != nil {
+			return err
+		}
+		err := s.callHook(ctx, link, f)
+		<-s.hooking
+		if err != nil {
+			return err
 		}
 	}
 	for _, m := range s.again(a.conn) {
@@ -307,17 +334,39 @@ func (s *Session) settled(ctx context.Context) (sessionLink, error) {
 	return s.link, nil
 }
 
+// takeHook waits until the hook does not run any more for an element before.
+func (s *Session) takeHook(ctx context.Context, conn uint64) error {
+	select {
+	case s.hooking <- struct{}{}:
+		return nil
+	default:
+	}
+	s.step(func(time.Time) { s.machine.delayed(conn, ErrHookRuns) })
+	select {
+	case s.hooking <- struct{}{}:
+		s.step(func(time.Time) { s.machine.delayed(conn, nil) })
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (s *Session) callHook(ctx context.Context, link sessionLink, f *Failover) error {
 	s.mu.Lock()
 	f.s, f.link, f.ctx = s, link, ctx
 	f.Unanswered = s.machine.kept.messages()
 	f.Written, f.Received = s.written, s.came
 	s.mu.Unlock()
-	if err := s.hook(ctx, f); err != nil {
-		return err
-	}
+	err := s.hook(ctx, f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil {
+		err = fmt.Errorf("failover hook: %w", err)
+		if f.lost {
+			return err // no wonder, and not the hook's doing
+		}
+		return hookError{err}
+	}
 	if len(f.rest) > 0 && ctx.Err() == nil {
 		s.held = slices.Insert(s.held, 0, Message{Data: f.rest, conn: s.machine.conn})
 	}
@@ -342,8 +391,8 @@ func (s *Session) again(conn uint64) []Message {
 	return msgs
 }
 
-// read receives from one connection until it ends or is given up.
-func (s *Session) read(conn uint64, link sessionLink) {
+// receive receives from one connection until it ends or is given up.
+func (s *Session) receive(conn uint64, link sessionLink) {
 	for s.hasRoom(conn) {
 		m, err := link.next(s.ctx)
 		if err != nil {

@@ -63,6 +63,40 @@ func (r *Resolver) Avoid(pool param.PoolHandle, id param.PEID, d time.Duration) 
 	}
 }
 
+// current returns what is known now of an element of a business card that came then, and
+// false if it is better left out: it failed, and no registrar has listed it anew since; or
+// it is not listed any more.
+func (r *Resolver) current(pool param.PoolHandle, element param.PoolElement, card time.Time) (param.PoolElement, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.pools[pool]
+	if e == nil {
+		return element, true
+	}
+	if e.known && e.filled.After(card) {
+		listed, ok := e.element(element.ID)
+		if !ok {
+			return element, false
+		}
+		element = listed
+	}
+	f, failed := e.failed[element.ID]
+	return element, !failed || !f.of(element)
+}
+
+// moved tells whether the resolver has learned since then that the element is at another
+// place: it was started again, and what is known of the old one says nothing about it.
+func (r *Resolver) moved(pool param.PoolHandle, element param.PoolElement, since time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.pools[pool]
+	if e == nil || !e.known || !e.filled.After(since) {
+		return false
+	}
+	listed, ok := e.element(element.ID)
+	return ok && !samePlace(listed.User, element.User)
+}
+
 // Recovered takes back what made Select and Dial leave the element out.
 func (r *Resolver) Recovered(pool param.PoolHandle, id param.PEID) {
 	r.mu.Lock()

@@ -16,8 +16,12 @@ import (
 	"rserpool/asap/transport/framed"
 )
 
-// maxNotifications bounds the notifications that wait for Receive; the oldest goes.
-const maxNotifications = 64
+const (
+	// maxNotifications bounds the notifications that wait for Receive; the oldest goes.
+	maxNotifications = 64
+	// maxLinger bounds the wait of Close for an element that does not end.
+	maxLinger = time.Second
+)
 
 // Session is a conversation with a pool. It has one element at a time, and goes on
 // with another when that one fails: it reports it, selects another, connects, hands
@@ -37,14 +41,17 @@ type Session struct {
 	work   sync.WaitGroup
 	// sending holds a token while somebody sends.
 	sending chan struct{}
+	// hooking holds a token while the hook runs. nil without one.
+	hooking chan struct{}
 
 	mu       sync.Mutex // guards all below
 	machine  sessionMachine
 	timer    *time.Timer
 	timerAt  time.Time
-	link     sessionLink // nil while there is none
-	open     bool        // messages go
-	flying   bool        // a message is between admit and settle
+	link     sessionLink   // nil while there is none
+	read     chan struct{} // closed when nothing more is received over the latest one
+	open     bool          // messages go
+	flying   bool          // a message is between admit and settle
 	halt     context.CancelCauseFunc
 	resent   bool             // what comes answers requests: what was kept is sent again
 	inbox    []Message        // for Receive
@@ -108,12 +115,15 @@ func (r *Resolver) newSession(ctx context.Context, pool param.PoolHandle, cfg Se
 		r: r, cfg: cfg, hook: cfg.OnFailover, sending: make(chan struct{}, 1),
 		dial: linkConfig{beatSCTP: cfg.SCTPHeartbeats, maxMessage: cfg.MaxMessage, defaultPPID: cfg.PPID},
 		machine: sessionMachine{
-			pool: pool, timers: cfg.Timers, answer: cfg.Answer, avoided: r.avoided, cookie: cfg.Cookie,
+			pool: pool, timers: cfg.Timers, answer: cfg.Answer, current: r.current, cookie: cfg.Cookie,
 			kept: kept{
 				on: cfg.Keep > 0 || cfg.Answer > 0, store: cfg.Keep > 0,
 				limit: cfg.Keep, octets: cfg.KeepOctets, ordered: cfg.Answers == nil,
 			},
 		},
+	}
+	if s.hook != nil {
+		s.hooking = make(chan struct{}, 1)
 	}
 	values := context.WithoutCancel(ctx)
 	if cfg.Key != "" {
@@ -148,22 +158,6 @@ func (s *Session) begin(ctx context.Context) error {
 	}
 }
 
-// avoided tells whether an element of a business card is better left out: it failed,
-// and no registrar has listed it since; or it is not listed any more.
-func (r *Resolver) avoided(pool param.PoolHandle, id param.PEID, card time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.pools[pool]
-	if e == nil {
-		return false
-	}
-	if _, failed := e.failed[id]; failed {
-		return true
-	}
-	return e.known && e.filled.After(card) &&
-		!slices.ContainsFunc(e.elements, func(e param.PoolElement) bool { return e.ID == id })
-}
-
 // permanent tells whether a resolution need not be tried again.
 func permanent(err error) bool {
 	return errors.Is(err, huntnet.ErrStopped) || errors.Is(err, ErrHandle)
@@ -176,11 +170,8 @@ func permanent(err error) bool {
 // wraps ErrUncertain. Other errors: ctx's cause, and what ended the session
 // (net.ErrClosed after Close).
 func (s *Session) Send(ctx context.Context, m Message) error {
-	if errs := ppidErrs(m.PPID); errs != nil {
-		return fmt.Errorf("send: %w: %w", framed.ErrNotSent, errors.Join(errs...))
-	}
-	if len(m.Data) > s.cfg.MaxMessage {
-		return fmt.Errorf("send: %w: %w: %d octets, limit %d", framed.ErrNotSent, transport.ErrTooLong, len(m.Data), s.cfg.MaxMessage)
+	if err := s.sendable(m); err != nil {
+		return err
 	}
 	if err := s.takeTurn(ctx); err != nil {
 		return err
@@ -196,6 +187,17 @@ func (s *Session) Send(ctx context.Context, m Message) error {
 			return err
 		}
 	}
+}
+
+// sendable tells why a message can't be sent, whatever the connection.
+func (s *Session) sendable(m Message) error {
+	if errs := ppidErrs(m.PPID); errs != nil {
+		return fmt.Errorf("send: %w: %w", framed.ErrNotSent, errors.Join(errs...))
+	}
+	if len(m.Data) > s.cfg.MaxMessage {
+		return fmt.Errorf("send: %w: %w: %d octets, limit %d", framed.ErrNotSent, transport.ErrTooLong, len(m.Data), s.cfg.MaxMessage)
+	}
+	return nil
 }
 
 func (s *Session) takeTurn(ctx context.Context) error {
@@ -378,7 +380,10 @@ func (s *Session) SendCard(ctx context.Context, pool param.PoolHandle, order ...
 	}
 }
 
-// Close ends the session in an orderly way. Hooks must not call it.
+// Close ends the session in an orderly way: what was sent arrives, if the element takes it.
+// Where the element can be told that nothing follows (TCP; SCTP with SCTPHeartbeats),
+// Close waits until it has ended the session too, for Timers.Connect at most and never
+// longer than a second; then the rest is lost. Hooks must not call it.
 func (s *Session) Close() error {
 	s.step(func(time.Time) {
 		s.machine.close(fmt.Errorf("session with pool %q: %w", s.machine.pool, net.ErrClosed))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
@@ -63,20 +64,21 @@ func (r *Resolver) SendToAll(ctx context.Context, pool param.PoolHandle, cfg Ses
 // sendOnce sends a message to one element.
 func (r *Resolver) sendOnce(ctx context.Context, pool param.PoolHandle, e param.PoolElement, cfg SessionConfig, m Message) error {
 	r.note(pool, e.ID)
+	since := time.Now()
 	within, cancel := context.WithTimeout(ctx, cfg.Timers.Connect)
 	defer cancel()
 	link, err := r.dialLink(within, e.User, linkConfig{maxMessage: cfg.MaxMessage, defaultPPID: cfg.PPID})
 	if err == nil {
 		_, err = link.send(within, transport.Message{Data: m.Data, PPID: m.PPID, Stream: m.Stream})
-		if over, ok := link.(framedLink); ok && err == nil {
-			over.finish(within)
+		if err == nil {
+			link.linger(within)
 		}
 		if left := link.leave(err == nil); left != nil {
 			r.cfg.Log.WithError(left).Debug("send to all: close")
 		}
 	}
 	if err != nil && ctx.Err() == nil && judge(err) == unreachable {
-		if _, reportErr := r.Report(ctx, pool, e.ID); reportErr != nil {
+		if reportErr := r.blame(ctx, pool, e, since); reportErr != nil {
 			r.cfg.Log.WithError(reportErr).Debug("send to all: report")
 		}
 	}

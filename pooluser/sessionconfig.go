@@ -146,7 +146,9 @@ type SessionConfig struct {
 	// OnFailover, if set, is called when another element is connected and has
 	// got the cookie, before any octet of the application goes to it: to
 	// authenticate, to set the stage, to send again. An error makes the session
-	// try the next element, one that wraps ErrGiveUp ends it.
+	// try the next element, one that wraps ErrGiveUp ends it. The context ends
+	// when the element is given up or the session ends. One hook runs at a time:
+	// while it runs on after that, the next element waits.
 	OnFailover func(ctx context.Context, f *Failover) error
 	// Notifications makes Receive return notifications as well.
 	Notifications bool
@@ -292,6 +294,9 @@ var (
 	ErrNoConnection = errors.New("does not answer")
 	// ErrFailoverTime: a failover took longer than Timers.Total.
 	ErrFailoverTime = errors.New("no element found in time")
+	// ErrHookRuns: no other element can be greeted because the hook has not
+	// returned, though its context has ended.
+	ErrHookRuns = errors.New("the failover hook of an element before runs on")
 	// ErrUncertain: a message may have reached the element that failed. With
 	// AtMostOnce it is not sent again.
 	ErrUncertain = errors.New("message may have arrived or not")

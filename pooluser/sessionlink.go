@@ -3,6 +3,7 @@ package pooluser
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,9 @@ type sessionLink interface {
 	// beat sends a heartbeat, without waiting; heard is when something came.
 	beat()
 	heard() time.Time
+	// linger tells the element that nothing follows and waits until it has got
+	// all and has ended too, if it can be told. Nobody is in next any more.
+	linger(ctx context.Context)
 	// leave ends the connection, at once or in an orderly way.
 	leave(orderly bool) error
 	addrs() (local, remote net.Addr)
@@ -107,17 +111,7 @@ func (l framedLink) leave(orderly bool) error {
 	return l.conn.Abort()
 }
 
-// finish tells the element that nothing follows and waits for its end. The kernel resets
-// a connection that is closed while something comes, a business card for example, and
-// what was sent last is lost.
-func (l framedLink) finish(ctx context.Context) {
-	l.conn.Finish()
-	for {
-		if _, err := l.conn.Next(ctx); err != nil {
-			return
-		}
-	}
-}
+func (l framedLink) linger(ctx context.Context) { framed.Linger(ctx, l.conn) }
 
 func (l framedLink) addrs() (local, remote net.Addr) {
 	return l.conn.Stream().LocalAddr(), l.conn.Stream().RemoteAddr()
@@ -128,6 +122,9 @@ type assocLink struct {
 	assoc *framed.Assoc
 	is    linkKind
 	ppid  uint32
+	// behind tells that data on another stream than the control channel's could
+	// overtake what was sent there, a cookie for example.
+	behind atomic.Bool
 }
 
 func (l *assocLink) kind() linkKind   { return l.is }
@@ -147,12 +144,33 @@ func (l *assocLink) send(ctx context.Context, msgs ...transport.Message) (int, e
 		if msgs[i].PPID == 0 {
 			msgs[i].PPID = l.ppid
 		}
-		if err := l.assoc.Send(ctx, msgs[i]); err != nil {
+		err := l.order(ctx, msgs[i])
+		if err == nil {
+			err = l.assoc.Send(ctx, msgs[i])
+		}
+		if err != nil {
 			return octets(msgs[:i]), err
 		}
 	}
 	return 0, nil
 }
+
+// order waits where a message would overtake the control channel. Streams have an order
+// each, but the cookie comes before all data (RFC 5352, section 3.8).
+func (l *assocLink) order(ctx context.Context, m transport.Message) error {
+	switch {
+	case m.PPID == transport.PPIDASAP:
+		l.behind.Store(true)
+	case m.Stream != 0 && l.behind.Load():
+		if err := l.assoc.Flush(ctx); err != nil {
+			return err
+		}
+		l.behind.Store(false)
+	}
+	return nil
+}
+
+func (l *assocLink) linger(ctx context.Context) { framed.Linger(ctx, l.assoc) }
 
 func (l *assocLink) leave(orderly bool) error {
 	if orderly {
@@ -174,6 +192,7 @@ type plainLink struct {
 	buf    []byte
 	came   atomic.Int64 // Unix time, ns
 	closed atomic.Bool
+	cut    atomic.Bool // closed because of a write that was interrupted
 }
 
 // The buffer grows with what streams bring at a time.
@@ -208,6 +227,8 @@ func (l *plainLink) next(ctx context.Context) (transport.Message, error) {
 			return m, nil
 		}
 		switch {
+		case l.cut.Load():
+			return transport.Message{}, fmt.Errorf("%w: %w", transport.ErrInterruptedTLS, net.ErrClosed)
 		case l.closed.Load():
 			return transport.Message{}, net.ErrClosed
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -227,6 +248,11 @@ func (l *plainLink) send(ctx context.Context, msgs ...transport.Message) (int, e
 			return sent, err
 		}
 		n, err := l.stream.Write(m.Data)
+		if _, secured := l.stream.(*tls.Conn); secured && errors.Is(err, os.ErrDeadlineExceeded) {
+			n = len(m.Data) // or less: TLS does not tell
+			l.cut.Store(true)
+			_ = l.leave(false)
+		}
 		sent += n
 		if err != nil {
 			return sent, l.writes.Cause(ctx, err)
@@ -235,12 +261,15 @@ func (l *plainLink) send(ctx context.Context, msgs ...transport.Message) (int, e
 	return sent, nil
 }
 
+func (*plainLink) linger(context.Context) {}
+
 func (l *plainLink) leave(orderly bool) error {
 	l.closed.Store(true)
-	if tcp, ok := l.stream.(interface{ SetLinger(int) error }); ok && !orderly {
-		_ = tcp.SetLinger(0) // the connection is dead
+	end := l.stream.Close
+	if !orderly {
+		end = func() error { return transport.Reset(l.stream) }
 	}
-	err := l.stream.Close()
+	err := end()
 	l.reads.Release()
 	l.writes.Release()
 	return err

@@ -48,12 +48,14 @@ type (
 	doCancel struct{}
 	// doDrop ends the connection.
 	doDrop struct{ orderly bool }
-	// doReport avoids the element and tells the registrar; doAvoid does not tell.
-	doReport struct {
-		pool param.PoolHandle
-		id   param.PEID
+	// doAvoid avoids the element and, with report, tells the registrar; but not
+	// where the resolver has learned since then that it is at other addresses.
+	doAvoid struct {
+		pool    param.PoolHandle
+		element param.PoolElement
+		since   time.Time
+		report  bool
 	}
-	doAvoid doReport
 	// doBeat sends a heartbeat.
 	doBeat struct{}
 	// doResolve resolves a pool that is not in the cache.
@@ -79,9 +81,9 @@ type sessionMachine struct {
 	// endOnEOF makes an end of the connection that is not known to be orderly
 	// the end of the session, as byte streams have it.
 	endOnEOF bool
-	// avoided tells whether an element of a business card that came then is
-	// better left out.
-	avoided func(pool param.PoolHandle, id param.PEID, card time.Time) bool
+	// current returns what is known now of an element of a business card that
+	// came then, and false if it is better left out.
+	current func(pool param.PoolHandle, e param.PoolElement, card time.Time) (param.PoolElement, bool)
 
 	out   []action
 	phase phase
@@ -105,7 +107,7 @@ type sessionMachine struct {
 	lastTry  time.Time
 	tries    int
 	attempts []Attempt
-	selErr   error // of the last selection
+	late     error // why it takes so long: the last selection failed, or a hook runs on
 	wake     time.Time
 	by       time.Time // limit of a connection attempt, or of a connection that can't be written to
 
@@ -148,9 +150,9 @@ func (m *sessionMachine) try(now time.Time) {
 	m.lastTry = now
 	m.conn++
 	for len(m.card) > 0 {
-		e := m.card[0]
+		e, ok := m.current(m.cardPool, m.card[0], m.cardAt)
 		m.card = m.card[1:]
-		if !m.tried(e.ID) && !m.avoided(m.cardPool, e.ID, m.cardAt) {
+		if ok && !m.tried(e) {
 			m.connect(now, m.cardPool, e)
 			return
 		}
@@ -159,8 +161,10 @@ func (m *sessionMachine) try(now time.Time) {
 	m.do(doSelect{m.conn})
 }
 
-func (m *sessionMachine) tried(id param.PEID) bool {
-	return slices.ContainsFunc(m.attempts, func(a Attempt) bool { return a.Element.ID == id })
+func (m *sessionMachine) tried(e param.PoolElement) bool {
+	return slices.ContainsFunc(m.attempts, func(a Attempt) bool {
+		return a.Element.ID == e.ID && samePlace(a.Element.User, e.User)
+	})
 }
 
 func (m *sessionMachine) connect(now time.Time, pool param.PoolHandle, e param.PoolElement) {
@@ -180,7 +184,7 @@ func (m *sessionMachine) selected(now time.Time, conn uint64, e param.PoolElemen
 		m.connect(now, m.pool, e)
 		return
 	}
-	if m.selErr = err; !m.opened || permanent(err) {
+	if m.late = err; !m.opened || permanent(err) {
 		m.end(m.failure(err))
 		return
 	}
@@ -245,16 +249,12 @@ func judge(err error) verdict {
 // attemptFailed goes on to the next element.
 func (m *sessionMachine) attemptFailed(now time.Time, err error, v verdict) {
 	m.attempts = append(m.attempts, Attempt{Element: m.element, Err: err})
-	switch v {
-	case unreachable:
-		m.do(doReport{m.linkPool, m.element.ID})
-	case unusable:
-		m.do(doAvoid{m.linkPool, m.element.ID})
-	case blameless:
-		if !m.opened {
-			m.end(m.failure(err))
-			return
-		}
+	switch {
+	case v != blameless:
+		m.do(doAvoid{m.linkPool, m.element, m.lastTry, v == unreachable})
+	case !m.opened:
+		m.end(m.failure(err))
+		return
 	}
 	m.next(now)
 }
@@ -294,6 +294,13 @@ func (m *sessionMachine) greeted(now time.Time, conn uint64, err error) {
 	}
 	m.phase, m.opened = up, true
 	m.do(doUp{})
+}
+
+// delayed takes in why the greeting does not go on, or nil that it does.
+func (m *sessionMachine) delayed(conn uint64, why error) {
+	if conn == m.conn && m.phase == greeting {
+		m.late = why
+	}
 }
 
 // hookError is the error of an application's hook.
@@ -364,7 +371,7 @@ func (m *sessionMachine) failed(now time.Time, err error, v verdict) {
 	}
 	m.notify(Notification{Kind: FailoverBegun, Element: m.element, Err: err})
 	if m.proved || now.Sub(m.since) >= m.timers.Silence {
-		m.began, m.tries, m.attempts, m.selErr = now, 0, nil, nil
+		m.began, m.tries, m.attempts, m.late = now, 0, nil, nil
 	} // else it is another try of the failover, or opening, before
 	m.from, m.cause = m.element, err
 	m.attemptFailed(now, err, v)
@@ -455,8 +462,8 @@ func (m *sessionMachine) end(err error) {
 func (m *sessionMachine) tick(now, heard time.Time) {
 	if limit, ok := m.total(); ok && !now.Before(limit) {
 		err := fmt.Errorf("%w: %v have passed", ErrFailoverTime, now.Sub(m.began))
-		if m.selErr != nil {
-			err = fmt.Errorf("%w; %w", err, m.selErr)
+		if m.late != nil {
+			err = fmt.Errorf("%w; %w", err, m.late)
 		}
 		m.end(m.failure(err))
 		return

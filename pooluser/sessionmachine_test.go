@@ -61,7 +61,7 @@ func newWorld(t *testing.T, seed uint64, elements int) *world {
 	timers := []Timers{Fast, Default, Patient}[w.rand.IntN(3)]
 	timers.Tries = 2 + w.rand.IntN(10)
 	w.m = sessionMachine{
-		pool: "p", timers: timers, avoided: func(param.PoolHandle, param.PEID, time.Time) bool { return false },
+		pool: "p", timers: timers, current: func(_ param.PoolHandle, e param.PoolElement, _ time.Time) (param.PoolElement, bool) { return e, true },
 		kept: kept{on: true, ordered: true},
 	}
 	if w.rand.IntN(2) == 0 {
@@ -122,11 +122,14 @@ func (w *world) perform(a action) {
 	case doCancel:
 	case doDrop:
 		w.linked = false
-	case doReport:
-		if w.asked[a.id]--; w.asked[a.id] < 0 {
-			w.fatalf("element %v is reported twice", a.id)
+	case doAvoid:
+		if !a.report {
+			break
 		}
-	case doAvoid, doResolve:
+		if w.asked[a.element.ID]--; w.asked[a.element.ID] < 0 {
+			w.fatalf("element %v is reported twice", a.element.ID)
+		}
+	case doResolve:
 	case doBeat:
 		if !w.linked {
 			w.fatalf("a heartbeat without connection")

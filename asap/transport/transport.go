@@ -120,6 +120,15 @@ type TrySender interface {
 	TrySend(ctx context.Context, msgs ...Message) (done bool, err error)
 }
 
+// Flusher is a Conn whose messages can overtake one another, on streams, and that can wait
+// until none does.
+type Flusher interface {
+	Conn
+	// Flush waits until the peer's end has everything that was sent. What is sent
+	// then, on whatever stream, comes after it.
+	Flush(ctx context.Context) error
+}
+
 // Listener accepts connections.
 type Listener interface {
 	// Accept waits for the next connection; errors as for Conn.Receive.

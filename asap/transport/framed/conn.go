@@ -299,13 +299,15 @@ func (c *Conn) writeBeats(numbers []uint64) error {
 	return c.write(ctx, out, false)
 }
 
-// Finish tells the peer that nothing follows: nothing is sent any more, no answers to
-// heartbeats either, but Receive goes on. Who closes a connection at once while the
-// peer still sends makes the kernel reset it, and what was sent last may be lost;
-// better finish, receive until the peer has closed, and then close.
-func (c *Conn) Finish() {
+// Finish tells the peer that nothing follows, within ctx: nothing is sent any more, no
+// answers to heartbeats either, but Receive goes on. Who closes a connection at once while
+// the peer still sends makes the kernel reset it, and what was sent last may be lost;
+// better Finish, receive until the peer has closed, and then Close, as Linger does. It
+// returns true.
+func (c *Conn) Finish(ctx context.Context) bool {
 	c.stop()
-	c.goodbye.Do(c.sayGoodbye)
+	c.goodbye.Do(func() { c.sayGoodbye(ctx) })
+	return true
 }
 
 // Close tells the peer that it ends, if that takes no time, and closes the stream.
@@ -328,9 +330,13 @@ func (c *Conn) end(abort bool) error {
 		c.buffered.Store(false)
 		c.stop()
 		if abort {
-			c.closeErr = c.reset()
+			c.closeErr = transport.Reset(c.stream)
 		} else {
-			c.goodbye.Do(c.sayGoodbye)
+			c.goodbye.Do(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
+				defer cancel()
+				c.sayGoodbye(ctx)
+			})
 			c.closeErr = c.shut()
 		}
 		c.reads.Release()
@@ -349,29 +355,9 @@ func (c *Conn) shut() error {
 	return c.stream.Close()
 }
 
-// reset closes the stream without a word.
-func (c *Conn) reset() error {
-	socket := c.stream
-	secured, isSecured := c.stream.(*tls.Conn)
-	if isSecured {
-		socket = secured.NetConn()
-	}
-	var err error
-	if tcp, ok := socket.(interface{ SetLinger(int) error }); ok {
-		err = tcp.SetLinger(0)
-	}
-	err = errors.Join(err, socket.Close())
-	if isSecured {
-		_ = secured.Close() // can't say anything any more
-	}
-	return err
-}
-
 // sayGoodbye sends the frame that tells an orderly end, after what is being written, a
-// heartbeat for example, unless that takes time.
-func (c *Conn) sayGoodbye() {
-	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
-	defer cancel()
+// heartbeat for example.
+func (c *Conn) sayGoodbye(ctx context.Context) {
 	select {
 	case c.writing <- struct{}{}:
 	case <-ctx.Done():

@@ -26,7 +26,7 @@ func TestGoodbyeComesAfterAHeartbeat(t *testing.T) {
 		go keepReceiving(server)
 		client.Beat()
 		synctest.Wait() // the answer waits for the client to read
-		go server.Finish()
+		go server.Finish(t.Context())
 		time.Sleep(goodbyeWait / 2)
 		if _, err := client.Next(t.Context()); err != io.EOF {
 			t.Errorf("the end is %v, want EOF", err)

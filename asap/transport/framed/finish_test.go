@@ -43,8 +43,8 @@ func TestAnEndThatWaitsLosesNothing(t *testing.T) {
 	if err := server.Send(ctx, transport.Message{Data: []byte("last words"), PPID: 7}); err != nil {
 		t.Fatal(err)
 	}
-	server.Finish()
-	server.Finish() // once more changes nothing
+	server.Finish(ctx)
+	server.Finish(ctx) // once more changes nothing
 	if err := server.Send(ctx, transport.Message{Data: []byte("more"), PPID: 7}); !errors.Is(err, net.ErrClosed) || !errors.Is(err, ErrNotSent) {
 		t.Errorf("Send after Finish: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"rserpool/asap/transport"
@@ -12,8 +13,8 @@ import (
 
 // Assoc is a connection of another transport, which has messages and payload
 // protocol identifiers by itself, with the heartbeats of this package: messages of
-// eight octets with PPIDHeartbeat. It answers them in Receive, and Close tells the
-// peer of an orderly end by a message of four octets with the same PPID if the peer
+// eight octets with PPIDHeartbeat. It answers them in Receive, and Finish and Close tell
+// the peer of an orderly end by a message of four octets with the same PPID if the peer
 // has shown that it has this, too. Nothing else about the connection changes, and
 // nothing is sent unless the peer, or Beat or Ping, begins.
 type Assoc struct {
@@ -22,6 +23,7 @@ type Assoc struct {
 	next    func(ctx context.Context) (transport.Message, error)
 	ours    atomic.Bool // the peer has heartbeats, too
 	goodbye atomic.Bool // and said that it ends
+	told    sync.Once   // that we do
 }
 
 var _ transport.Nexter = (*Assoc)(nil)
@@ -82,6 +84,15 @@ func (a *Assoc) Send(ctx context.Context, msgs ...transport.Message) error {
 	return a.Conn.Send(ctx, msgs...)
 }
 
+// Flush implements transport.Flusher where the connection does; elsewhere messages are in
+// one order and it does nothing.
+func (a *Assoc) Flush(ctx context.Context) error {
+	if c, ok := a.Conn.(transport.Flusher); ok {
+		return c.Flush(ctx)
+	}
+	return nil
+}
+
 // writeBeats sends on stream 0, where the control channel is.
 func (a *Assoc) writeBeats(numbers []uint64) error {
 	msgs := make([]transport.Message, len(numbers))
@@ -95,14 +106,25 @@ func (a *Assoc) writeBeats(numbers []uint64) error {
 // kernel shuts the associations of a process down that was killed.
 func (a *Assoc) Orderly() bool { return a.goodbye.Load() }
 
+// Finish does what Conn.Finish does where the peer has heartbeats, and else nothing: it
+// reports which. SCTP alone has no end of one direction.
+func (a *Assoc) Finish(ctx context.Context) bool {
+	if !a.ours.Load() {
+		return false
+	}
+	a.stop()
+	a.told.Do(func() {
+		_ = a.Conn.Send(ctx, transport.Message{Data: make([]byte, goodbyeLen), PPID: PPIDHeartbeat}) // as a courtesy
+	})
+	return true
+}
+
 // Close implements transport.Conn.
 func (a *Assoc) Close() error {
 	a.stop()
-	if a.ours.Load() {
-		ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
-		defer cancel()
-		_ = a.Conn.Send(ctx, transport.Message{Data: make([]byte, goodbyeLen), PPID: PPIDHeartbeat}) // as a courtesy
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
+	defer cancel()
+	a.Finish(ctx)
 	err := a.Conn.Close()
 	a.wait()
 	return err

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -68,7 +69,10 @@ type conn struct {
 	writeFn      func(uintptr) bool // writeOnce, made a value once
 }
 
-var _ transport.Nexter = (*conn)(nil)
+var (
+	_ transport.Nexter  = (*conn)(nil)
+	_ transport.Flusher = (*conn)(nil)
+)
 
 type addrs struct{ local, remote []netip.AddrPort }
 
@@ -348,6 +352,30 @@ func (c *conn) writeOnce(fd uintptr) bool {
 	n, c.errno = c.out.send(fd, c.sent, c.unsent)
 	c.sent, c.unsent = c.sent+n, c.unsent-n
 	return c.errno != unix.EAGAIN
+}
+
+// Flush implements transport.Flusher. It asks the kernel again and again, as that does not
+// tell by itself.
+func (c *conn) Flush(ctx context.Context) error {
+	const first, longest = 500 * time.Microsecond, 20 * time.Millisecond
+	for pause := first; ; pause = min(2*pause, longest) {
+		var left uint32
+		var err error
+		controlErr := c.raw.Control(func(fd uintptr) { left, err = unacknowledged(int(fd)) })
+		switch err = errors.Join(controlErr, err); {
+		case c.closed.Load():
+			return fmt.Errorf("flush: %w", net.ErrClosed)
+		case err != nil:
+			return fmt.Errorf("flush to sctp %s: %w", c.RemoteAddrs()[0], err)
+		case left == 0:
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (c *conn) Close() error { return c.close(false) }

@@ -34,13 +34,27 @@ func setOptionBytes(fd, name int, value []byte) error {
 
 // getOption reads a socket option; what value has before is the question.
 func getOption(fd, name int, value []byte) error {
+	return getOptionOf(fd, kernel.SOL_SCTP, name, value)
+}
+
+func getOptionOf(fd, level, name int, value []byte) error {
 	length := uint32(len(value))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), kernel.SOL_SCTP, uintptr(name),
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
 		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(unsafe.Pointer(&length)), 0)
 	if errno != 0 {
 		return os.NewSyscallError("getsockopt", errno)
 	}
 	return nil
+}
+
+// unacknowledged returns how much memory the kernel has for messages that were sent and
+// not acknowledged.
+func unacknowledged(fd int) (uint32, error) {
+	// Words of SO_MEMINFO: received, its limit, being sent, its limit, reserve, queued
+	// until acknowledged, options, backlog, drops.
+	var words [9 * 4]byte
+	err := getOptionOf(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, words[:])
+	return binary.NativeEndian.Uint32(words[5*4:]), err
 }
 
 // sockaddrs turns addresses that share a port into the form of bindx and
