@@ -102,7 +102,7 @@ func (e OperationError) String() string {
 			b.WriteString(", ")
 		}
 		b.WriteString(c.Code.String())
-		if p, ok := c.policy(); ok {
+		if p, ok := c.Policy(); ok {
 			fmt.Fprintf(&b, policyQuoted[c.Code], p.Type)
 		}
 	}
@@ -115,8 +115,8 @@ var policyQuoted = map[CauseCode]string{
 	CauseInconsistentPolicy: " (the pool's is %v)",
 }
 
-// policy returns the policy that the cause quotes.
-func (c *Cause) policy() (Policy, bool) {
+// Policy returns the policy that the cause quotes: see PolicyCause.
+func (c Cause) Policy() (Policy, bool) {
 	if policyQuoted[c.Code] == "" {
 		return Policy{}, false
 	}

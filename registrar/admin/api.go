@@ -239,6 +239,9 @@ type Problem struct {
 type Cause struct {
 	Code string `json:"code"` // hexadecimal
 	Name string `json:"name"`
+	// Policy is the policy that the cause quotes: the pool's own, or one that is
+	// not supported.
+	Policy *Policy `json:"policy,omitempty"`
 }
 
 // EscapeHandle writes a pool handle, which is any octets, as text: graphic ASCII

@@ -102,7 +102,12 @@ func showPolicy(p param.Policy) Policy {
 func showCauses(causes param.OperationError) []Cause {
 	var out []Cause
 	for _, c := range causes {
-		out = append(out, Cause{Code: fmt.Sprintf("%#x", uint16(c.Code)), Name: c.Code.String()})
+		cause := Cause{Code: fmt.Sprintf("%#x", uint16(c.Code)), Name: c.Code.String()}
+		if quoted, ok := c.Policy(); ok {
+			policy := showPolicy(quoted)
+			cause.Policy = &policy
+		}
+		out = append(out, cause)
 	}
 	return out
 }

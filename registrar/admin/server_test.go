@@ -160,7 +160,8 @@ func TestRejectionNamesCauses(t *testing.T) {
 	call(t, s, "PUT", ElementPath("p", 1), service, nil)
 	var p Problem
 	code := call(t, s, "PUT", ElementPath("p", 2), strings.Replace(service, `"lu"`, `"rr"`, 1), &p)
-	if code != http.StatusConflict || len(p.Causes) != 1 || p.Causes[0].Code != "0x5" || p.Causes[0].Name != "Inconsistent Pooling Policy" {
+	if code != http.StatusConflict || len(p.Causes) != 1 || p.Causes[0].Code != "0x5" || p.Causes[0].Name != "Inconsistent Pooling Policy" ||
+		p.Causes[0].Policy == nil || p.Causes[0].Policy.Name != "lu" {
 		t.Errorf("%d %+v", code, p)
 	}
 }
