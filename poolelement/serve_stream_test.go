@@ -3,15 +3,9 @@ package poolelement
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"sync"
@@ -23,6 +17,7 @@ import (
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/framed"
+	"rserpool/asap/transport/transporttest"
 )
 
 // echoStream answers each octet by itself.
@@ -163,30 +158,6 @@ func TestStreamsOfPlainTCPAreDrained(t *testing.T) {
 	})
 }
 
-// certificate makes a certificate for a server of this name, and what trusts it.
-func certificate(t *testing.T, name string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	trusted := x509.NewCertPool()
-	trusted.AddCert(cert)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, trusted
-}
-
 // tapped is a byte stream whose octets somebody listens to.
 type tapped struct {
 	net.Conn
@@ -204,7 +175,7 @@ func (c tapped) Read(p []byte) (int, error) {
 
 func TestTHR_2_16_01_CookiesAreNotSeenOverTLS(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		cert, trusted := certificate(t, "work.test")
+		cert, trusted := transporttest.Certificate(t, "work.test")
 		secured := make(chan bool, 1)
 		w.serve(transport.TCP, func(c *ServeConfig) {
 			c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
@@ -244,7 +215,7 @@ func TestTHR_2_16_01_CookiesAreNotSeenOverTLS(t *testing.T) {
 
 func TestPlainStreamsOverTLS(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		cert, trusted := certificate(t, "work.test")
+		cert, trusted := transporttest.Certificate(t, "work.test")
 		s := w.serveStreams(transport.TCP, func(c *ServeConfig) {
 			c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 		}, echoStream)
@@ -268,7 +239,7 @@ func TestPlainStreamsOverTLS(t *testing.T) {
 func TestDrainOfPlainStreamsOverTLS(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		const users = 4
-		cert, trusted := certificate(t, "work.test")
+		cert, trusted := transporttest.Certificate(t, "work.test")
 		s := w.serveStreams(transport.TCP, func(c *ServeConfig) {
 			c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 			c.DrainTimeout = time.Second
@@ -298,7 +269,7 @@ func TestDrainOfPlainStreamsOverTLS(t *testing.T) {
 // What TLS returns after an interrupted write looks as if its deadline had come again.
 func TestWritesAfterADeadlineOverTLSSayWhyTheyFail(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		cert, trusted := certificate(t, "work.test")
+		cert, trusted := transporttest.Certificate(t, "work.test")
 		errs := make(chan error, 2)
 		w.serveStreams(transport.TCP, func(c *ServeConfig) {
 			c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}

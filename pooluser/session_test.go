@@ -42,10 +42,6 @@ func TestSessionSurvivesAKill(t *testing.T) {
 	})
 }
 
-// card sends a business card that names elements.
-// sctpPeer starts an element that passes for one by SCTP, alone in the pool, like
-// rsplib's: without heartbeats.
-// over gives associations heartbeats.
 func TestTHR_2_9_3_01_HookBeforeAnyOctet(t *testing.T) {
 	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
 		calls := 0

@@ -213,14 +213,23 @@ func TestASAP_3_9_03_NoCardWithoutControlChannel(t *testing.T) {
 	})
 }
 
-func (l *lab) sctpPeer(id param.PEID, use param.TransportUse, more ...*peer) *peer {
+// listenSCTP listens where the element is, by what passes for SCTP.
+func (l *lab) listenSCTP(id param.PEID) transport.Listener {
 	l.t.Helper()
-	p := &peer{l: l, id: id, name: address(id).String()}
-	listener, err := l.net.Host(p.name).As(transport.SCTP).Listen(l.t.Context(), []netip.AddrPort{netip.AddrPortFrom(address(id), service)}, transport.Options{})
+	at := netip.AddrPortFrom(address(id), service)
+	listener, err := l.net.Host(at.Addr().String()).As(transport.SCTP).Listen(l.t.Context(), []netip.AddrPort{at}, transport.Options{})
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	p.serve(listener)
+	return listener
+}
+
+// sctpPeer starts an element that passes for one by SCTP, like rsplib's: without
+// heartbeats.
+func (l *lab) sctpPeer(id param.PEID, use param.TransportUse) *peer {
+	l.t.Helper()
+	p := &peer{l: l, id: id, name: address(id).String()}
+	p.serve(l.listenSCTP(id))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.pools[pool]
@@ -275,13 +284,8 @@ func TestSCTPElementsOfOurOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inLab(t, func(t *testing.T, l *lab) {
 				l.registrar(home1)
-				addr := netip.AddrPortFrom(address(1), service)
-				p := &peer{l: l, id: 1, name: addr.Addr().String()}
-				listener, err := l.net.Host(p.name).As(transport.SCTP).Listen(t.Context(), []netip.AddrPort{addr}, transport.Options{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				p.serve(over{listener})
+				p := &peer{l: l, id: 1, name: address(1).String()}
+				p.serve(over{l.listenSCTP(1)})
 				l.setPool(pool, param.RoundRobin, 1)
 				l.pools[pool].Elements[0].User.Type = param.TypeSCTPTransport
 				s := l.openSession(l.sessionUser(), pooluser.SessionConfig{Notifications: true, SCTPHeartbeats: true})
@@ -293,6 +297,7 @@ func TestSCTPElementsOfOurOwn(t *testing.T) {
 	}
 }
 
+// over gives associations heartbeats.
 type over struct{ transport.Listener }
 
 func (l over) Accept(ctx context.Context) (transport.Conn, error) {

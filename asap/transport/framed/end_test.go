@@ -2,20 +2,16 @@ package framed
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"rserpool/asap/transport"
+	"rserpool/asap/transport/transporttest"
 )
 
 // The word of an orderly end is not left out because an answer to a heartbeat happens
@@ -39,33 +35,21 @@ func securedPair(t *testing.T) (client, server *Conn) {
 	t.Helper()
 	a, b := net.Pipe()
 	got := make(chan *Conn)
+	cert, trusted := transporttest.Certificate(t, "element")
 	go func() {
-		c, err := Server(t.Context(), tls.Server(b, &tls.Config{Certificates: []tls.Certificate{certificate(t)}}), Options{})
+		c, err := Server(t.Context(), tls.Server(b, &tls.Config{Certificates: []tls.Certificate{cert}}), Options{})
 		if err != nil {
 			t.Error(err)
 		}
 		got <- c
 	}()
-	client, err := Client(t.Context(), tls.Client(a, &tls.Config{InsecureSkipVerify: true}), Options{})
+	client, err := Client(t.Context(), tls.Client(a, &tls.Config{RootCAs: trusted, ServerName: "element"}), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	server = <-got
 	t.Cleanup(func() { _ = client.Abort(); _ = server.Abort() })
 	return client, server
-}
-
-func certificate(t *testing.T) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Error(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Error(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // TLS would wait for a peer that does not read, in order to say that it ends.
