@@ -168,8 +168,9 @@ func code(err error) cli.ExitCode {
 }
 
 // serve applies new settings at each hangup, until ctx ends; bad ones change nothing.
+// What differs from those that the program was started with waits for a restart.
 // beats shows that it does not hang.
-func (j *job) serve(ctx context.Context, now settings, list members, beats chan<- struct{}) {
+func (j *job) serve(ctx context.Context, started settings, list members, beats chan<- struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -182,8 +183,12 @@ func (j *job) serve(ctx context.Context, now settings, list members, beats chan<
 		if next, err := j.load(); err != nil {
 			j.log.WithError(err).Error("configuration not reloaded, the old one stays")
 		} else {
-			list.reload(now, next, j.log)
-			now = next
+			list.reload(next, j.log)
+			if next.sameButPolicyAndLife(started) {
+				j.log.Info("configuration reloaded")
+			} else {
+				j.log.Warn("configuration reloaded; what is neither policy nor life takes effect at the next start")
+			}
 		}
 		systemd.Notify(j.log, systemd.Ready)
 	}

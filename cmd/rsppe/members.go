@@ -26,6 +26,8 @@ type member struct {
 	alone   alone
 	close   func() error // when it has ended
 
+	policy, life string // as loaded last; of whoever reloads
+
 	up         chan struct{} // closed when the service was up for the first time
 	seen       sync.Once
 	registered bool // guarded by board.mu
@@ -92,7 +94,7 @@ func (c *settings) open(ctx context.Context, command bool, log logrus.FieldLogge
 	}()
 	b := &board{of: len(c.services()), log: log}
 	for _, s := range c.services() {
-		m := &member{service: s, final: make(chan error, 1), up: make(chan struct{})}
+		m := &member{service: s, policy: s.Policy, life: s.Life, final: make(chan error, 1), up: make(chan struct{})}
 		if m.car, err = s.sidecar(); err != nil {
 			return list, err
 		}
@@ -264,15 +266,15 @@ func (list members) drain(ctx context.Context, limit time.Duration, log logrus.F
 
 // reload applies new settings to the members. What is neither policy nor life waits
 // for the next start.
-func (list members) reload(now, next settings, log *logrus.Logger) {
+func (list members) reload(next settings, log *logrus.Logger) {
 	found, err := next.Parse()
 	if err != nil {
 		log.WithError(err).Error("configuration not reloaded, the old one stays")
 		return
 	}
 	for _, m := range list {
-		was, s := now.find(m.service), next.find(m.service)
-		if was == nil || s == nil {
+		s := next.find(m.service)
+		if s == nil {
 			continue
 		}
 		config, err := next.element(s, found)
@@ -280,19 +282,16 @@ func (list members) reload(now, next settings, log *logrus.Logger) {
 			log.WithError(err).Error("service not reloaded, its old configuration stays")
 			continue
 		}
-		if s.Policy != was.Policy {
+		if s.Policy != m.policy {
+			m.policy = s.Policy
 			m.element.Update(config.Policy)
 		}
-		if s.Life != was.Life {
+		if s.Life != m.life {
+			m.life = s.Life
 			if err := m.element.SetLife(config.Life); err != nil {
 				log.WithError(err).Error("registration life not changed")
 			}
 		}
-	}
-	if next.sameButPolicyAndLife(now) {
-		log.Info("configuration reloaded")
-	} else {
-		log.Warn("configuration reloaded; what is neither policy nor life takes effect at the next start")
 	}
 }
 

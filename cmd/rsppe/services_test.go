@@ -86,6 +86,23 @@ services:
 			t.Errorf("registered %+v", reg)
 		}
 		until(t, "a warning", func() bool { return strings.Contains(p.stderr.String(), "at the next start") })
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the same warning", func() bool { return strings.Count(p.stderr.String(), "at the next start") == 2 })
+		// A service that the file had left out.
+		write(t, file, strings.Replace(text, "  - {pool: db, service: tcp://127.0.0.1:7001, policy: wrr:3}\n", "", 1))
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "one more", func() bool { return strings.Count(p.stderr.String(), "at the next start") == 3 })
+		write(t, file, strings.Replace(text, "wrr:3", "wrr:5", 1))
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if reg := expect[*asap.Registration](t, r); reg.Handle != "db" || reg.Element.Policy.Weight != 5 {
+			t.Errorf("registered %+v", reg)
+		}
 	})
 	p.terminate()
 	expect[*asap.Deregistration](t, r)
