@@ -14,7 +14,8 @@ import (
 // instant is a deadline: the time since the index's epoch.
 type instant int64
 
-// deadlines are the elements of one home by when they are due. An element stays filed
+// deadlines are the elements of one home by when they are due, or removed ones by when
+// their tombstones may be forgotten. An element stays filed
 // under an early deadline when it gets a later one, and is filed anew when the early one
 // comes up: to register again costs nothing here.
 //
@@ -42,6 +43,15 @@ type line struct {
 	element *element
 }
 
+// after orders lines by when they come up, the last one first. Of tombstones the order is
+// the same at all registrars.
+func (l line) after(m line) int {
+	if t := l.element.tombstone; t != nil && l.at == m.at {
+		return m.element.tombstone.compare(t)
+	}
+	return cmp.Compare(m.at, l.at)
+}
+
 func newDeadlines() deadlines {
 	return deadlines{tree: btree.NewG(32, func(a, b *page) bool { return a.begin < b.begin })}
 }
@@ -66,12 +76,20 @@ func (x *index) file(d *deadlines, e *element, r *Record) {
 	if !ok {
 		return
 	}
-	p := d.from(at &^ (span - 1))
+	d.file(e, at)
+}
+
+// file puts e, which is not filed, on the page where it belongs.
+func (d *deadlines) file(e *element, at instant) {
+	p := d.from(begin(at))
 	e.page, e.line, e.filed = p, int32(len(p.lines)), at
 	p.lines = append(p.lines, line{at, e})
 	p.left++
 	p.sorted = false
 }
+
+// begin returns when the page of an instant begins.
+func begin(at instant) instant { return at &^ (span - 1) }
 
 // from returns the page that begins then.
 func (d *deadlines) from(begin instant) *page {
@@ -123,7 +141,7 @@ func (p *page) sort() {
 		return
 	}
 	p.lines = slices.DeleteFunc(p.lines, func(l line) bool { return l.element == nil })
-	slices.SortFunc(p.lines, func(a, b line) int { return cmp.Compare(b.at, a.at) })
+	slices.SortFunc(p.lines, line.after)
 	for i, l := range p.lines {
 		l.element.line = int32(i)
 	}

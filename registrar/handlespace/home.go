@@ -9,19 +9,19 @@ import (
 )
 
 func (s *Space) imported(c *Import) {
-	p, e := s.find(c.Handle, c.Element.ID)
+	p, e := s.place(c.Handle, c.Element.ID)
 	reject := func(causes ...param.Cause) { s.emit(Rejected{c.Handle, c.Element.ID, causes}) }
 	content, err := encode(s.octets, &c.Element)
 	switch {
 	case err != nil || c.Handle == "" || c.Element.ID == 0:
 		reject(param.ElementCause(param.CauseInvalidValues, &c.Element))
 		return
-	case content.asap > s.cfg.MaxElementSize || e == nil && s.full("", p):
+	case content.asap > s.cfg.MaxElementSize || !e.there() && s.full("", p):
 		reject(param.NewCause(param.CauseLackOfResources))
 		return
 	}
 	home := HomeID{ID: c.Element.Home}
-	if e != nil {
+	if e.there() {
 		if previous := e.record.Load(); previous.Home() == home && bytes.Equal(previous.octets(), content.octets) {
 			r := previous.changed()
 			r.Refreshed = c.Now
@@ -32,7 +32,7 @@ func (s *Space) imported(c *Import) {
 		}
 	}
 	r := newRecord(c.Handle, &c.Element, content)
-	r.Generation = s.raised(r.Key(), e, home, c.Now)
+	r.Generation = s.raised(e, home, c.Now)
 	r.registered, r.Refreshed, r.Confirmed = nanoseconds(c.Now), c.Now, true
 	previous, created := s.put(p, e, r, &c.Element, nil, "")
 	s.emit(Registered{Handle: r.Handle, Record: r, Previous: previous, PoolCreated: created, Imported: true})
@@ -52,7 +52,7 @@ func (s *Space) forget(c *Forget) {
 	if c.Home != 0 && r.home() != c.Home || !c.Generation.IsZero() && r.Generation != c.Generation {
 		return
 	}
-	raised := s.raised(r.Key(), e, HomeID{ID: c.Raiser}, c.Now)
+	raised := s.raised(e, HomeID{ID: c.Raiser}, c.Now)
 	s.drop(p, e, Withdrawn, s.buried(r, raised, c.Now))
 }
 
@@ -79,7 +79,7 @@ func (s *Space) confirm(c *Confirm) {
 		return
 	}
 	r := previous.changed()
-	r.Generation = s.raised(r.Key(), e, c.Home, c.Now)
+	r.Generation = s.raised(e, c.Home, c.Now)
 	r.Generation.Content = previous.Generation.Content
 	r.Refreshed, r.Confirmed = c.Now, true
 	r.sound()

@@ -1,6 +1,7 @@
 package handlespace
 
 import (
+	"math"
 	"slices"
 
 	"github.com/google/btree"
@@ -112,10 +113,21 @@ func (s *Space) Owned(dst []*Record, home param.RegistrarID, after Key, max int)
 // readers that choose, have the pool.
 const passed = 1024
 
-// owned visits the elements of a home behind after, until visit returns false or
-// limit elements have been passed over. It returns the last one it came to, and
-// whether there may be more. The caller is the writer or has the mutex.
+// owned does what pass does with the elements of a home.
 func (p *pool) owned(home param.RegistrarID, after param.PEID, limit int, visit func(*Record) bool) (last param.PEID, more bool) {
+	return p.pass(after, limit, func(m member) bool {
+		if m.home != home {
+			return true
+		}
+		r := m.element.record.Load()
+		return r == nil || visit(r)
+	})
+}
+
+// pass visits the members behind after, until visit returns false or limit members have
+// been passed over. It returns the last one it came to, and whether there may be more. The
+// caller is the writer or has the mutex.
+func (p *pool) pass(after param.PEID, limit int, visit func(member) bool) (last param.PEID, more bool) {
 	last = after
 	p.members.from(after, func(m member) bool {
 		if m.id == after {
@@ -124,7 +136,7 @@ func (p *pool) owned(home param.RegistrarID, after param.PEID, limit int, visit 
 		last = m.id
 		limit--
 		more = limit <= 0
-		return (m.home != home || visit(m.element.record.Load())) && !more
+		return visit(m) && !more
 	})
 	return last, more
 }
@@ -157,7 +169,7 @@ func (s *Space) lived(home HomeID, limit int) (out []*Record) {
 		if p.handle != at.Handle {
 			at = Key{Handle: p.handle}
 		}
-		p.owned(home.ID, at.ID, p.members.len(), func(r *Record) bool {
+		p.owned(home.ID, at.ID, math.MaxInt, func(r *Record) bool {
 			if r.HomeIncarnation == home.Incarnation {
 				out = append(out, r)
 			}

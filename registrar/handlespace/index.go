@@ -86,6 +86,16 @@ func (x *index) tombstone(t *Tombstone, times int) {
 	x.counts.Tombstones += times
 }
 
+// bury takes an element of p out for a tombstone.
+func (x *index) bury(p *pool, e *element, r *Record, t *Tombstone) {
+	digest := t.digest()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.remove(p, e, r)
+	x.digest.Tombstones[p.hash.of(r.ID)] += digest
+	x.counts.Tombstones++
+}
+
 // forgotten counts a tombstone for which there was no room.
 func (x *index) forgotten() {
 	x.mu.Lock()
@@ -100,11 +110,11 @@ func (x *index) heldBack(until time.Time) {
 	x.held = until
 }
 
-// replace makes r the record of an element of p; nil takes the element out.
+// replace makes r the record of an element of p.
 func (x *index) replace(p *pool, e *element, before, r *Record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if before != nil && r != nil && before.Home() == r.Home() {
+	if before != nil && before.Home() == r.Home() {
 		x.digest.Entries[p.hash.of(r.ID)] += r.digest - before.digest
 		x.counts.Suspects += suspects(r) - suspects(before)
 		x.file(&x.homes[r.home()].deadlines, e, r)
@@ -113,9 +123,7 @@ func (x *index) replace(p *pool, e *element, before, r *Record) {
 	if before != nil {
 		x.remove(p, e, before)
 	}
-	if r != nil {
-		x.add(p, e, r)
-	}
+	x.add(p, e, r)
 }
 
 func (x *index) add(p *pool, e *element, r *Record) {

@@ -27,13 +27,14 @@ func NewItem(e *Entry, reporters []string) (Item, error) {
 // Find returns what is stored under the key of an element: an entry or a tombstone;
 // false if neither is. For the goroutine that calls Apply.
 func (s *Space) Find(k Key) (Item, bool) {
-	if _, e := s.find(k.Handle, k.ID); e != nil {
+	switch _, e := s.place(k.Handle, k.ID); {
+	case e == nil:
+		return Item{}, false
+	case e.there():
 		return Item{Record: e.record.Load(), Reporters: s.reporters[e]}, true
+	default:
+		return Item{Tombstone: e.tombstone}, true
 	}
-	if t := s.tombstones.get(k); t != nil {
-		return Item{Tombstone: t}, true
-	}
-	return Item{}, false
 }
 
 // Marks returns the pieces of state that are one for all elements. For the
@@ -59,13 +60,13 @@ func (s *Space) merge(c *Merge) {
 		if item.Record != nil {
 			s.adopt(item)
 		} else if p, e := s.find(item.Tombstone.Key.Handle, item.Tombstone.Key.ID); e != nil {
-			last := p.members.len() == 1 && !p.guessed
+			last := p.elements == 1 && !p.guessed
 			s.drop(p, e, Superseded, item.Tombstone)
 			if last { // the pool may come back
 				s.keep(p)
 			}
 		} else {
-			s.tombstones.put(s, item.Tombstone)
+			s.bury(item.Tombstone)
 		}
 	}
 	for handle, state := range s.stated {
@@ -125,17 +126,17 @@ func (s *Space) state(state *PoolState) {
 // adopt stores an element as another side knows it.
 func (s *Space) adopt(item *Item) {
 	r, content := item.Record.changed(), item.Record.Element()
-	p, e := s.find(r.Handle, r.ID)
+	p, e := s.place(r.Handle, r.ID)
 	if p != nil && !p.guessed && p.founder == r.ID && !equal(&p.user, &content.User) {
 		s.keep(p) // a tombstone may be better still, and then the pool's transport is what it was
 	}
-	if e != nil {
+	if e.there() {
 		previous := e.record.Load()
 		s.replace(p, e, r, &content, item.Reporters)
 		s.emit(Adopted{r.Handle, r, previous, false})
 		return
 	}
-	_, created := s.put(p, nil, r, &content, item.Reporters, "")
+	_, created := s.put(p, e, r, &content, item.Reporters, "")
 	if created {
 		p := s.lookup(r.Handle)
 		if state := s.stated[r.Handle]; state != nil {
@@ -162,7 +163,7 @@ func (s *Space) settle(p *pool, state *PoolState) {
 	s.own(state.Owner, 1)
 	s.restate(p, func() {
 		p.owner, p.created, p.founder, p.user = state.Owner, state.Created, state.Founder, state.User
-		if e := p.members.find(p.founder); e != nil {
+		if e := p.members.find(p.founder); e.there() {
 			p.user = e.record.Load().Element().User
 		}
 		if p.policy.Type != state.Policy {
@@ -174,12 +175,17 @@ func (s *Space) settle(p *pool, state *PoolState) {
 // choose gives a pool another policy and moves its elements. The mutex is held.
 func (s *Space) choose(p *pool, t param.PolicyType) {
 	p.members.from(0, func(m member) bool {
-		p.chooser(m.element.record.Load()).Remove(&m.element.item)
+		if m.element.there() {
+			p.chooser(m.element.record.Load()).Remove(&m.element.item)
+		}
 		return true
 	})
 	s.setPolicy(p, t)
 	p.suspects, p.circle = nil, nil
 	p.members.from(0, func(m member) bool {
+		if !m.element.there() {
+			return true
+		}
 		e, r := m.element, m.element.record.Load()
 		e.item = selection.Item{Value: e, Size: e.item.Size, ID: r.ID}
 		p.chooser(r).Put(&e.item, r.Element().Policy)
@@ -214,6 +220,9 @@ func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
 					return true
 				}
 				c.after.ID = m.id
+				if !m.element.there() {
+					return true
+				}
 				more = yield(Item{Record: m.element.record.Load(), Reporters: s.reporters[m.element]})
 				return more
 			})
@@ -224,12 +233,9 @@ func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
 		}
 		c.tombstones = &Tombstone{Until: time.Unix(0, math.MinInt64)}
 	}
-	s.tombstones.byAge.AscendGreaterOrEqual(graveOf(c.tombstones), func(at grave) bool {
-		if at.Tombstone == c.tombstones {
-			return true
-		}
-		c.tombstones = at.Tombstone
-		more = yield(Item{Tombstone: at.Tombstone})
+	s.tombstones.behind(c.tombstones, func(t *Tombstone) bool {
+		c.tombstones = t
+		more = yield(Item{Tombstone: t})
 		return more
 	})
 	c.Done = more

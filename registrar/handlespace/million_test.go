@@ -258,7 +258,8 @@ func (s shape) measure(b *testing.B, batched bool) {
 }
 
 // BenchmarkMemory prints the memory that an element takes, everything included, when
-// all have registered, and again: octets of the heap, and resident in the process.
+// all have registered, and again: octets of the heap, and resident in the process; and
+// what a tombstone takes when all have deregistered.
 func BenchmarkMemory(b *testing.B) {
 	for _, shape := range shapes {
 		if shape.elements < 100_000 {
@@ -276,6 +277,9 @@ func BenchmarkMemory(b *testing.B) {
 					b.ReportMetric((heapAfter-heap)/float64(c.elements), "heap-B/element"+after)
 					b.ReportMetric((processAfter-process)/float64(c.elements), "resident-B/element"+after)
 				}
+				c.apply(&m, space, c.deregister, false)
+				heapAfter, _ := inUse()
+				b.ReportMetric((heapAfter-heap)/float64(c.elements), "heap-B/tombstone")
 				runtime.KeepAlive(space)
 				runtime.KeepAlive(c)
 			}

@@ -28,7 +28,8 @@ type pool struct {
 	gone atomic.Bool
 
 	mu       sync.Mutex
-	members  members
+	members  members           // with those that were removed, as long as they have tombstones
+	elements int               // without them
 	circle   *circle           // nil when it has to be made anew
 	shares   []share           // of the index
 	oneShare [1]share          // mostly where shares are
@@ -50,10 +51,12 @@ type pool struct {
 // record.
 type element struct {
 	item   selection.Item         // Value is the element
-	record atomic.Pointer[Record] // the writer stores it, with the pool's mutex
+	record atomic.Pointer[Record] // the writer stores it, with the pool's mutex; nil: removed
 	at     int32                  // where it begins in the pool's circle
 
-	// Of the index.
+	tombstone *Tombstone // of a removed one. Writer only
+
+	// Of the index, or of the tombstones.
 	page  *page   // on which it is filed, nil if it is not
 	line  int32   // of the page
 	filed instant // under which deadline
@@ -79,6 +82,9 @@ func (p *pool) check(e *param.PoolElement) (causes param.OperationError) {
 	return causes
 }
 
+// there reports whether e is an element that is not removed.
+func (e *element) there() bool { return e != nil && e.tombstone == nil }
+
 // store makes r the record of e, which is new or in the pool. content is the element
 // of r if that is not the one of the record before. The mutex is held.
 func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, spare *btree.FreeListG[member]) {
@@ -88,6 +94,7 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, 
 	}
 	if before == nil {
 		e.item.Value, e.item.ID = e, r.ID
+		p.elements++
 	}
 	if before == nil || before.home() != r.home() {
 		p.members.put(member{r.ID, r.home(), e}, spare)
@@ -109,10 +116,12 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, 
 	}
 }
 
-// drop takes e, whose record is r, out of the pool. The mutex is held.
+// drop takes e, whose record is r, out of the pool, but for its place. The mutex is held.
 func (p *pool) drop(e *element, r *Record) {
-	p.members.remove(r.ID)
 	p.chooser(r).Remove(&e.item)
+	e.item = selection.Item{}
+	e.record.Store(nil)
+	p.elements--
 	p.circle = nil
 }
 
@@ -142,7 +151,7 @@ func (p *pool) mayHold(share float64) bool {
 	if p.suspects != nil {
 		held = p.suspects.Len()
 	}
-	return float64(held+1) <= share*float64(p.members.len())
+	return float64(held+1) <= share*float64(p.elements)
 }
 
 // removable counts an unattended removal, unless it exceeds the removal limit. A
@@ -158,7 +167,7 @@ func (p *pool) removable(s *Space, now time.Time) bool {
 		old++
 	}
 	p.removals, p.counted = p.removals[old:], s.merges
-	size := p.members.len() + len(p.removals)
+	size := p.elements + len(p.removals)
 	if len(p.removals) >= max(c.RemovalFloor, int(c.RemovalShare*float64(size))) {
 		return false
 	}
@@ -189,7 +198,7 @@ func (p *pool) info() PoolInfo {
 		Use:       p.user.Use,
 		Created:   p.created,
 		Owner:     p.owner,
-		Elements:  p.members.len(),
+		Elements:  p.elements,
 	}
 	if p.suspects != nil {
 		info.Suspects = p.suspects.Len()

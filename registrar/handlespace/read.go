@@ -159,18 +159,17 @@ func (s *Space) Elements(dst []*Record, handle param.PoolHandle, after param.PEI
 	if p == nil {
 		return dst
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.members.from(after, func(m member) bool {
-		if max <= 0 {
-			return false
-		}
-		if m.id != after {
-			dst = append(dst, m.element.record.Load())
-			max--
-		}
-		return true
-	})
+	for more := true; more && max > 0; {
+		p.mu.Lock()
+		after, more = p.pass(after, passed, func(m member) bool {
+			if r := m.element.record.Load(); r != nil {
+				dst = append(dst, r)
+				max--
+			}
+			return max > 0
+		})
+		p.mu.Unlock()
+	}
 	return dst
 }
 

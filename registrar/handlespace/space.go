@@ -30,6 +30,7 @@ type Space struct {
 	touched    uint64                // see touch
 	octets     []byte                // to encode elements in
 	reporters  map[*element][]string // who reported this generation, of elements with reports
+	places     places
 	tombstones tombstones
 	marks      Marks
 	stated     map[param.PoolHandle]*PoolState // what a Merge said of pools, until its end
@@ -95,34 +96,34 @@ func (s *Space) apply(cmd Command) {
 }
 
 func (s *Space) register(c *Register) {
-	p, e := s.find(c.Handle, c.Element.ID)
+	p, e := s.place(c.Handle, c.Element.ID)
 	content, causes := s.admit(c, p, e)
 	if len(causes) > 0 {
 		s.emit(Rejected{c.Handle, c.Element.ID, causes})
 		return
 	}
 	r := newRecord(c.Handle, &c.Element, content)
-	r.Generation = s.raised(r.Key(), e, HomeID{c.Raiser, c.Incarnation}, c.Now)
+	r.Generation = s.raised(e, HomeID{c.Raiser, c.Incarnation}, c.Now)
 	r.registered, r.Refreshed = nanoseconds(c.Now), c.Now
 	r.HomeIncarnation, r.Confirmed = c.Incarnation, true
 	previous, created := s.put(p, e, r, &c.Element, nil, c.Owner)
 	s.emit(Registered{Handle: r.Handle, Record: r, Previous: previous, PoolCreated: created})
 }
 
-// raised returns the generation that follows on what is known of a key.
-func (s *Space) raised(k Key, e *element, raiser HomeID, now time.Time) Generation {
+// raised returns the generation that follows on what is known of an element.
+func (s *Space) raised(e *element, raiser HomeID, now time.Time) Generation {
 	before := s.marks.Stamp
-	if e != nil {
+	if e.there() {
 		before = e.record.Load().Generation.Stamp
-	} else if t := s.tombstones.get(k); t != nil {
-		before = max(before, t.Generation.Stamp)
+	} else if e != nil {
+		before = max(before, e.tombstone.Generation.Stamp)
 	}
 	stamp := nextStamp(before, now)
 	return Generation{Content: stamp, Stamp: stamp, Raiser: raiser.ID, Incarnation: raiser.Incarnation}
 }
 
-// put makes r the record of its key: of e in p, or of a new element, in a new pool
-// if p is nil. content is the element of r. It completes r, and returns the record
+// put makes r the record of its key: of e in p, or of a new element if e is nil, in a new
+// pool if p is nil. content is the element of r. It completes r, and returns the record
 // before.
 func (s *Space) put(p *pool, e *element, r *Record, content *param.PoolElement, reporters []string, owner string) (previous *Record, created bool) {
 	if created = p == nil; created {
@@ -131,12 +132,14 @@ func (s *Space) put(p *pool, e *element, r *Record, content *param.PoolElement, 
 			Policy: content.Policy.Type, Owner: owner,
 		})
 	}
-	if e == nil {
-		e = new(element)
-		s.tombstones.remove(s, r.Key()) // what is stored has none
-	} else {
+	switch {
+	case e == nil:
+		e = s.places.get()
+	case e.there():
 		previous = e.record.Load()
 		r.registered = previous.registered
+	default:
+		s.unbury(e)
 	}
 	s.replace(p, e, r, content, reporters)
 	if created {
@@ -183,7 +186,7 @@ func (s *Space) admit(c *Register, p *pool, e *element) (coded, param.OperationE
 	switch {
 	case c.Handle == "", el.ID == 0, el.Life != param.InfiniteLife && el.Life <= 0:
 		return coded{}, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
-	case e != nil && !c.Conflict.IsZero() && e.record.Load().Generation == c.Conflict:
+	case e.there() && !c.Conflict.IsZero() && e.record.Load().Generation == c.Conflict:
 		return coded{}, param.OperationError{param.NewCause(param.CauseNonUniquePEID)}
 	}
 	if p != nil {
@@ -197,7 +200,7 @@ func (s *Space) admit(c *Register, p *pool, e *element) (coded, param.OperationE
 	if err != nil {
 		return coded{}, param.OperationError{param.ElementCause(param.CauseInvalidValues, el)}
 	}
-	if content.asap > s.cfg.MaxElementSize || e == nil && s.full(c.Owner, p) {
+	if content.asap > s.cfg.MaxElementSize || !e.there() && s.full(c.Owner, p) {
 		return coded{}, param.OperationError{param.NewCause(param.CauseLackOfResources)}
 	}
 	s.octets = content.octets
@@ -211,7 +214,7 @@ func (s *Space) full(owner string, p *pool) bool {
 		return true
 	}
 	if p != nil {
-		return p.members.len() >= s.cfg.MaxElementsPerPool
+		return p.elements >= s.cfg.MaxElementsPerPool
 	}
 	return s.index.pools.Len() >= s.cfg.MaxPools ||
 		owner != "" && s.owners[owner] >= s.cfg.MaxPoolsPerOwner
@@ -230,6 +233,10 @@ func (s *Space) newPool(state PoolState) *pool {
 		user:    state.User,
 	}
 	p.shares = p.oneShare[:0]
+	if m := s.tombstones.pools[p.handle]; m != nil {
+		p.members = *m
+		delete(s.tombstones.pools, p.handle)
+	}
 	s.setPolicy(p, state.Policy)
 	s.own(p.owner, 1)
 	return p
@@ -274,7 +281,7 @@ func (s *Space) deregister(c *Deregister) {
 		s.emit(Rejected{c.Handle, c.ID, param.OperationError{param.NewCause(param.CauseSecurity)}})
 		return
 	}
-	raised := s.raised(r.Key(), e, HomeID{c.Raiser, c.Incarnation}, c.Now)
+	raised := s.raised(e, HomeID{c.Raiser, c.Incarnation}, c.Now)
 	s.drop(p, e, Deregistered, s.buried(r, raised, c.Now))
 }
 
@@ -298,7 +305,7 @@ func (s *Space) remove(c *Remove) {
 		s.takeOut(p, e, c.Cause, c.Now)
 	default:
 		// By hand is a word of its own: a side that was apart must not bring it back.
-		raised := s.raised(r.Key(), e, r.Home(), c.Now)
+		raised := s.raised(e, r.Home(), c.Now)
 		s.drop(p, e, c.Cause, s.buried(r, raised, c.Now))
 	}
 }
@@ -364,30 +371,47 @@ func (s *Space) takeOut(p *pool, e *element, cause RemovalCause, now time.Time) 
 // drop takes an element out and leaves the tombstone.
 func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 	r := e.record.Load()
+	s.index.bury(p, e, r, t)
 	p.mu.Lock()
 	p.drop(e, r)
-	last := p.members.len() == 0
+	last := p.elements == 0
+	var gone members
+	if last {
+		gone, p.members = p.members, gone
+	}
 	p.mu.Unlock()
 	if last {
 		p.gone.Store(true)
 		s.pools.remove(p)
 		s.own(p.owner, -1)
 		s.index.leaves(p)
+		s.tombstones.pools[p.handle] = &gone
 	}
-	s.index.replace(p, e, r, nil)
 	if r.Reports > 0 {
 		delete(s.reporters, e)
 	}
-	s.tombstones.add(s, t) // what is stored has none
+	s.remember(e, t)
 	s.emit(Removed{p.handle, r, cause, last, t.Generation})
 }
 
+// find returns a pool and one of its elements, nil for what is not there.
 func (s *Space) find(handle param.PoolHandle, id param.PEID) (*pool, *element) {
-	p := s.lookup(handle)
-	if p == nil {
-		return nil, nil
+	p, e := s.place(handle, id)
+	if !e.there() {
+		return p, nil
 	}
-	return p, p.members.find(id)
+	return p, e
+}
+
+// place does so too, but returns removed elements as well as long as they have tombstones.
+func (s *Space) place(handle param.PoolHandle, id param.PEID) (*pool, *element) {
+	if p := s.lookup(handle); p != nil {
+		return p, p.members.find(id)
+	}
+	if m := s.tombstones.pools[handle]; m != nil {
+		return nil, m.find(id)
+	}
+	return nil, nil
 }
 
 // nextStamp returns a generation stamp above the previous one. A new element

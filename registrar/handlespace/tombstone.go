@@ -1,9 +1,11 @@
 package handlespace
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
-	"github.com/google/btree"
+	"rserpool/asap/param"
 )
 
 // maxRemembered is how much of a registration life counts for a tombstone, and
@@ -13,40 +15,55 @@ const (
 	sweepBatch    = 4096
 )
 
-// tombstones are the removals that are remembered. Writer only.
+// tombstones are the removals that are remembered. A removed element keeps its place
+// among the members of its pool, with its tombstone, so that to remove it touches hardly
+// anything that to find it has not. Writer only.
 type tombstones struct {
-	byKey map[Key]*Tombstone
-	byAge *btree.BTreeG[grave]
+	ages deadlines // by when they may be forgotten
+	n    int
+	// pools are the members of pools that are gone.
+	pools map[param.PoolHandle]*members
 }
 
 func newTombstones() tombstones {
-	return tombstones{
-		byKey: make(map[Key]*Tombstone),
-		byAge: btree.NewG(32, grave.less),
+	return tombstones{ages: newDeadlines(), pools: make(map[param.PoolHandle]*members)}
+}
+
+// compare orders tombstones by when they are forgotten, alike at all registrars.
+func (t *Tombstone) compare(u *Tombstone) int {
+	return cmp.Or(
+		cmp.Compare(t.age(), u.age()),
+		cmp.Compare(t.Generation.Stamp, u.Generation.Stamp),
+		t.Key.Compare(u.Key),
+	)
+}
+
+func (t *Tombstone) age() instant { return instant(nanoseconds(t.Until)) }
+
+// oldest returns the element whose tombstone is forgotten first, nil if there are none.
+func (b *tombstones) oldest() *element {
+	p, found := b.ages.tree.Min()
+	if !found {
+		return nil
 	}
+	p.sort()
+	return p.lines[len(p.lines)-1].element
 }
 
-// grave is a tombstone in the order in which they are forgotten, which is the same at
-// all registrars. Mostly it is that in which they come: what expires at the same time has
-// been registered one after the other.
-type grave struct {
-	until int64 // as nanoseconds says
-	stamp uint64
-	*Tombstone
-}
-
-func graveOf(t *Tombstone) grave {
-	return grave{nanoseconds(t.Until), t.Generation.Stamp, t}
-}
-
-func (a grave) less(b grave) bool {
-	switch {
-	case a.until != b.until:
-		return a.until < b.until
-	case a.stamp != b.stamp:
-		return a.stamp < b.stamp
-	}
-	return a.Key.Compare(b.Key) < 0
+// behind visits the tombstones behind t, the oldest first, until visit returns false.
+func (b *tombstones) behind(t *Tombstone, visit func(*Tombstone) bool) {
+	b.ages.tree.AscendGreaterOrEqual(&page{begin: begin(t.age())}, func(p *page) bool {
+		p.sort()
+		for _, l := range slices.Backward(p.lines) {
+			if l.element == nil || l.at <= t.age() && l.element.tombstone.compare(t) <= 0 {
+				continue
+			}
+			if !visit(l.element.tombstone) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // buried returns the tombstone of a record that is removed with this generation.
@@ -63,67 +80,94 @@ func (s *Space) buried(r *Record, g Generation, now time.Time) *Tombstone {
 // deregistration would leave the same, and anybody may register what is not there.
 // Elements that were not remembered get a mark only up to half of the table.
 func (s *Space) absent(c *Deregister) Absent {
+	_, e := s.place(c.Handle, c.ID)
 	k := Key{c.Handle, c.ID}
-	if old := s.tombstones.get(k); old != nil {
-		k = old.Key
-	} else if c.Handle == "" || c.ID == 0 || len(s.tombstones.byKey) >= s.cfg.MaxTombstones/2 {
+	if e != nil {
+		k = e.tombstone.Key
+	} else if c.Handle == "" || c.ID == 0 || s.tombstones.n >= s.cfg.MaxTombstones/2 {
 		return Absent{Handle: c.Handle, ID: c.ID}
 	}
-	raised := s.raised(k, nil, HomeID{c.Raiser, c.Incarnation}, c.Now)
-	s.tombstones.put(s, &Tombstone{k, raised, c.Now.Add(maxRemembered + s.cfg.Tombstone)})
+	raised := s.raised(e, HomeID{c.Raiser, c.Incarnation}, c.Now)
+	s.bury(&Tombstone{k, raised, c.Now.Add(maxRemembered + s.cfg.Tombstone)})
 	return Absent{c.Handle, c.ID, raised}
 }
 
-// get returns the tombstone of a key, nil if there is none.
-func (b *tombstones) get(k Key) *Tombstone { return b.byKey[k] }
-
-// put stores a tombstone, in the place of another one if there is one.
-func (b *tombstones) put(s *Space, t *Tombstone) {
-	b.remove(s, t.Key)
-	b.add(s, t)
+// bury stores a tombstone of an element that is not there, in the place of another
+// tombstone if there is one.
+func (s *Space) bury(t *Tombstone) {
+	p, e := s.place(t.Key.Handle, t.Key.ID)
+	if e != nil {
+		s.unbury(e)
+	} else {
+		e = s.places.get()
+		s.changeMembers(p, t.Key.Handle, func(m *members) { m.put(member{id: t.Key.ID, element: e}, s.spare) })
+	}
+	s.index.tombstone(t, 1)
+	s.remember(e, t)
 }
 
-// add stores a tombstone of a key that has none. Beyond the bound the oldest is forgotten.
-func (b *tombstones) add(s *Space, t *Tombstone) {
-	b.byKey[t.Key] = t
-	b.byAge.ReplaceOrInsert(graveOf(t))
-	s.index.tombstone(t, 1)
-	if len(b.byKey) > s.cfg.MaxTombstones {
-		oldest, _ := b.byAge.Min()
-		s.forgetTombstone(oldest.Tombstone)
+// remember gives an element, which has been taken out, its tombstone. Beyond the bound
+// the oldest is forgotten, which may be this one.
+func (s *Space) remember(e *element, t *Tombstone) {
+	e.tombstone = t
+	s.tombstones.ages.file(e, t.age())
+	if s.tombstones.n++; s.tombstones.n > s.cfg.MaxTombstones {
+		s.forgetTombstone(s.tombstones.oldest())
 		s.index.forgotten()
 	}
 }
 
-func (b *tombstones) remove(s *Space, k Key) {
-	if t := b.byKey[k]; t != nil {
-		delete(b.byKey, k)
-		b.byAge.Delete(graveOf(t))
-		s.index.tombstone(t, -1)
-	}
+// unbury takes the tombstone of an element away.
+func (s *Space) unbury(e *element) {
+	s.tombstones.ages.unfile(e)
+	s.tombstones.n--
+	s.index.tombstone(e.tombstone, -1)
+	e.tombstone = nil
 }
 
-func (s *Space) forgetTombstone(t *Tombstone) {
+// forgetTombstone takes the tombstone of an element away, and the element's place.
+func (s *Space) forgetTombstone(e *element) {
+	t := e.tombstone
 	s.marks.Stamp = max(s.marks.Stamp, t.Generation.Stamp)
-	s.tombstones.remove(s, t.Key)
+	s.unbury(e)
+	s.changeMembers(s.lookup(t.Key.Handle), t.Key.Handle, func(m *members) { m.remove(t.Key.ID) })
+	s.places.put(e)
+}
+
+// changeMembers changes the members of p or, if p is nil, of a pool that is gone.
+func (s *Space) changeMembers(p *pool, handle param.PoolHandle, change func(*members)) {
+	if p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		change(&p.members)
+		return
+	}
+	m := s.tombstones.pools[handle]
+	if m == nil {
+		m = new(members)
+		s.tombstones.pools[handle] = m
+	}
+	if change(m); m.len() == 0 {
+		delete(s.tombstones.pools, handle)
+	}
 }
 
 func (s *Space) sweep(now time.Time) {
 	for range sweepBatch {
-		t, ok := s.tombstones.byAge.Min()
-		if !ok || t.Until.After(now) {
+		e := s.tombstones.oldest()
+		if e == nil || e.tombstone.Until.After(now) {
 			return
 		}
-		s.forgetTombstone(t.Tombstone)
+		s.forgetTombstone(e)
 	}
 }
 
 // NextSweep returns when a Sweep has something to forget, and false if there are no
 // tombstones. For the goroutine that calls Apply.
 func (s *Space) NextSweep() (time.Time, bool) {
-	t, ok := s.tombstones.byAge.Min()
-	if !ok {
+	e := s.tombstones.oldest()
+	if e == nil {
 		return time.Time{}, false
 	}
-	return t.Until, true
+	return e.tombstone.Until, true
 }
