@@ -217,8 +217,8 @@ func (e *Element) tell(ev Event) {
 	switch {
 	case ev.Type == HomeFound || ev.Type == HomeChanged || ev.Type == HomeLost:
 		// The client has said so.
-	case ev.Type == RegistrationRefreshed && ev.Err == nil:
-		log.Debug(ev.Type)
+	case ev.Err == nil && (ev.Type == RegistrationRefreshed || ev.Type == Deregistered && ev.Registrar == ""):
+		log.Debug(ev.Type) // as before, or as it was never registered
 	case ev.Err != nil:
 		log.Warn(ev.Type)
 	default:

@@ -30,10 +30,11 @@ type keptRequest struct {
 	seq uint64
 	// sent tells that Send has done with it: if not, it will say itself what
 	// became of it.
-	sent bool
-	at   time.Time
-	m    Message
-	done func(error) // of measure, until it is called
+	sent  bool
+	again bool // it was sent to more than one element
+	at    time.Time
+	m     Message
+	done  func(error) // of measure, until it is called
 }
 
 func (r *keptRequest) begin(measure func() func(error)) {
@@ -134,7 +135,7 @@ func (k *kept) messages() []Message {
 // again notes that all are sent anew.
 func (k *kept) again(now time.Time) {
 	for i := range k.list {
-		k.list[i].at = now
+		k.list[i].at, k.list[i].again = now, true
 		k.list[i].begin(k.measure)
 	}
 }
@@ -157,6 +158,11 @@ func (k *kept) forget() {
 			k.size += len(r.m.Data)
 		}
 	}
+}
+
+// pending tells whether a request that was sent again is not answered.
+func (k *kept) pending() bool {
+	return slices.ContainsFunc(k.list, func(r keptRequest) bool { return r.again })
 }
 
 // oldest returns when the oldest was sent.

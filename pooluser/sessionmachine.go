@@ -117,6 +117,7 @@ type sessionMachine struct {
 	beat    time.Time // last heartbeat sent
 	ticked  time.Time // when the next tick was due at the latest
 	proved  bool      // the element has shown that it serves
+	saved   bool      // it has sent a cookie
 	broken  error     // writing fails; reading will soon
 }
 
@@ -206,7 +207,7 @@ func (m *sessionMachine) connected(now time.Time, conn uint64, link linkKind) {
 	}
 	m.phase, m.link = greeting, link
 	m.since, m.heard, m.message, m.beat, m.ticked = now, now, now, now, time.Time{}
-	m.proved, m.broken, m.moved, m.echoed = false, nil, nil, false
+	m.proved, m.saved, m.broken, m.moved, m.echoed = false, false, nil, nil, false
 	greet := doGreet{conn: conn}
 	if link.control && m.cookie != nil {
 		greet.cookie, m.echoed = m.cookie, true
@@ -371,7 +372,11 @@ func (m *sessionMachine) failed(now time.Time, err error, v verdict) {
 	}
 	m.notify(Notification{Kind: FailoverBegun, Element: m.element, Err: err})
 	if m.proved || now.Sub(m.since) >= m.timers.Silence {
-		m.began, m.tries, m.attempts, m.late = now, 0, nil, nil
+		m.began, m.late = now, nil
+		// An element may have died of a request that others died of, too.
+		if m.saved || !m.kept.pending() {
+			m.tries, m.attempts = 0, nil
+		}
 	} // else it is another try of the failover, or opening, before
 	m.from, m.cause = m.element, err
 	m.attemptFailed(now, err, v)
@@ -409,6 +414,7 @@ func (m *sessionMachine) gotCookie(now time.Time, conn uint64, cookie []byte) {
 	if !m.received(now, conn) {
 		return
 	}
+	m.saved = true
 	if m.cookie = cookie; cookie == nil {
 		m.cookie = []byte{} // an empty one is one, too
 	}
@@ -418,9 +424,11 @@ func (m *sessionMachine) gotCookie(now time.Time, conn uint64, cookie []byte) {
 // gotCard keeps the newest order for failovers, and sees to it that its pool is known
 // (BC1 and BC2 of RFC 5352, section 3.9).
 func (m *sessionMachine) gotCard(now time.Time, conn uint64, pool param.PoolHandle, order []param.PoolElement) {
+	proved := m.proved
 	if !m.received(now, conn) {
 		return
 	}
+	m.proved = proved // it names others before it serves anybody
 	m.cardPool, m.card, m.cardAt = pool, order, now
 	m.do(doResolve{pool})
 	m.notify(Notification{Kind: BusinessCardReceived, Element: m.element, Card: order})

@@ -244,9 +244,9 @@ func TestExitCodesWithACommand(t *testing.T) {
 		says       string
 	}{
 		{"Done", "exit:0", nil, 0, ""},
-		{"DoneAgainAndAgain", "exit:0", []string{"--restart", "always", "--restart-limit", "2"}, 0, "again in"},
+		{"DoneAgainAndAgain", "exit:0", []string{"--restart", "always", "--restart-limit", "2"}, 0, "again_in"},
 		{"Failed", "exit:7", []string{"--restart", "never"}, 7, "the server ended: exit code 7"},
-		{"FailedAgainAndAgain", "exit:8", []string{"--restart-limit", "2"}, 8, "again in=20ms"},
+		{"FailedAgainAndAgain", "exit:8", []string{"--restart-limit", "2"}, 8, "again_in=20ms"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			startServer(t, r, tt.role, address, tt.flags...).expectExit(t, tt.code, tt.says)

@@ -173,7 +173,7 @@ func (p Process) Run(ctx context.Context, signals <-chan os.Signal) error {
 		if p.Restart == Never || p.Restart == OnFailure && err == nil || !again {
 			return err
 		}
-		log := p.Log.WithField("again in", pause.String())
+		log := p.Log.WithField("again_in", pause.String())
 		if err != nil {
 			log = log.WithError(err)
 		}

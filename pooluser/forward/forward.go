@@ -183,7 +183,7 @@ func (f *Forwarder) Serve(ctx context.Context, l net.Listener) error {
 		err = closeErr
 	}
 	if n := f.active.Load(); n > 0 {
-		f.log.WithFields(logrus.Fields{"connections": n, "at most": max(f.cfg.Drain, 0).String()}).Info("waiting for connections to end")
+		f.log.WithFields(logrus.Fields{"connections": n, "at_most": max(f.cfg.Drain, 0).String()}).Info("waiting for connections to end")
 	}
 	limit := time.AfterFunc(max(f.cfg.Drain, 0), func() { end(errStopped) })
 	defer limit.Stop()
@@ -257,7 +257,7 @@ func (f *Forwarder) carry(ctx context.Context, client net.Conn) {
 	log = log.WithFields(logrus.Fields{"element": element.Element.ID, "address": element.RemoteAddr()})
 	for _, tried := range element.Tried {
 		f.replaced.Add(1)
-		log.WithError(tried.Err).WithField("instead of", tried.Element.ID).Warn("element replaced")
+		log.WithError(tried.Err).WithField("instead_of", tried.Element.ID).Warn("element replaced")
 	}
 	log.Debug("connected")
 	s := &splice{

@@ -31,8 +31,12 @@ func CheckAddress(address string) error {
 		return nil
 	}
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(address, "tcp://"))
-	if err == nil && port == "" {
+	switch {
+	case err != nil:
+	case port == "":
 		err = fmt.Errorf("%q has no port", address)
+	default:
+		_, err = net.LookupPort("tcp", port)
 	}
 	return err
 }

@@ -48,6 +48,7 @@ type Client struct {
 	looking   map[int]bool            // by index in cfg.Registrars
 	resolved  map[int][]hunt.Endpoint // by index in cfg.Registrars
 	dropped   atomic.Uint64
+	notFound  error // the latest dial that failed since there was a home
 }
 
 // New returns a client that is not running yet.

@@ -3,6 +3,7 @@ package huntnet_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/test"
 	"go.uber.org/goleak"
 
 	"rserpool/asap"
@@ -681,4 +684,33 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("%q does not name %s", err, part)
 		}
 	}
+}
+
+// Whoever finds no registrar hears of it once, and why.
+func TestHuntInVainIsLoggedOnce(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		logger, hook := test.NewNullLogger()
+		warned := func() []string {
+			var out []string
+			for _, e := range hook.AllEntries() {
+				if e.Level == logrus.WarnLevel {
+					out = append(out, fmt.Sprint(e.Message, ": ", e.Data[logrus.ErrorKey]))
+				}
+			}
+			hook.Reset()
+			return out
+		}
+		l.client(func(c *huntnet.Config) { c.Log = logger }, "10.0.0.1")
+		time.Sleep(time.Hour)
+		if got := warned(); len(got) != 1 || !strings.Contains(got[0], "still looking") || !strings.Contains(got[0], "10.0.0.1") || !strings.Contains(got[0], "no route") {
+			t.Errorf("an hour without registrar: warnings %q", got)
+		}
+		r := l.registrar("10.0.0.1", nil)
+		time.Sleep(time.Hour)
+		r.Stop()
+		time.Sleep(time.Hour)
+		if got := warned(); len(got) != 2 || !strings.Contains(got[0], "lost") || !strings.Contains(got[1], "still looking") {
+			t.Errorf("a registrar that came and went: warnings %q", got)
+		}
+	})
 }

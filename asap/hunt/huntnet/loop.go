@@ -123,8 +123,17 @@ func (c *Client) peer(link hunt.Link) Peer {
 func (c *Client) tell(e hunt.Event) {
 	switch e.Kind {
 	case hunt.Round:
-		c.log.WithFields(logrus.Fields{"round": e.Round, "t5": e.T5}).Debug("hunt for a registrar")
+		log := c.log.WithFields(logrus.Fields{"round": e.Round, "t5": e.T5})
+		if e.Round != 2 { // the first in vain is worth a word
+			log.Debug("hunt for a registrar")
+			break
+		}
+		if c.notFound != nil {
+			log = log.WithError(c.notFound)
+		}
+		log.Warn("no registrar found, still looking")
 	case hunt.HomeFound:
+		c.notFound = nil
 		before := c.home.Load()
 		c.publishHome()
 		p := c.home.Load()
@@ -194,7 +203,8 @@ func (c *Client) dial(ctx context.Context, d hunt.Dial) {
 				c.closeConn(conn)
 				return
 			case err != nil:
-				c.log.WithError(err).WithField("registrar", d.Endpoint.String()).Debug("registrar not reached")
+				c.notFound = fmt.Errorf("registrar %v not reached: %w", d.Endpoint, err)
+				c.log.Debug(c.notFound)
 				c.machine.Failed(d.Link, now)
 				return
 			}
