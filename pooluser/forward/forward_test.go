@@ -420,7 +420,7 @@ func TestSocketOfADeadProcessIsReplaced(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"127.0.0.1:9000": true, "tcp://[::1]:9000": true, "unix:/run/p": true, "unix:///run/p": true, ":80": true,
-		"9000": false, "127.0.0.1:": false, "unix:": false, "": false,
+		"9000": false, "127.0.0.1:": false, "127.0.0.1:99999": false, "unix:": false, "": false,
 	} {
 		if err := CheckAddress(address); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)
