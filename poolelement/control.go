@@ -61,9 +61,8 @@ type Control struct {
 	gone     chan struct{} // closed when nothing more will be received
 	leave    sync.Once     // see dismiss
 
-	// saving holds a token while a state is being saved: what was sent last is the
-	// newest.
-	saving chan struct{}
+	// saving is of the one who saves a state: what was sent last is the newest.
+	saving transport.Turn
 
 	mu    sync.Mutex
 	state []byte
@@ -130,12 +129,10 @@ func (c *Control) SaveState(ctx context.Context, state []byte) error {
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	select {
-	case c.saving <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("save state: %w", context.Cause(ctx))
+	if err := c.saving.Take(ctx); err != nil {
+		return fmt.Errorf("save state: %w", err)
 	}
-	defer func() { <-c.saving }()
+	defer c.saving.End()
 	if err := c.sendASAP(ctx, &asap.Cookie{Cookie: sealed}); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}

@@ -112,7 +112,7 @@ func (s *Server) listenHosts(ctx context.Context, hosts []string, port uint16) (
 			}
 			return nil, err
 		}
-		if a := addrPort(socket.Addr()); port == 0 && a.IsValid() {
+		if a := transport.AddrPort(socket.Addr()); port == 0 && a.IsValid() {
 			port = a.Port()
 		}
 		if s.cfg.TLS != nil {
@@ -123,19 +123,9 @@ func (s *Server) listenHosts(ctx context.Context, hosts []string, port uint16) (
 	return sockets, nil
 }
 
-// addrPort returns the IP address and port of a byte stream's end, if it has one.
-func addrPort(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
-
 // streamAddrs returns the user's address.
 func streamAddrs(stream net.Conn) []netip.AddrPort {
-	if a := addrPort(stream.RemoteAddr()); a.IsValid() {
+	if a := transport.AddrPort(stream.RemoteAddr()); a.IsValid() {
 		return []netip.AddrPort{a}
 	}
 	return nil
@@ -147,7 +137,7 @@ func (e *end) addrs() []netip.AddrPort {
 		out = append(out, l.Addrs()...)
 	}
 	for _, l := range e.streams {
-		out = append(out, addrPort(l.Addr()))
+		out = append(out, transport.AddrPort(l.Addr()))
 	}
 	return out
 }

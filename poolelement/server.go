@@ -278,7 +278,7 @@ func (s *Server) session(a arrival) *Session {
 	s.numbers++
 	session := &Session{Control: Control{
 		server: s, number: s.numbers, conn: a.conn, gone: make(chan struct{}),
-		on: a.conn != nil && (!s.streams || s.cfg.Control), saving: make(chan struct{}, 1),
+		on: a.conn != nil && (!s.streams || s.cfg.Control), saving: transport.NewTurn(),
 	}}
 	session.ctx, session.cancel = context.WithCancelCause(s.ctx)
 	if a.conn == nil {

@@ -305,7 +305,7 @@ func (s *Session) introduce(ctx context.Context, a doGreet) error {
 			return err
 		}
 		err := s.callHook(ctx, link, f)
-		<-s.hooking
+		s.hooking.End()
 		if err != nil {
 			return err
 		}
@@ -336,19 +336,15 @@ func (s *Session) settled(ctx context.Context) (sessionLink, error) {
 
 // takeHook waits until the hook does not run any more for an element before.
 func (s *Session) takeHook(ctx context.Context, conn uint64) error {
-	select {
-	case s.hooking <- struct{}{}:
+	if s.hooking.Try() {
 		return nil
-	default:
 	}
 	s.step(func(time.Time) { s.machine.delayed(conn, ErrHookRuns) })
-	select {
-	case s.hooking <- struct{}{}:
-		s.step(func(time.Time) { s.machine.delayed(conn, nil) })
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := s.hooking.Take(ctx); err != nil {
+		return err
 	}
+	s.step(func(time.Time) { s.machine.delayed(conn, nil) })
+	return nil
 }
 
 func (s *Session) callHook(ctx context.Context, link sessionLink, f *Failover) error {

@@ -31,18 +31,16 @@ const (
 // second one while it fails over. Close ends and awaits them; they also end when the
 // session does.
 type Session struct {
-	r      *Resolver
-	cfg    SessionConfig
-	dial   linkConfig
-	hook   func(context.Context, *Failover) error
-	notes  bool
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	work   sync.WaitGroup
-	// sending holds a token while somebody sends.
-	sending chan struct{}
-	// hooking holds a token while the hook runs. nil without one.
-	hooking chan struct{}
+	r       *Resolver
+	cfg     SessionConfig
+	dial    linkConfig
+	hook    func(context.Context, *Failover) error
+	notes   bool
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	work    sync.WaitGroup
+	sending transport.Turn // of the one who sends
+	hooking transport.Turn // of the hook; nil without one
 
 	mu       sync.Mutex // guards all below
 	machine  sessionMachine
@@ -112,7 +110,7 @@ func (r *Resolver) Open(ctx context.Context, pool param.PoolHandle, cfg SessionC
 func (r *Resolver) newSession(ctx context.Context, pool param.PoolHandle, cfg SessionConfig) *Session {
 	cfg = cfg.withDefaults()
 	s := &Session{
-		r: r, cfg: cfg, hook: cfg.OnFailover, sending: make(chan struct{}, 1),
+		r: r, cfg: cfg, hook: cfg.OnFailover, sending: transport.NewTurn(),
 		dial: linkConfig{beatSCTP: cfg.SCTPHeartbeats, maxMessage: cfg.MaxMessage, defaultPPID: cfg.PPID},
 		machine: sessionMachine{
 			pool: pool, timers: cfg.Timers, answer: cfg.Answer, current: r.current, cookie: cfg.Cookie,
@@ -123,7 +121,7 @@ func (r *Resolver) newSession(ctx context.Context, pool param.PoolHandle, cfg Se
 		},
 	}
 	if s.hook != nil {
-		s.hooking = make(chan struct{}, 1)
+		s.hooking = transport.NewTurn()
 	}
 	values := context.WithoutCancel(ctx)
 	if cfg.Key != "" {
@@ -173,10 +171,10 @@ func (s *Session) Send(ctx context.Context, m Message) error {
 	if err := s.sendable(m); err != nil {
 		return err
 	}
-	if err := s.takeTurn(ctx); err != nil {
+	if err := s.sending.Take(ctx); err != nil {
 		return err
 	}
-	defer s.endTurn()
+	defer s.sending.End()
 	for {
 		t, err := s.admit(ctx, &m, nil)
 		if err != nil {
@@ -199,17 +197,6 @@ func (s *Session) sendable(m Message) error {
 	}
 	return nil
 }
-
-func (s *Session) takeTurn(ctx context.Context) error {
-	select {
-	case s.sending <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (s *Session) endTurn() { <-s.sending }
 
 // turn is a message that is being sent.
 type turn struct {
@@ -361,10 +348,10 @@ func (s *Session) SendCard(ctx context.Context, pool param.PoolHandle, order ...
 	if err != nil {
 		return fmt.Errorf("business card: %w", err)
 	}
-	if err := s.takeTurn(ctx); err != nil {
+	if err := s.sending.Take(ctx); err != nil {
 		return err
 	}
-	defer s.endTurn()
+	defer s.sending.End()
 	for {
 		t, err := s.admit(ctx, nil, nil)
 		if err != nil {

@@ -157,10 +157,10 @@ func (st *Stream) knows(conn uint64) bool { return st.resumes || st.accepted == 
 func (st *Stream) Write(p []byte) (int, error) {
 	sent := 0
 	err := st.write.Until(func(ctx context.Context) error {
-		if err := st.s.takeTurn(ctx); err != nil {
+		if err := st.s.sending.Take(ctx); err != nil {
 			return err
 		}
-		defer st.s.endTurn()
+		defer st.s.sending.End()
 		for sent < len(p) {
 			n, err := st.send(ctx, p[sent:min(len(p), sent+transport.StreamChunk)])
 			if sent += n; err != nil {

@@ -107,6 +107,17 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
+// AddrPort returns the IP address and port of a TCP connection's end, an IPv4-mapped IPv6
+// address as IPv4, and the zero value for others.
+func AddrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
 // PrimaryAddr is the net.Addr of a connection's end that has these addresses: the first.
 func PrimaryAddr(network string, addrs []netip.AddrPort) net.Addr { return primaryAddr{network, addrs} }
 

@@ -48,7 +48,7 @@ type Conn struct {
 	readErr  error
 	buffered atomic.Bool
 
-	writing  chan struct{} // holds a token while somebody writes
+	writing  transport.Turn
 	writes   *transport.Interrupter
 	writeErr error // how writing failed, of whoever writes
 }
@@ -63,7 +63,7 @@ func newConn(stream net.Conn, opt Options) *Conn {
 		events:  transport.NewEventQueue(),
 		reads:   transport.NewInterrupter(stream.SetReadDeadline),
 		in:      frames{limit: opt.MaxMessage},
-		writing: make(chan struct{}, 1),
+		writing: transport.NewTurn(),
 		writes:  transport.NewInterrupter(stream.SetWriteDeadline),
 	}
 	c.beats = newBeats(c.writeBeats)
@@ -90,12 +90,10 @@ func (c *Conn) Buffered() bool { return c.buffered.Load() }
 func (c *Conn) Stream() net.Conn { return c.stream }
 
 func addrPorts(a net.Addr) []netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return nil
+	if ap := transport.AddrPort(a); ap.IsValid() {
+		return []netip.AddrPort{ap}
 	}
-	ap := tcp.AddrPort()
-	return []netip.AddrPort{netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())}
+	return nil
 }
 
 // Receive implements transport.Conn. It returns io.EOF when the peer closed in an
@@ -205,7 +203,7 @@ func (c *Conn) Send(ctx context.Context, msgs ...transport.Message) error {
 	if err := c.begin(ctx); err != nil {
 		return fmt.Errorf("send to %v: %w: %w", c.stream.RemoteAddr(), ErrNotSent, err)
 	}
-	defer c.done()
+	defer c.writing.End()
 	pooled := writeBuffers.Get().(*[]byte)
 	out := (*pooled)[:0]
 	defer func() {
@@ -231,16 +229,10 @@ func (c *Conn) Send(ctx context.Context, msgs ...transport.Message) error {
 	return nil
 }
 
-// begin takes the token for writing and makes ctx interrupt it.
+// begin takes the turn to write and makes ctx interrupt it.
 func (c *Conn) begin(ctx context.Context) error {
-	select {
-	case c.writing <- struct{}{}: // nearly always, and cheaper alone
-	default:
-		select {
-		case c.writing <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if err := c.writing.Take(ctx); err != nil {
+		return err
 	}
 	err := c.writes.Arm(ctx)
 	switch {
@@ -250,12 +242,10 @@ func (c *Conn) begin(ctx context.Context) error {
 		err = c.writeErr
 	}
 	if err != nil {
-		c.done()
+		c.writing.End()
 	}
 	return err
 }
-
-func (c *Conn) done() { <-c.writing }
 
 // write writes all of b, or nothing, or ends the connection; left tells that frames
 // of the same call have gone before.
@@ -291,7 +281,7 @@ func (c *Conn) writeBeats(numbers []uint64) error {
 	if err := c.begin(ctx); err != nil {
 		return err
 	}
-	defer c.done()
+	defer c.writing.End()
 	out := make([]byte, 0, 2*(headerLen+beatLen))
 	for _, n := range numbers {
 		out = appendBeat(out, n)
@@ -358,12 +348,10 @@ func (c *Conn) shut() error {
 // sayGoodbye sends the frame that tells an orderly end, after what is being written, a
 // heartbeat for example.
 func (c *Conn) sayGoodbye(ctx context.Context) {
-	select {
-	case c.writing <- struct{}{}:
-	case <-ctx.Done():
+	if c.writing.Take(ctx) != nil {
 		return
 	}
-	defer c.done()
+	defer c.writing.End()
 	c.writeErr = net.ErrClosed
 	// Arm also waits until the end of an earlier context can do no harm any more.
 	if c.writes.Arm(ctx) == nil {

@@ -60,8 +60,8 @@ type conn struct {
 	readErr   error              // the answer from now on
 	buffered  atomic.Bool
 
-	// For the goroutine that has the token of writing.
-	writing      chan struct{}
+	// For the goroutine whose turn it is to write.
+	writing      transport.Turn
 	writes       *transport.Interrupter
 	out          *outgoing
 	sent, unsent int // of the messages in out
@@ -88,7 +88,7 @@ func newConn(file *os.File, opt transport.Options) (*conn, error) {
 		events:  transport.NewEventQueue(),
 		reads:   transport.NewInterrupter(file.SetReadDeadline),
 		writes:  transport.NewInterrupter(file.SetWriteDeadline),
-		writing: make(chan struct{}, 1),
+		writing: transport.NewTurn(),
 		pieces:  batch,
 	}
 	c.readFn, c.writeFn = c.readOnce, c.writeOnce
@@ -293,12 +293,10 @@ func (c *conn) lost(err error) {
 // Send also fails for a message that the kernel refuses, such as one longer than
 // its buffer for sending; the association goes on then.
 func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
-	select {
-	case c.writing <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := c.writing.Take(ctx); err != nil {
+		return err
 	}
-	defer func() { <-c.writing }()
+	defer c.writing.End()
 	if err := c.writes.Arm(ctx); err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ type conn struct {
 	readErr  error
 	buffered atomic.Bool
 
-	writing chan struct{} // holds a token while somebody writes
+	writing transport.Turn
 	writes  *transport.Interrupter
 	left    rest
 	try     attempt
@@ -57,23 +57,14 @@ type conn struct {
 func newConn(l link, opt transport.Options) *conn {
 	return &conn{
 		link:    l,
-		local:   []netip.AddrPort{addrPort(l.tcp.LocalAddr())},
-		remote:  []netip.AddrPort{addrPort(l.tcp.RemoteAddr())},
+		local:   []netip.AddrPort{transport.AddrPort(l.tcp.LocalAddr())},
+		remote:  []netip.AddrPort{transport.AddrPort(l.tcp.RemoteAddr())},
 		events:  transport.NewEventQueue(),
 		reads:   transport.NewInterrupter(l.tcp.SetReadDeadline),
 		in:      frames{limit: opt.MaxMessage},
-		writing: make(chan struct{}, 1),
+		writing: transport.NewTurn(),
 		writes:  transport.NewInterrupter(l.tcp.SetWriteDeadline),
 	}
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 func (c *conn) Network() string                { return transport.TCP }
@@ -146,16 +137,10 @@ func (c *conn) Send(ctx context.Context, msgs ...transport.Message) error {
 			return err
 		}
 	}
-	select {
-	case c.writing <- struct{}{}: // nearly always, and cheaper alone
-	default:
-		select {
-		case c.writing <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if err := c.writing.Take(ctx); err != nil {
+		return err
 	}
-	defer func() { <-c.writing }()
+	defer c.writing.End()
 	if c.closed.Load() {
 		return fmt.Errorf("send to %s: %w", c.remote[0], net.ErrClosed)
 	}
@@ -275,12 +260,10 @@ func (c *conn) sayGoodbye() {
 	if c.tls == nil {
 		return
 	}
-	select {
-	case c.writing <- struct{}{}:
-	default:
+	if !c.writing.Try() {
 		return
 	}
-	defer func() { <-c.writing }()
+	defer c.writing.End()
 	c.writes.Release()
 	c.below.closing.Store(true)
 	_ = c.tls.CloseWrite() // as a courtesy: the end of the stream says it too

@@ -196,7 +196,7 @@ func listenAll(ctx context.Context, local []netip.AddrPort, opt transport.Option
 			return nil, errors.Join(errs...)
 		}
 		sockets = append(sockets, l.(*net.TCPListener))
-		port = addrPort(l.Addr()).Port()
+		port = transport.AddrPort(l.Addr()).Port()
 	}
 	return sockets, nil
 }
@@ -228,7 +228,7 @@ func newListener(sockets []*net.TCPListener, t *TLS, opt transport.Options) *lis
 		l.tls = &handshakes{TLS: t}
 	}
 	for _, s := range sockets {
-		l.addrs = append(l.addrs, addrPort(s.Addr()))
+		l.addrs = append(l.addrs, transport.AddrPort(s.Addr()))
 		l.running.Go(func() { l.run(s) })
 	}
 	return l

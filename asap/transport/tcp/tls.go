@@ -186,6 +186,6 @@ func (h *handshakes) do(listening context.Context, raw *net.TCPConn, deliver fun
 	case err == nil:
 		deliver(ctx, l)
 	case h.Failed != nil && listening.Err() == nil:
-		h.Failed(addrPort(raw.RemoteAddr()), err)
+		h.Failed(transport.AddrPort(raw.RemoteAddr()), err)
 	}
 }

@@ -37,11 +37,9 @@ func (c *conn) TrySend(ctx context.Context, msgs ...transport.Message) (done boo
 	defer c.left.mu.Unlock()
 	n := 0
 	if len(c.left.octets) == 0 {
-		select {
-		case c.writing <- struct{}{}:
+		if c.writing.Try() {
 			n, err = c.tryWrite(ctx, whole)
-			<-c.writing
-		default:
+			c.writing.End()
 		}
 	}
 	c.left.octets = append(c.left.octets, whole[n:]...)

@@ -1,0 +1,47 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turn := NewTurn()
+		why := errors.New("enough")
+		ended, cancel := context.WithCancelCause(t.Context())
+		cancel(why)
+		if err := turn.Take(ended); err != nil {
+			t.Errorf("a free one: %v", err)
+		}
+		if err := turn.Take(ended); err != why || turn.Try() {
+			t.Errorf("one that is taken: %v", err)
+		}
+		time.AfterFunc(time.Second, turn.End)
+		began := time.Now()
+		if err := turn.Take(t.Context()); err != nil || time.Since(began) != time.Second {
+			t.Errorf("%v, after %v", err, time.Since(began))
+		}
+		turn.End()
+		inside := 0
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				if err := turn.Take(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if inside++; inside != 1 {
+					t.Errorf("%d at a time", inside)
+				}
+				time.Sleep(time.Millisecond)
+				inside--
+				turn.End()
+			})
+		}
+		all.Wait()
+	})
+}
