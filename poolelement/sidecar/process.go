@@ -141,8 +141,9 @@ func (p Process) Validate() error {
 // Run runs the command, again when it ends, until ctx ends; then it drains, stops
 // the command and returns nil, or ErrKilled if it had to be killed. Before that it
 // returns when the command is not to be started again: nil after exit code 0, else
-// an EndedError; or StartError. What comes from signals is passed on to the command.
-// Nothing of the process group and of what Run started is left when it returns.
+// an EndedError; or StartError. What comes from signals is passed on to the command
+// while it runs. Nothing of the process group and of what Run started is left when it
+// returns.
 func (p Process) Run(ctx context.Context, signals <-chan os.Signal) error {
 	if err := p.Validate(); err != nil {
 		return err
@@ -178,10 +179,24 @@ func (p Process) Run(ctx context.Context, signals <-chan os.Signal) error {
 			log = log.WithError(err)
 		}
 		log.Warn("server ended")
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !p.rest(ctx, pause, signals) {
 			return nil
+		}
+	}
+}
+
+// rest waits for so long, and tells whether there is to be another run. Signals are for
+// nobody meanwhile: the next server would get them before it is ready for them.
+func (p Process) rest(ctx context.Context, pause time.Duration, signals <-chan os.Signal) bool {
+	over := time.After(pause)
+	for {
+		select {
+		case <-over:
+			return true
+		case s := <-signals:
+			p.Log.WithField("signal", s).Debug("no server to pass the signal on to")
+		case <-ctx.Done():
+			return false
 		}
 	}
 }

@@ -235,6 +235,20 @@ func TestRestartWaitsForTheProcessGroup(t *testing.T) {
 	})
 }
 
+// A signal in a pause is for nobody; at its first instant the next server may not be ready
+// for it.
+func TestSignalsInAPauseAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := play(t, time.Minute, Process{}, &actor{runs: 100 * time.Millisecond, ends: &EndedError{Code: 1}}, &actor{})
+		if got := strings.Join(s.got, ","); got != "58.9s all terminated" {
+			t.Errorf("signals %q", got)
+		}
+		if lives := strings.Join(s.lives, " "); lives != "0s-100ms 1.1s-1m0s" {
+			t.Errorf("lives %s", lives)
+		}
+	})
+}
+
 func TestProcessValidate(t *testing.T) {
 	err := Process{Restart: "sometimes", RestartMin: time.Hour, RestartLimit: -1, KillAfter: -1}.Validate()
 	for _, want := range []string{"Command is missing", `Restart is "sometimes"`, "RestartMin is 1h", "RestartLimit is -1", "KillAfter is -1ns"} {

@@ -257,6 +257,7 @@ func TestANameThatHangsHoldsNobodyUp(t *testing.T) {
 			cfg.Networks = transport.NewNetworks(slowNames{l.net.Host("10.0.0.100")})
 		}, "slow", "10.0.0.1", "name")
 		l.wantElement(c, 1)
+		synctest.Wait() // the names are looked up beside
 		if known, err := c.Known(t.Context()); err != nil || len(known) != 2 {
 			t.Errorf("known %v, %v; want both that can be found", known, err)
 		}
