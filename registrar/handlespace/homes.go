@@ -12,13 +12,20 @@ import (
 // residents is what the index knows of the elements of one home registrar.
 type residents struct {
 	Home
+	lives     []lifetime           // with elements, mostly one
 	pools     *btree.BTreeG[*pool] // those with such elements
 	deadlines deadlines
 }
 
+// lifetime is how many elements one life of the registrar has.
+type lifetime struct {
+	incarnation uint64
+	elements    int
+}
+
 // share is how many elements of a pool have a home.
 type share struct {
-	home     param.RegistrarID
+	home     *residents
 	elements int
 }
 
@@ -26,36 +33,59 @@ func byHandle(p, q *pool) bool { return p.handle < q.handle }
 
 // join counts a new element of p among those of its home.
 func (x *index) join(p *pool, r *Record) *residents {
-	h := x.homes[r.home()]
-	if h == nil {
-		h = &residents{Home: Home{ID: r.home()}, pools: btree.NewG(32, byHandle), deadlines: newDeadlines()}
-		x.homes[r.home()] = h
-	}
-	h.Elements++
-	h.checksum.Add(r.Handle, r.ID)
-	x.lives[r.Home()]++
-	if r.Home() == x.taken.from {
-		x.taken = progress{}
-	}
 	at := p.share(r.home())
 	if at < 0 {
+		h := x.homes[r.home()]
+		if h == nil {
+			h = &residents{Home: Home{ID: r.home()}, pools: btree.NewG(32, byHandle), deadlines: newDeadlines()}
+			x.homes[r.home()] = h
+		}
 		at = len(p.shares)
-		p.shares = append(p.shares, share{home: r.home()})
+		p.shares = append(p.shares, share{home: h})
 		h.pools.ReplaceOrInsert(p)
 	}
 	p.shares[at].elements++
+	h := p.shares[at].home
+	h.Elements++
+	h.checksum.Add(r.Handle, r.ID)
+	h.count(r.HomeIncarnation, 1)
+	if r.Home() == x.taken.from {
+		x.taken = progress{}
+	}
 	return h
+}
+
+// count counts elements of one life.
+func (h *residents) count(incarnation uint64, change int) {
+	at := slices.IndexFunc(h.lives, func(l lifetime) bool { return l.incarnation == incarnation })
+	if at < 0 {
+		at = len(h.lives)
+		h.lives = append(h.lives, lifetime{incarnation: incarnation})
+	}
+	if h.lives[at].elements += change; h.lives[at].elements == 0 {
+		h.lives = slices.Delete(h.lives, at, at+1)
+	}
+}
+
+// elements returns how many elements one life of a home has.
+func (x *index) elements(home HomeID) int {
+	if h := x.homes[home.ID]; h != nil {
+		for _, l := range h.lives {
+			if l.incarnation == home.Incarnation {
+				return l.elements
+			}
+		}
+	}
+	return 0
 }
 
 // leave takes it out again.
 func (x *index) leave(p *pool, r *Record) {
-	h := x.homes[r.home()]
+	at := p.share(r.home())
+	h := p.shares[at].home
 	h.Elements--
 	h.checksum.Remove(r.Handle, r.ID)
-	if x.lives[r.Home()]--; x.lives[r.Home()] == 0 {
-		delete(x.lives, r.Home())
-	}
-	at := p.share(r.home())
+	h.count(r.HomeIncarnation, -1)
 	if p.shares[at].elements--; p.shares[at].elements == 0 {
 		p.shares = slices.Delete(p.shares, at, at+1)
 		h.pools.Delete(p)
@@ -67,7 +97,7 @@ func (x *index) leave(p *pool, r *Record) {
 
 // share returns where a home is among the shares of the pool, -1 if it is not.
 func (p *pool) share(id param.RegistrarID) int {
-	return slices.IndexFunc(p.shares, func(s share) bool { return s.home == id })
+	return slices.IndexFunc(p.shares, func(s share) bool { return s.home.ID == id })
 }
 
 // from returns the pool with elements of a home that has this handle, or is the next
@@ -155,7 +185,7 @@ type progress struct {
 // lived returns the elements of one life of a home in the order of their keys, up
 // to limit if that is not 0. Writer only.
 func (s *Space) lived(home HomeID, limit int) (out []*Record) {
-	n := s.index.lives[home]
+	n := s.index.elements(home)
 	if limit > 0 {
 		n = min(n, limit)
 	}

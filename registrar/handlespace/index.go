@@ -1,7 +1,6 @@
 package handlespace
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,7 +15,6 @@ type index struct {
 	mu     sync.Mutex
 	pools  *btree.BTreeG[*pool]
 	homes  map[param.RegistrarID]*residents
-	lives  map[HomeID]int // elements
 	counts Counts
 	digest Digest
 	held   time.Time // until when elements are held back
@@ -50,7 +48,6 @@ func newIndex() index {
 	return index{
 		pools: btree.NewG(32, byHandle),
 		homes: make(map[param.RegistrarID]*residents),
-		lives: make(map[HomeID]int),
 	}
 }
 
@@ -117,7 +114,7 @@ func (x *index) replace(p *pool, e *element, before, r *Record) {
 	if before != nil && before.Home() == r.Home() {
 		x.digest.Entries[p.hash.of(r.ID)] += r.digest - before.digest
 		x.counts.Suspects += suspects(r) - suspects(before)
-		x.file(&x.homes[r.home()].deadlines, e, r)
+		x.file(&p.shares[p.share(r.home())].home.deadlines, e, r)
 		return
 	}
 	if before != nil {
@@ -137,7 +134,7 @@ func (x *index) add(p *pool, e *element, r *Record) {
 }
 
 func (x *index) remove(p *pool, e *element, r *Record) {
-	x.homes[r.home()].deadlines.unfile(e)
+	p.shares[p.share(r.home())].home.deadlines.unfile(e)
 	x.leave(p, r)
 	x.digest.Entries[p.hash.of(r.ID)] -= r.digest
 	x.counts.Elements--
@@ -180,7 +177,14 @@ func (s *Space) Homes() []Home {
 func (s *Space) HomeIDs() []HomeID {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(s.index.lives), HomeID.Compare)
+	var lives []HomeID
+	for id, h := range s.index.homes {
+		for _, l := range h.lives {
+			lives = append(lives, HomeID{id, l.incarnation})
+		}
+	}
+	slices.SortFunc(lives, HomeID.Compare)
+	return lives
 }
 
 // HeldBack returns until when elements are held back because registrars were lost.
