@@ -14,6 +14,7 @@ import (
 // observe brings everything in line with a change of the handlespace.
 func (o *owner) observe(event handlespace.Event, now time.Time) {
 	o.peers.observe(event, now)
+	o.expiry.observe(event)
 	switch e := event.(type) {
 	case handlespace.Registered:
 		o.attend(e.Record, now)

@@ -38,7 +38,8 @@ type owner struct {
 
 	lastToken uint64
 	proposed  map[uint64]*proposal
-	expiring  int  // removals of the latest batch that are not applied yet
+	expiring  int // removals of the latest batch that are not applied yet
+	expiry    expiry
 	synced    bool // the ring has given the handlespace
 	opening   bool // ASAP is being opened, or is
 	serving   bool // ASAP is answered
@@ -254,11 +255,36 @@ func (o *owner) judgement() time.Time {
 		return o.hearing.until
 	}
 	if o.expiring == 0 {
-		if at, ok := o.space.NextDeadline(o.r.id); ok && at.Before(o.peers.next) {
+		if o.expiry.moved {
+			o.expiry = expiry{}
+			if at, ok := o.space.NextDeadline(o.r.id); ok {
+				o.expiry.at = at
+			}
+		}
+		if at := o.expiry.at; !at.IsZero() && at.Before(o.peers.next) {
 			return at
 		}
 	}
 	return o.peers.next
+}
+
+// expiry is when the first of this registrar's elements is due, or sooner; zero: never.
+// To ask the handlespace on every turn would take longer than to note what changes it.
+type expiry struct {
+	at    time.Time
+	moved bool // perhaps: it is to be asked
+}
+
+// observe notes a change of the handlespace.
+func (e *expiry) observe(event handlespace.Event) {
+	switch event := event.(type) {
+	case handlespace.Registered:
+		at := event.Record.Expires()
+		e.moved = e.moved || !at.IsZero() && (e.at.IsZero() || at.Before(e.at))
+	case handlespace.Removed: // none is due sooner
+	default:
+		e.moved = true
+	}
 }
 
 // tick does what is due.
@@ -315,7 +341,7 @@ func (o *owner) expire(now time.Time) {
 	if o.expiring > 0 || o.order.full() {
 		return
 	}
-	o.expired = o.space.Due(o.expired[:0], o.r.id, now, expiryBatch)
+	o.expired, o.expiry.moved = o.space.Due(o.expired[:0], o.r.id, now, expiryBatch), true
 	o.expiring = len(o.expired)
 	for _, cmd := range o.expired {
 		o.propose(cmd, proposal{

@@ -74,6 +74,8 @@ type Replica struct {
 	born time.Time
 	view ring.View
 	out  Output
+	// handed is what Ready returned last: room for what comes next.
+	handed Output
 	// speaks is the version of payloads that all members know, as of the latest END.
 	speaks uint8
 
@@ -548,10 +550,12 @@ func (r *Replica) ForeignDied(home handlespace.HomeID, now time.Time) {
 }
 
 // Ready returns what there is to do, and true if that is anything; to be called
-// after each other method.
+// after each other method. It is valid until the next call.
 func (r *Replica) Ready() (Output, bool) {
-	out := r.out
-	r.out = Output{}
+	out, spent := r.out, r.handed
+	clear(spent.Events)
+	clear(spent.Proposals)
+	r.out, r.handed = Output{Events: spent.Events[:0], Proposals: spent.Proposals[:0]}, out
 	return out, len(out.Events) > 0 || len(out.Proposals) > 0 || out.End
 }
 

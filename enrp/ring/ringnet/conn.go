@@ -242,10 +242,14 @@ func (g *Group) read(c *conn) error {
 			return errors.Join(&refusal{refusedMessage, "message that can't be decoded"}, err)
 		}
 		select {
-		case g.inbox <- received{c, msg}:
-			frames.release()
-		case <-g.ctx.Done():
-			return context.Cause(g.ctx)
+		case g.inbox <- received{c, msg}: // nearly always, and cheaper alone
+		default:
+			select {
+			case g.inbox <- received{c, msg}:
+			case <-g.ctx.Done():
+				return context.Cause(g.ctx)
+			}
 		}
+		frames.release()
 	}
 }
