@@ -367,8 +367,7 @@ func (s *Session) SendCard(ctx context.Context, pool param.PoolHandle, order ...
 	}
 }
 
-// Close ends the session in an orderly way: what was sent arrives, if the element takes it.
-// Where the element can be told that nothing follows (TCP; SCTP with SCTPHeartbeats),
+// Close ends the session in an orderly way. What was sent arrives, if the element takes it:
 // Close waits until it has ended the session too, for Timers.Connect at most and never
 // longer than a second; then the rest is lost. Hooks must not call it.
 func (s *Session) Close() error {

@@ -488,3 +488,42 @@ func TestOneGoroutineForASession(t *testing.T) {
 		}
 	})
 }
+
+// A session that waits has no buffer, over SCTP neither.
+func TestWaitingSessionsHoldLittleMemory(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		const sessions = 100
+		l.registrar(home1)
+		l.sctpPool(1)
+		listener := l.listenSCTP(1)
+		defer listener.Close()
+		heap := func() uint64 {
+			synctest.Wait()
+			runtime.GC()
+			runtime.GC() // pools let go of what they hold at the second
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		r := l.sessionUser()
+		l.wantAnswer(r, 1)
+		before := heap()
+		for range sessions {
+			s := l.openSession(r, pooluser.SessionConfig{Timers: pooluser.Default})
+			conn, err := listener.Accept(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.Send(t.Context(), transport.Message{Data: []byte("x"), PPID: appPPID}); err != nil {
+				t.Fatal(err)
+			}
+			l.wantNext(s, "x")
+		}
+		each := (heap() - before) / sessions
+		t.Logf("%d octets for both ends of a session", each)
+		if each > 16<<10 {
+			t.Errorf("a session that waits holds %d octets", each)
+		}
+	})
+}

@@ -106,17 +106,23 @@ func (a *Assoc) writeBeats(numbers []uint64) error {
 // kernel shuts the associations of a process down that was killed.
 func (a *Assoc) Orderly() bool { return a.goodbye.Load() }
 
-// Finish does what Conn.Finish does where the peer has heartbeats, and else nothing: it
-// reports which. SCTP alone has no end of one direction.
+// Finish does what Conn.Finish does where the peer has heartbeats. Otherwise it begins the
+// connection's own orderly end (CloseWrite), as SCTP has it. It reports whether there is
+// either.
 func (a *Assoc) Finish(ctx context.Context) bool {
-	if !a.ours.Load() {
+	if a.ours.Load() {
+		a.stop()
+		a.told.Do(func() {
+			_ = a.Conn.Send(ctx, transport.Message{Data: make([]byte, goodbyeLen), PPID: PPIDHeartbeat}) // as a courtesy
+		})
+		return true
+	}
+	half, ok := a.Conn.(interface{ CloseWrite() error })
+	if !ok {
 		return false
 	}
 	a.stop()
-	a.told.Do(func() {
-		_ = a.Conn.Send(ctx, transport.Message{Data: make([]byte, goodbyeLen), PPID: PPIDHeartbeat}) // as a courtesy
-	})
-	return true
+	return half.CloseWrite() == nil
 }
 
 // Close implements transport.Conn.

@@ -376,6 +376,15 @@ func (c *conn) Flush(ctx context.Context) error {
 	}
 }
 
+// CloseWrite begins the orderly end: what was sent is delivered, nothing can be sent any
+// more, and Receive goes on until the peer's end has agreed. Who closes at once while the
+// peer sends may make the kernel abort the association, and loses what was sent last.
+func (c *conn) CloseWrite() error {
+	var err error
+	controlErr := c.raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) })
+	return errors.Join(controlErr, os.NewSyscallError("shutdown", err))
+}
+
 func (c *conn) Close() error { return c.close(false) }
 func (c *conn) Abort() error { return c.close(true) }
 

@@ -4,12 +4,14 @@ package sctp
 
 import (
 	"context"
+	"io"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"rserpool/asap/transport"
+	"rserpool/asap/transport/framed"
 )
 
 // TestWaitingTakesNoMemory: who waits in Next has no buffer.
@@ -36,13 +38,15 @@ func TestWaitingTakesNoMemory(t *testing.T) {
 	waiting := func(receive func(transport.Conn, context.Context) (transport.Message, error)) uint64 {
 		before := heap()
 		ctx, cancel := context.WithCancel(context.Background())
-		var all sync.WaitGroup
+		var all, got sync.WaitGroup
+		got.Add(count)
 		for _, c := range servers {
 			all.Go(func() {
 				for {
 					if _, err := receive(c, ctx); err != nil {
 						return
 					}
+					got.Done()
 				}
 			})
 		}
@@ -51,7 +55,7 @@ func TestWaitingTakesNoMemory(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		time.Sleep(100 * time.Millisecond)
+		got.Wait()
 		now := heap()
 		cancel()
 		all.Wait()
@@ -126,5 +130,45 @@ func TestFlushEnds(t *testing.T) {
 	}
 	if err := f.Flush(patient(t)); err == nil {
 		t.Error("no error after Close")
+	}
+}
+
+// TestLastMessageArrives: the peer is sending when we end, and gets what we sent last.
+func TestLastMessageArrives(t *testing.T) {
+	for range 50 {
+		client, server := pair(t, nil, ports("127.0.0.1:0"), transport.Options{})
+		flood := make(chan error, 1)
+		go func() {
+			for {
+				if err := server.Send(context.Background(), transport.Message{Data: make([]byte, 1000), PPID: 7}); err != nil {
+					flood <- err
+					return
+				}
+			}
+		}()
+		if _, err := client.(transport.Nexter).Next(patient(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Send(patient(t), transport.Message{Data: []byte("last words"), PPID: 7}); err != nil {
+			t.Fatal(err)
+		}
+		within, cancel := context.WithTimeout(patient(t), 10*time.Second)
+		framed.Linger(within, framed.Over(client))
+		if within.Err() != nil {
+			t.Error("the association did not end")
+		}
+		cancel()
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+		m, err := server.(transport.Nexter).Next(patient(t))
+		if err != nil || string(m.Data) != "last words" {
+			t.Errorf("the peer got %q, %v", m.Data, err)
+		}
+		if _, err := server.(transport.Nexter).Next(patient(t)); err != io.EOF {
+			t.Errorf("then %v, want EOF", err)
+		}
+		<-flood
+		_ = server.Close()
 	}
 }

@@ -252,16 +252,7 @@ func TestSilentHandshakes(t *testing.T) {
 			silent(t, to)
 		}
 		failed.wait(t, strings.TrimSpace(strings.Repeat("too-many ", 16)))
-		c, err := New(WithTLS(TLS{Credentials: blue.member("m")})).Dial(within(t, 10*time.Second), nil, []netip.AddrPort{to}, transport.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		s, err := l.Accept(within(t, 10*time.Second))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Close()
+		connected(t, blue, to, l)
 	})
 }
 
@@ -362,20 +353,27 @@ func TestCredentialsAreReadAgain(t *testing.T) {
 	}
 }
 
+// connected returns both ends of a member's connection to l, which listens there.
+func connected(t *testing.T, cluster cluster, to netip.AddrPort, l transport.Listener) (c, s transport.Conn) {
+	t.Helper()
+	c, err := New(WithTLS(TLS{Credentials: cluster.member("m")})).Dial(within(t, 10*time.Second), nil, []netip.AddrPort{to}, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	s, err = l.Accept(within(t, 10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return c, s
+}
+
 // Nothing that goes past TLS to the socket is offered.
 func TestNothingGoesPastTLS(t *testing.T) {
 	blue := newCluster(t, "blue")
 	to, _, l := guarded(t, blue)
-	c, err := New(WithTLS(TLS{Credentials: blue.member("m")})).Dial(within(t, 10*time.Second), nil, []netip.AddrPort{to}, transport.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	s, err := l.Accept(within(t, 10*time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	c, s := connected(t, blue, to, l)
 	type trySender interface {
 		TrySend(context.Context, ...transport.Message) (bool, error)
 	}
@@ -390,15 +388,7 @@ func TestNothingGoesPastTLS(t *testing.T) {
 func TestCloseOverTLSDoesNotWait(t *testing.T) {
 	blue := newCluster(t, "blue")
 	to, _, l := guarded(t, blue)
-	c, err := New(WithTLS(TLS{Credentials: blue.member("m")})).Dial(within(t, 10*time.Second), nil, []netip.AddrPort{to}, transport.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept(within(t, 10*time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	c, _ := connected(t, blue, to, l)
 	// Fill the socket below TLS, so that the farewell has no room.
 	raw, err := c.(*secured).Conn.(*conn).tcp.SyscallConn()
 	if err != nil {
