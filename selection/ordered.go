@@ -44,15 +44,19 @@ func Sorted(base, step func(param.Policy) uint64) func(*rand.Rand) Chooser {
 func (c *ordered) Len() int { return c.tree.Len() }
 
 func (c *ordered) Put(it *Item, policy param.Policy) {
-	if it.held {
-		c.tree.Delete(rank{it.key, it.seq, it})
-	} else {
+	before, held := it.key, it.held
+	c.measure.put(it, policy)
+	it.key = it.sum()
+	switch {
+	case !held:
 		it.held = true
 		c.seq++
 		it.seq = c.seq
+	case before == it.key:
+		return
+	default:
+		c.tree.Delete(rank{before, it.seq, it})
 	}
-	c.measure.put(it, policy)
-	it.key = it.sum()
 	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
 }
 

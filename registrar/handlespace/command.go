@@ -133,6 +133,8 @@ type Remove struct {
 	Generation Generation // zero (administrators only): whatever is stored
 	Cause      RemovalCause
 	Now        time.Time
+
+	spot spot // where Due found it
 }
 
 // Report counts an unreachable report. Each reporter counts once per element

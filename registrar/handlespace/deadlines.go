@@ -153,7 +153,7 @@ const refiled = 256
 
 // up visits the elements that come up until visit returns false, the one that is due
 // first first. It returns elements that have come up too early.
-func (x *index) up(h *residents, visit func(*Record) bool) (early []*element) {
+func (x *index) up(h *residents, visit func(*element, *Record) bool) (early []*element) {
 	h.deadlines.tree.Ascend(func(p *page) bool {
 		p.sort()
 		for _, l := range slices.Backward(p.lines) {
@@ -165,7 +165,7 @@ func (x *index) up(h *residents, visit func(*Record) bool) (early []*element) {
 				if early = append(early, l.element); len(early) == refiled {
 					return false
 				}
-			} else if !visit(r) {
+			} else if !visit(l.element, r) {
 				return false
 			}
 		}
@@ -194,7 +194,7 @@ func (s *Space) NextDeadline(id param.RegistrarID) (at time.Time, found bool) {
 	if h == nil {
 		return at, false
 	}
-	x.refile(h, x.up(h, func(*Record) bool { return false }))
+	x.refile(h, x.up(h, func(*element, *Record) bool { return false }))
 	if p, ok := h.deadlines.tree.Min(); ok {
 		p.sort()
 		at, found = x.epoch.Add(time.Duration(p.lines[len(p.lines)-1].at)), true
@@ -214,7 +214,7 @@ func (s *Space) Due(dst []Command, id param.RegistrarID, now time.Time, max int)
 		return dst
 	}
 	start, left := len(dst), max
-	due := func(r *Record) bool {
+	due := func(e *element, r *Record) bool {
 		if at, _ := r.due(); left <= 0 || at.After(now) {
 			return false
 		}
@@ -223,7 +223,7 @@ func (s *Space) Due(dst []Command, id param.RegistrarID, now time.Time, max int)
 		if r.Suspect {
 			cause = r.Cause
 		}
-		dst = append(dst, Remove{Handle: r.Handle, ID: r.ID, Generation: r.Generation, Cause: cause, Now: now})
+		dst = append(dst, Remove{Handle: r.Handle, ID: r.ID, Generation: r.Generation, Cause: cause, Now: now, spot: spot{s, e}})
 		return true
 	}
 	if early := x.up(h, due); len(early) > 0 {

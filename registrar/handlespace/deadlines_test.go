@@ -113,3 +113,43 @@ func TestDeadlinesCloseToEachOther(t *testing.T) {
 		}
 	}
 }
+
+// What Due found is removed wherever the command is applied, and nothing else that has
+// taken its place meanwhile.
+func TestDueElementsAreRemovedElsewhereToo(t *testing.T) {
+	cfg := Config{RemovalShare: 1, Tombstone: time.Second}
+	a, b := space(cfg), space(cfg)
+	apply := func(cmds ...Command) {
+		for _, c := range cmds {
+			a.Apply(c)
+			b.Apply(c)
+		}
+	}
+	for id := range param.PEID(100) {
+		apply(register("echo", id+1, at(0)))
+	}
+	found := a.Due(nil, here, at(1e6), 100)
+	if len(found) != 100 {
+		t.Fatalf("%d are due", len(found))
+	}
+	apply(found[:50]...)
+	if n, m := a.Counts().Elements, b.Counts().Elements; n != 50 || m != 50 {
+		t.Fatalf("%d and %d elements are left", n, m)
+	}
+	// The places of the others go to other elements, and back.
+	for _, c := range found[50:] {
+		apply(Deregister{Handle: "echo", ID: c.(Remove).ID, Raiser: here, Now: at(1)})
+	}
+	apply(Sweep{Now: at(1e9)})
+	for id := range param.PEID(100) {
+		apply(register("echo", 1000+id, at(1e9)))
+		apply(register("other", 1+id, at(1e9)))
+	}
+	apply(found...)
+	if n := a.Counts().Elements; n != 200 {
+		t.Errorf("%d elements are left", n)
+	}
+	if a, b := state(a), state(b); a != b {
+		t.Errorf("%s\n%s", a, b)
+	}
+}

@@ -410,7 +410,7 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 			if r := m.records[k]; r.Element.Home == id {
 				owned = append(owned, k)
 				sum.Add(k.Handle, k.ID)
-				command := Remove{k.Handle, k.ID, r.Generation, Expired, at(1e9)}
+				command := Remove{Handle: k.Handle, ID: k.ID, Generation: r.Generation, Cause: Expired, Now: at(1e9)}
 				switch {
 				case r.Suspect && !r.Held.IsZero():
 					command.Cause = r.Cause
@@ -443,10 +443,12 @@ func (m *model) compareHomes(s *Space, keys []Key) error {
 			return fmt.Errorf("home %v: %d due, want %d", id, len(commands), len(due))
 		}
 		for i, c := range commands {
-			if at, ok := when[c]; !ok || !at.Equal(due[i].at) {
+			command := c.(Remove)
+			command.spot = spot{}
+			if at, ok := when[command]; !ok || !at.Equal(due[i].at) {
 				return fmt.Errorf("home %v: due %+v, want %+v", id, c, due[i])
 			}
-			delete(when, c)
+			delete(when, command)
 		}
 	}
 	return nil

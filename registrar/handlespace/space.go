@@ -294,7 +294,7 @@ func overlap(a, b []netip.Addr) bool {
 }
 
 func (s *Space) remove(c *Remove) {
-	p, e := s.find(c.Handle, c.ID)
+	p, e := s.spotted(c)
 	if e == nil {
 		return
 	}
@@ -401,6 +401,23 @@ func (s *Space) find(handle param.PoolHandle, id param.PEID) (*pool, *element) {
 		return p, nil
 	}
 	return p, e
+}
+
+// spot is where in a Space an element was found.
+type spot struct {
+	space   *Space
+	element *element
+}
+
+// spotted finds what a command is to remove, without a search if it is still there where
+// Due found it.
+func (s *Space) spotted(c *Remove) (*pool, *element) {
+	if e := c.spot.element; c.spot.space == s {
+		if r := e.record.Load(); r != nil && r.ID == c.ID && r.Handle == c.Handle {
+			return s.lookup(c.Handle), e
+		}
+	}
+	return s.find(c.Handle, c.ID)
 }
 
 // place does so too, but returns removed elements as well as long as they have tombstones.

@@ -96,7 +96,7 @@ func (s *story) next() Command {
 		if s.IntN(20) == 0 {
 			return Remove{Handle: handle, ID: id, Cause: Administrative, Now: s.now}
 		}
-		return Remove{handle, id, g, pick(s.Rand, []RemovalCause{Expired, Unreachable, Reported}), s.now}
+		return Remove{Handle: handle, ID: id, Generation: g, Cause: pick(s.Rand, []RemovalCause{Expired, Unreachable, Reported}), Now: s.now}
 	case 9, 10, 11:
 		return Report{handle, id, g, fmt.Sprint(s.IntN(16)), s.now}
 	case 12:
