@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -238,7 +241,7 @@ func (list members) drain(ctx context.Context, limit time.Duration, log logrus.F
 	var ports []uint16
 	for _, m := range list {
 		at, err := m.service.parseService()
-		if err != nil || transports[at.network] != param.TypeTCPTransport {
+		if err != nil || transports[at.network] != param.TypeTCPTransport || !here(at.Hosts[0]) {
 			ports = nil
 			break
 		}
@@ -262,6 +265,25 @@ func (list members) drain(ctx context.Context, limit time.Duration, log logrus.F
 	case n > 0:
 		log.WithField("connections", n).Warn("clients are still connected")
 	}
+}
+
+// here reports whether a host is this machine, whose connections can be counted.
+func here(host string) bool {
+	if host == "" || host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	if addr = addr.Unmap(); addr.IsLoopback() || addr.IsUnspecified() {
+		return true
+	}
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
+		ip, ok := a.(*net.IPNet)
+		return ok && ip.IP.Equal(addr.AsSlice())
+	})
 }
 
 // reload applies new settings to the members. What is neither policy nor life waits

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,5 +175,25 @@ func TestServicesThatClash(t *testing.T) {
 	} {
 		write(t, file, "services: ["+text+"]\n")
 		start(t, "--config", file, "--registrar", "192.0.2.1").expectExit(t, cli.Usage, want)
+	}
+}
+
+// Connections to a server elsewhere don't show here, so its clients get the whole time.
+func TestOnlyConnectionsOfThisMachineAreCounted(t *testing.T) {
+	hosts := map[string]bool{
+		"": true, "localhost": true, "127.0.0.1": true, "127.8.0.1": true, "::1": true, "0.0.0.0": true, "::": true,
+		"203.0.113.1": false, "2001:db8::1": false, "db.example": false,
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range own {
+		hosts[a.(*net.IPNet).IP.String()] = true
+	}
+	for host, want := range hosts {
+		if here(host) != want {
+			t.Errorf("%q is here: %v", host, !want)
+		}
 	}
 }

@@ -109,7 +109,7 @@ func (c *settings) declare(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.RetryMax, "retry-max", time.Minute, "longest such pause")
 	fs.DurationVar(&c.RetryRejected, "retry-rejected", 0, "pause before a refused registration is tried again (default: never, it ends the program)")
 	fs.DurationVar(&c.StopTimeout, "stop-timeout", 5*time.Second, "time for the deregistration at the end")
-	fs.StringVar(&c.Drain, "drain", "", "time at the end, after the deregistration, for the clients' connections to end; counted for TCP services on Linux, else the whole time is waited for (default 10s with a command, else 0s)")
+	fs.StringVar(&c.Drain, "drain", "", "time at the end, after the deregistration, for the clients' connections to end; counted for TCP services at an address of this machine on Linux, else the whole time is waited for (default 10s with a command, else 0s)")
 	c.executing.declare(fs)
 }
 
