@@ -3,7 +3,11 @@ package systemd
 import (
 	"context"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -98,4 +102,35 @@ func TestWithoutWatchdogNothingIsTold(t *testing.T) {
 	log, _ := test.NewNullLogger()
 	t.Setenv("WATCHDOG_USEC", "")
 	Watchdog(t.Context(), log, func() { t.Error("asked") }) // returns
+}
+
+// The units that come with the programs are as systemd wants them.
+func TestUnits(t *testing.T) {
+	verify, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("no systemd-analyze here")
+	}
+	units, err := filepath.Glob("../../../scripts/systemd/*.service")
+	if err != nil || len(units) == 0 {
+		t.Fatalf("%d units, %v", len(units), err)
+	}
+	program, err := os.Executable() // stands for those that are not installed
+	if err != nil {
+		t.Fatal(err)
+	}
+	installed := regexp.MustCompile(`/usr/bin/(rspp[eu]|python3)\b`)
+	for _, path := range units {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unit := filepath.Join(t.TempDir(), filepath.Base(path))
+		if err := os.WriteFile(unit, installed.ReplaceAll(text, []byte(program)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(verify, "verify", "--man=no", unit).CombinedOutput()
+		if err != nil || strings.Contains(string(out), filepath.Base(path)) {
+			t.Errorf("%s: %v\n%s", path, err, out)
+		}
+	}
 }
