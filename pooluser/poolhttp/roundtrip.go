@@ -64,9 +64,17 @@ type exchange struct {
 	tried []pooluser.Attempt
 	// busy is the latest answer that was 503 with Retry-After.
 	busy *http.Response
+	// doubted are the elements to probe. Not before the end: one that lives would be
+	// selected again, while there are others to try.
+	doubted []target
 }
 
 func (x *exchange) run() (*http.Response, error) {
+	defer func() {
+		for _, to := range x.doubted {
+			x.probe(to)
+		}
+	}()
 	for {
 		element, err := x.cfg.Resolver.Select(x.req.Context(), x.pool)
 		if err != nil {
@@ -148,7 +156,11 @@ func (x *exchange) try(to target) (*http.Response, outcome, error) {
 	if err == nil {
 		res.Request = x.req.WithContext(ctx)
 		if res.StatusCode != http.StatusSwitchingProtocols && res.Body != http.NoBody {
-			res.Body = &watched{ReadCloser: res.Body, failed: func(err error) { x.failed(ctx, to, err) }}
+			res.Body = &watched{ReadCloser: res.Body, failed: func(err error) {
+				if x.failed(ctx, to, err) {
+					x.probe(to)
+				}
+			}}
 		}
 		return res, answered, nil
 	}
@@ -159,7 +171,9 @@ func (x *exchange) try(to target) (*http.Response, outcome, error) {
 	case !connected.Load() || x.body.failed():
 		return nil, unfit, err
 	}
-	x.failed(ctx, to, err)
+	if x.failed(ctx, to, err) {
+		x.doubted = append(x.doubted, to)
+	}
 	return nil, unknown, err
 }
 
@@ -178,17 +192,14 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // failed leaves out an element that broke a connection or did not answer in time,
-// unless it is the caller who does not want to wait.
-func (t *Transport) failed(ctx context.Context, to target, err error) {
+// unless it is the caller who does not want to wait. It tells whether to probe it.
+func (t *Transport) failed(ctx context.Context, to target, err error) bool {
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	t.cfg.Resolver.Avoid(to.pool, to.element.ID, t.cfg.Rest)
 	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return
-	}
-	t.probe(to)
+	return !errors.As(err, &timeout) || !timeout.Timeout()
 }
 
 // probe finds out, beside, whether the element lives.

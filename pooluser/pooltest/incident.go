@@ -95,7 +95,8 @@ func (t Troubles) Draw(random *rand.Rand) []Incident {
 
 // Play lets incidents happen and end, and returns when the last is over: then all the
 // processes that they befell run, and nothing is cut. An incident that befalls a process
-// which is not well in that way already is passed over. It returns those that happened.
+// which is not well in that way already is passed over. It returns those that happened,
+// early when the World has ended.
 func (w *World) Play(incidents []Incident) (happened []Incident) {
 	w.t.Helper()
 	type ending struct {
@@ -108,14 +109,18 @@ func (w *World) Play(incidents []Incident) (happened []Incident) {
 		for len(endings) > 0 && !endings[0].at.After(until) {
 			e := endings[0]
 			endings = endings[1:]
-			time.Sleep(time.Until(e.at))
+			if !w.sleep(time.Until(e.at)) {
+				return
+			}
 			w.mend(e.in)
 		}
 	}
 	for _, in := range incidents {
 		at := start.Add(in.At)
 		endDue(at)
-		time.Sleep(time.Until(at))
+		if !w.sleep(time.Until(at)) {
+			return happened
+		}
 		synctest.Wait()
 		if !w.befall(in) {
 			continue
@@ -128,6 +133,20 @@ func (w *World) Play(incidents []Incident) (happened []Incident) {
 		endDue(endings[len(endings)-1].at)
 	}
 	return happened
+}
+
+// sleep waits, and tells whether the World still is.
+func (w *World) sleep(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+	case <-w.over:
+	}
+	select {
+	case <-w.over:
+		return false
+	default:
+		return true
+	}
 }
 
 // befall lets an incident happen if its process is well.

@@ -118,3 +118,31 @@ func TestStory(t *testing.T) {
 		wantWrong(t, wrong, want)
 	}
 }
+
+// A test that ends before its incidents are over takes nothing else with it.
+func TestPlayEndsWithTheWorld(t *testing.T) {
+	for _, incidents := range [][]Incident{
+		{{At: time.Hour, For: time.Second, Fault: Killed, Name: "e1"}},
+		{{For: time.Hour, Fault: Killed, Name: "e1"}},
+		{{For: time.Hour, Fault: Hung, Name: "e1"}, {At: time.Minute, For: time.Hour, Fault: Isolated, Name: "r1"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{TB: t}
+			w := New(r, Config{})
+			pair(w)
+			var happened []Incident
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				happened = w.Play(incidents)
+			}()
+			time.Sleep(2 * time.Minute)
+			began := time.Now()
+			w.close()
+			<-done
+			if took := time.Since(began); took > 0 || len(r.wrong) > 0 {
+				t.Errorf("Play ended after %v with %q, and says %v", took, r.wrong, happened)
+			}
+		})
+	}
+}

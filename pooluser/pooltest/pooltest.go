@@ -76,6 +76,7 @@ type World struct {
 	net   *mem.Network
 	diary *diary
 	work  sync.WaitGroup // a goroutine for each process
+	over  chan struct{}  // closed at the end
 
 	mu         sync.Mutex // guards what follows, and all of the processes
 	rand       *rand.Rand
@@ -151,7 +152,7 @@ func New(t testing.TB, cfg Config) *World {
 	}
 	w := &World{
 		t: t, cfg: cfg, net: mem.NewNetwork(cfg.Seed), diary: newDiary(),
-		isolated: map[string]bool{}, elements: map[param.PEID]string{},
+		isolated: map[string]bool{}, elements: map[param.PEID]string{}, over: make(chan struct{}),
 	}
 	if cfg.FailureTime > 0 {
 		w.net.FailureTime = cfg.FailureTime
@@ -189,7 +190,10 @@ func (w *World) Network() *mem.Network { return w.net }
 func (w *World) close() {
 	failed := w.t.Failed() // not by what processes say of their end
 	w.mu.Lock()
-	w.closed = true
+	if !w.closed {
+		w.closed = true
+		close(w.over)
+	}
 	for _, p := range w.processes {
 		w.net.Kill(p.name)
 		p.end(errKilled)
