@@ -121,33 +121,40 @@ func TestDueElementsAreRemovedElsewhereToo(t *testing.T) {
 	a, b := space(cfg), space(cfg)
 	apply := func(cmds ...Command) {
 		for _, c := range cmds {
-			a.Apply(c)
 			b.Apply(c)
+			a.Apply(c)
 		}
 	}
 	for id := range param.PEID(100) {
 		apply(register("echo", id+1, at(0)))
 	}
+	apply(register("stays", 1, at(0), life(param.InfiniteLife))) // so that there are places to be used again
 	found := a.Due(nil, here, at(1e6), 100)
 	if len(found) != 100 {
 		t.Fatalf("%d are due", len(found))
 	}
 	apply(found[:50]...)
-	if n, m := a.Counts().Elements, b.Counts().Elements; n != 50 || m != 50 {
+	if n, m := a.Counts().Elements, b.Counts().Elements; n != 51 || m != 51 {
 		t.Fatalf("%d and %d elements are left", n, m)
 	}
-	// The places of the others go to other elements, and back.
+	// The places of the others go to elements that are just as new.
 	for _, c := range found[50:] {
 		apply(Deregister{Handle: "echo", ID: c.(Remove).ID, Raiser: here, Now: at(1)})
 	}
 	apply(Sweep{Now: at(1e9)})
-	for id := range param.PEID(100) {
-		apply(register("echo", 1000+id, at(1e9)))
-		apply(register("other", 1+id, at(1e9)))
+	var others []Item
+	for _, c := range found[50:] {
+		other := register("echo", 1000+c.(Remove).ID, at(1e6))
+		item, err := NewItem(&Entry{Handle: "echo", Element: other.Element, Generation: c.(Remove).Generation}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, item)
 	}
+	apply(Merge{Items: others, End: true})
 	apply(found...)
-	if n := a.Counts().Elements; n != 200 {
-		t.Errorf("%d elements are left", n)
+	if n, m := a.Counts().Elements, b.Counts().Elements; n != 51 || m != 51 {
+		t.Errorf("%d and %d elements are left", n, m)
 	}
 	if a, b := state(a), state(b); a != b {
 		t.Errorf("%s\n%s", a, b)
