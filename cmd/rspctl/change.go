@@ -37,7 +37,7 @@ By the admin API the element stays until its life ends or someone removes it; wi
 By ASAP (--server sctp://... or tcp://...) the registration comes from rspctl's own
 association. Registrars take addresses of that association only, and most remove the
 element soon after rspctl has left. rsppe is the program that keeps a server in a pool.`,
-		RunE: p.run(func(ctx context.Context, args []string, s source, out *cli.Printer) error {
+		RunE: p.change(func(ctx context.Context, args []string, s source, out *cli.Printer) error {
 			h, err := handleArg(args[0])
 			if err != nil {
 				return err
@@ -154,7 +154,7 @@ when it is due to, unless it is told not to.
 
 By ASAP (--server sctp://... or tcp://...) a registrar may refuse, as RFC 5352 knows
 no deregistration by others than the element, or allow it from the element's host.`,
-		RunE: p.run(func(ctx context.Context, args []string, s source, out *cli.Printer) error {
+		RunE: p.change(func(ctx context.Context, args []string, s source, out *cli.Printer) error {
 			h, err := handleArg(args[0])
 			if err != nil {
 				return err
@@ -200,11 +200,11 @@ it lists rspctl as a peer most of that time, see 'rspctl --help'.`,
 		if interval <= 0 {
 			return cli.Exitf(cli.Usage, "interval: %v is not above zero", interval)
 		}
-		return p.ask(cmd, c, func(_ string, s source, out *cli.Printer) error {
+		return p.ask(cmd.Context(), cmd, c, true, func(ctx context.Context, _ string, s source, out *cli.Printer) error {
 			if f, ok := s.(*foreign); ok {
 				f.interval = interval
 			}
-			return s.Watch(cmd.Context(), h, func(e admin.Event) error { return out.Line(e, eventColumns, eventRow(e)) })
+			return s.Watch(ctx, h, func(e admin.Event) error { return out.Line(e, eventColumns, eventRow(e)) })
 		})
 	})
 	return cmd

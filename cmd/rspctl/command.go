@@ -36,7 +36,7 @@ type config struct {
 func declare(fs *pflag.FlagSet, c *config) {
 	fs.StringArrayVarP(&c.servers, "server", "s", []string{"http://" + admin.DefaultAddress},
 		"registrar: http://host:port for its admin API; sctp://host, tcp://host or auto://host,\nwith :port if it is not the usual one, for any registrar of RFC 5352 and 5353;\nrepeatable: the first that can be reached and can answer now is asked, by status all")
-	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time; watch: for each look")
+	fs.DurationVar(&c.timeout, "timeout", 10*time.Second, "give up after this time, of which each --server has its share; watch: for each look")
 	cli.CompatVar(fs, &c.compat, "make of the registrar, of no effect on the admin API")
 	cli.FormatVar(fs, &c.format)
 	fs.StringVar(&c.ca, "tls-ca", "", "for the ENRP port of a registrar that wants certificates (see 'rspd ca'):\nfile with the certificates of the cluster's authority")
@@ -172,28 +172,45 @@ func (p *program) open(server string, c config) (source, error) {
 	return f, nil
 }
 
+// request is what a command asks of a registrar.
+type request func(ctx context.Context, args []string, s source, out *cli.Printer) error
+
 // run makes a command's run function of f, which asks a registrar within the
-// time allowed.
-func (p *program) run(f func(ctx context.Context, args []string, s source, out *cli.Printer) error) func(*cobra.Command, []string) error {
+// time allowed, and another one if that is silent.
+func (p *program) run(f request) func(*cobra.Command, []string) error { return p.runFor(f, false) }
+
+// change is run for what must not be done twice: one registrar has all the time.
+func (p *program) change(f request) func(*cobra.Command, []string) error { return p.runFor(f, true) }
+
+func (p *program) runFor(f request, once bool) func(*cobra.Command, []string) error {
 	return p.settings.Run(func(cmd *cobra.Command, args []string, c config, _ *logrus.Logger) error {
 		ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 		defer cancel()
-		return p.ask(cmd, c, func(_ string, s source, out *cli.Printer) error { return f(ctx, args, s, out) })
+		return p.ask(ctx, cmd, c, once, func(ctx context.Context, _ string, s source, out *cli.Printer) error {
+			return f(ctx, args, s, out)
+		})
 	})
 }
 
 // ask opens the first registrar that can be reached for f and gives its errors
-// their exit codes.
-func (p *program) ask(cmd *cobra.Command, c config, f func(server string, s source, out *cli.Printer) error) error {
+// their exit codes. Each has an equal share of the time that is left, unless f is to
+// be done once.
+func (p *program) ask(ctx context.Context, cmd *cobra.Command, c config, once bool, f func(ctx context.Context, server string, s source, out *cli.Printer) error) error {
 	var err error
-	for _, server := range c.servers {
+	for i, server := range c.servers {
 		var s source
 		if s, err = p.open(server, c); err != nil {
 			return err
 		}
-		err = f(server, s, &cli.Printer{Out: cmd.OutOrStdout(), Format: c.format, NoHeaders: c.noHeaders})
+		part, cancel := ctx, context.CancelFunc(func() {})
+		if end, limited := ctx.Deadline(); limited && !once {
+			part, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(c.servers)-i))
+		}
+		err = f(part, server, s, &cli.Printer{Out: cmd.OutOrStdout(), Format: c.format, NoHeaders: c.noHeaders})
+		cancel()
 		s.Close()
-		if !elsewhere(err) {
+		silent := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+		if !elsewhere(err) && !silent {
 			break
 		}
 	}
@@ -228,7 +245,7 @@ func (p *program) completePools(cmd *cobra.Command, args []string, _ string) ([]
 	defer cancel()
 	var handles []string
 	// Completion has no place for errors: without an answer nothing is offered.
-	_ = p.ask(cmd, c, func(_ string, s source, _ *cli.Printer) error {
+	_ = p.ask(ctx, cmd, c, false, func(ctx context.Context, _ string, s source, _ *cli.Printer) error {
 		pools, err := s.Pools(ctx)
 		for _, pool := range pools {
 			handles = append(handles, pool.Handle)

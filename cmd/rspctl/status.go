@@ -74,7 +74,7 @@ The exit code is 5, so that it serves as a health check,
 	cmd.RunE = p.settings.Run(func(cmd *cobra.Command, _ []string, c config, _ *logrus.Logger) error {
 		ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 		defer cancel()
-		return p.ask(cmd, c, func(server string, s source, out *cli.Printer) error {
+		return p.ask(ctx, cmd, c, false, func(ctx context.Context, server string, s source, out *cli.Printer) error {
 			further := slices.DeleteFunc(slices.Clone(c.servers), func(other string) bool { return other == server })
 			r, err := p.examine(ctx, c, s, further, time.Now().Add(settle))
 			if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -202,5 +203,32 @@ func TestRingNeedsTheAdminAPI(t *testing.T) {
 	defer alone.Close()
 	if code, _, stderr := rspctl(t.Context(), nil, "ring", "-s", alone.URL); code != cli.NotFound || !strings.Contains(stderr, "in no ring") {
 		t.Errorf("exit %v, %s", code, stderr)
+	}
+}
+
+// A registrar that hangs costs its share of the time. Changes are made at one only.
+func TestSilentRegistrarIsPassedOver(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	var asked atomic.Int64
+	well := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		(&member{status: admin.Status{Registrar: "0x2", Ready: true}}).ServeHTTP(w, r)
+	}))
+	defer well.Close()
+	servers := []string{"-s", "http://" + silent.Addr().String(), "-s", well.URL, "--timeout", "400ms", "-o", "json"}
+	code, _, stderr := rspctl(t.Context(), nil, append(servers, "deregister", "web", "1")...)
+	if code != cli.TimedOut || asked.Load() != 0 {
+		t.Errorf("deregister: exit code %d (%s), %d requests to the other one", code, stderr, asked.Load())
+	}
+	code, stdout, stderr := rspctl(t.Context(), nil, append(servers, "status", "--settle", "0s")...)
+	if code != cli.Degraded || !strings.Contains(stdout, `"registrar": "0x2"`) || !strings.Contains(stdout, "does not answer") {
+		t.Errorf("status: exit code %d (%s), %s", code, stderr, stdout)
+	}
+	if code, _, stderr = rspctl(t.Context(), nil, append(servers, "registrars")...); code != cli.OK {
+		t.Errorf("registrars: exit code %d (%s)", code, stderr)
 	}
 }
