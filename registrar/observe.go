@@ -136,7 +136,7 @@ func (o *owner) attend(r *handlespace.Record, now time.Time) {
 		o.keepAlive.forget(key)
 	case !r.Confirmed:
 		if !reached {
-			o.clients.add(key, o.r.client(r.Element().ASAP.Addrs[0]))
+			o.clients.add(key, o.r.client(r.ASAP().Addrs[0]))
 		}
 		o.keepAlive.claim(key, r.Generation, now)
 	default:

@@ -88,7 +88,7 @@ func (p *prober) send(key elementKey) {
 		p.o.keepAlive.failed(key, now)
 		return
 	}
-	to := record.Element().ASAP
+	to := record.ASAP()
 	name := targetName(to)
 	t := p.targets[name]
 	switch {
@@ -164,7 +164,7 @@ func (p *prober) wanted(t *target, key elementKey) bool {
 		return false
 	}
 	record := p.o.space.Get(key.Handle, key.ID)
-	return record != nil && targetName(record.Element().ASAP) == t.name
+	return record != nil && targetName(record.ASAP()) == t.name
 }
 
 // dialled takes the result of a dial and starts others.

@@ -155,7 +155,7 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 		o.unreported(c, m, now)
 		return
 	}
-	if o.homes[key] != c && !slices.Contains(record.Element().ASAP.Addrs, from.addr()) {
+	if o.homes[key] != c && !slices.Contains(record.ASAP().Addrs, from.addr()) {
 		o.r.metrics.keepAlives.WithLabelValues("stray").Inc()
 		return
 	}

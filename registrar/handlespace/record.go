@@ -145,7 +145,8 @@ func (r *Record) move(home HomeID) {
 }
 
 // Element returns the element. It decodes: whoever wants only the identifier, the
-// home, or the parameter for a message has these by field, Home and Encoded.
+// home, the ASAP transport, or the parameter for a message has these by field, Home,
+// ASAP and Encoded.
 func (r *Record) Element() param.PoolElement {
 	octets := r.octets()
 	if r.HasASAP() {
@@ -159,6 +160,19 @@ func (r *Record) Element() param.PoolElement {
 		panic("handlespace: stored element can't be decoded: " + err.Error())
 	}
 	return e
+}
+
+// ASAP returns the element's ASAP transport, zero if it has none.
+func (r *Record) ASAP() param.Transport {
+	if !r.HasASAP() {
+		return param.Transport{}
+	}
+	in := (&param.Decoding{Limits: param.Limits{Addresses: param.MaxLength}}).NewReader(r.octets()[r.asap:])
+	t, err := in.Transport()
+	if err != nil {
+		panic("handlespace: stored transport can't be decoded: " + err.Error())
+	}
+	return t
 }
 
 // HasASAP reports whether the element has an ASAP transport.

@@ -299,9 +299,14 @@ func TestASAP_3_1_30_ReregistrationReplacesAttributes(t *testing.T) {
 	next.Element.ASAP = transport(param.TypeSCTPTransport, "192.0.2.9", 5009)
 	s.Apply(next)
 	r := s.Get("echo", 1)
-	if fmt.Sprint(r.Element()) != fmt.Sprint(next.Element) || !r.Expires().Equal(at(21)) {
+	if fmt.Sprint(r.Element()) != fmt.Sprint(next.Element) || fmt.Sprint(r.ASAP()) != fmt.Sprint(next.Element.ASAP) || !r.Expires().Equal(at(21)) {
 		t.Errorf("%+v", r)
 	}
+	next.Element.ASAP, next.Now = param.Transport{}, at(1)
+	if again := registered(s.Apply(next)); again.HasASAP() || !again.ASAP().IsZero() {
+		t.Errorf("ASAP transport %v of an element without", again.ASAP())
+	}
+	r = s.Get("echo", 1)
 	want, err := param.AppendPoolElement(nil, &next.Element, false)
 	if err != nil || !bytes.Equal(r.Encoded(), want) {
 		t.Errorf("encoded %x, want %x, %v", r.Encoded(), want, err)
