@@ -11,11 +11,13 @@ const ahead = 64
 func (s *Space) ApplyAll(cmds []Command) [][]Event {
 	s.events = make([]Event, 0, len(cmds))
 	changes := make([][]Event, len(cmds))
+	var elements [ahead]*element
 	for i, cmd := range cmds {
 		if i%ahead == 0 {
-			s.touch(cmds[i:min(i+ahead, len(cmds))])
+			elements = s.touch(cmds[i:min(i+ahead, len(cmds))])
 		}
 		start := len(s.events)
+		s.near = elements[i%ahead]
 		s.apply(cmd)
 		changes[i] = s.events[start:len(s.events):len(s.events)]
 	}
@@ -23,14 +25,15 @@ func (s *Space) ApplyAll(cmds []Command) [][]Event {
 }
 
 // touch reads what the commands are going to need, in passes that don't wait for
-// what they read.
-func (s *Space) touch(cmds []Command) {
+// what they read. It returns the elements that they are about.
+func (s *Space) touch(cmds []Command) (elements [ahead]*element) {
 	var keys [ahead]Key
 	var pools [ahead]*pool
-	var elements [ahead]*element
 	var records [ahead]*Record
 	for i, cmd := range cmds {
-		if keys[i] = about(cmd); keys[i].Handle != "" {
+		if c, ok := cmd.(Remove); ok && c.spot.space == s {
+			elements[i] = c.spot.element
+		} else if keys[i] = about(cmd); keys[i].Handle != "" {
 			pools[i] = s.lookup(keys[i].Handle)
 		}
 	}
@@ -49,6 +52,7 @@ func (s *Space) touch(cmds []Command) {
 			s.touched += r.digest
 		}
 	}
+	return elements
 }
 
 // about returns the element that a command of the usual ones is about.

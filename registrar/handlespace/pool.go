@@ -85,6 +85,17 @@ func (p *pool) check(e *param.PoolElement) (causes param.OperationError) {
 // there reports whether e is an element that is not removed.
 func (e *element) there() bool { return e != nil && e.tombstone == nil }
 
+// is reports whether e is the place of an element with this key, removed or not.
+func (e *element) is(handle param.PoolHandle, id param.PEID) bool {
+	if e == nil {
+		return false
+	}
+	if r := e.record.Load(); r != nil {
+		return r.ID == id && r.Handle == handle
+	}
+	return e.tombstone != nil && e.tombstone.Key == Key{handle, id}
+}
+
 // store makes r the record of e, which is new or in the pool. content is the element
 // of r if that is not the one of the record before. The mutex is held.
 func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, spare *btree.FreeListG[member]) {

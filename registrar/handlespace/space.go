@@ -27,6 +27,7 @@ type Space struct {
 
 	// Writer only.
 	events     []Event               // of the command that is being applied
+	near       *element              // where it may be about, so that no search is needed
 	touched    uint64                // see touch
 	octets     []byte                // to encode elements in
 	reporters  map[*element][]string // who reported this generation, of elements with reports
@@ -57,7 +58,7 @@ func New(cfg Config) *Space {
 // Apply changes the handlespace and tells what changed, in order; nothing if the
 // command does not apply. One goroutine only.
 func (s *Space) Apply(cmd Command) []Event {
-	s.events = nil
+	s.events, s.near = nil, nil
 	s.apply(cmd)
 	return s.events
 }
@@ -277,7 +278,7 @@ func (s *Space) deregister(c *Deregister) {
 		return
 	}
 	r := e.record.Load()
-	if len(c.From) > 0 && !overlap(c.From, r.Element().ASAP.Addrs) {
+	if len(c.From) > 0 && !overlap(c.From, r.ASAP().Addrs) {
 		s.emit(Rejected{c.Handle, c.ID, param.OperationError{param.NewCause(param.CauseSecurity)}})
 		return
 	}
@@ -294,7 +295,10 @@ func overlap(a, b []netip.Addr) bool {
 }
 
 func (s *Space) remove(c *Remove) {
-	p, e := s.spotted(c)
+	if c.spot.space == s {
+		s.near = c.spot.element
+	}
+	p, e := s.find(c.Handle, c.ID)
 	if e == nil {
 		return
 	}
@@ -409,20 +413,13 @@ type spot struct {
 	element *element
 }
 
-// spotted finds what a command is to remove, without a search if it is still there where
-// Due found it.
-func (s *Space) spotted(c *Remove) (*pool, *element) {
-	if e := c.spot.element; c.spot.space == s {
-		if r := e.record.Load(); r != nil && r.ID == c.ID && r.Handle == c.Handle {
-			return s.lookup(c.Handle), e
-		}
-	}
-	return s.find(c.Handle, c.ID)
-}
-
 // place does so too, but returns removed elements as well as long as they have tombstones.
 func (s *Space) place(handle param.PoolHandle, id param.PEID) (*pool, *element) {
-	if p := s.lookup(handle); p != nil {
+	p := s.lookup(handle)
+	if s.near.is(handle, id) {
+		return p, s.near
+	}
+	if p != nil {
 		return p, p.members.find(id)
 	}
 	if m := s.tombstones.pools[handle]; m != nil {
