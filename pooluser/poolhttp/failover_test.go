@@ -193,7 +193,13 @@ func TestBusyElements(t *testing.T) {
 }
 
 func TestTriesAreBounded(t *testing.T) {
-	w := newWorld(t, func(c *poolhttp.Config) { c.MaxTries = 2 }, abort, abort, abort)
+	w := newWorld(t, func(c *poolhttp.Config) {
+		c.MaxTries = 2
+		c.Retry = func(*http.Request) bool {
+			time.Sleep(20 * time.Millisecond) // enough to find out that the first lives
+			return true
+		}
+	}, abort, abort, abort)
 	_, _, err := w.do("GET", "", nil)
 	var failed *pooluser.DialError
 	if !errors.As(err, &failed) || len(failed.Attempts) != 2 {
