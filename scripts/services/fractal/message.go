@@ -62,6 +62,17 @@ type Parameters struct {
 // Points returns how many points the picture has.
 func (p Parameters) Points() uint64 { return uint64(p.Width) * uint64(p.Height) }
 
+// Validate says what is beyond the limits.
+func (p Parameters) Validate() error {
+	switch {
+	case p.Width == 0 || p.Height == 0 || p.Width > MaxSide || p.Height > MaxSide:
+		return fmt.Errorf("a picture of %d x %d points", p.Width, p.Height)
+	case p.Iterations == 0 || p.Iterations > MaxIterations:
+		return fmt.Errorf("%d iterations", p.Iterations)
+	}
+	return nil
+}
+
 // Data is a part of the picture: points from Start on, row by row. At the end there is
 // one with End set, without points.
 type Data struct {
@@ -101,12 +112,10 @@ func ParseParameters(b []byte) (Parameters, error) {
 		Width: word(0), Height: word(1), Iterations: word(2),
 		C1: complex(double(0), double(1)), C2: complex(double(2), double(3)),
 	}
-	switch {
-	case p.Width == 0 || p.Height == 0 || p.Width > MaxSide || p.Height > MaxSide:
-		return Parameters{}, fmt.Errorf("%w: a picture of %d x %d points", ErrMalformed, p.Width, p.Height)
-	case p.Iterations == 0 || p.Iterations > MaxIterations:
-		return Parameters{}, fmt.Errorf("%w: %d iterations", ErrMalformed, p.Iterations)
-	case word(3) != mandelbrot:
+	if err := p.Validate(); err != nil {
+		return Parameters{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if word(3) != mandelbrot {
 		return Parameters{}, fmt.Errorf("%w: algorithm %d", ErrMalformed, word(3))
 	}
 	return p, nil

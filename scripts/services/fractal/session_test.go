@@ -83,3 +83,12 @@ func TestRateIsKept(t *testing.T) {
 		}
 	})
 }
+
+// Elements end the session of whoever asks for nonsense, so nobody is asked.
+func TestPicturesBeyondTheLimits(t *testing.T) {
+	for _, p := range []Parameters{{}, {Width: 1, Height: MaxSide + 1, Iterations: 1}, {Width: 1, Height: 1}} {
+		if _, err := (User{}).Compute(t.Context(), nil, Pool, p, pooluser.SessionConfig{}); err == nil {
+			t.Errorf("%+v was asked for", p)
+		}
+	}
+}

@@ -31,6 +31,9 @@ type Change struct {
 // Compute returns the picture. Of session, timers and the like count; the rest is the
 // protocol's.
 func (u User) Compute(ctx context.Context, r *pooluser.Resolver, pool param.PoolHandle, p Parameters, session pooluser.SessionConfig) (*Canvas, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
 	request := pooluser.Message{Data: p.Append(nil), OneWay: true} // the cookie says it the next time
 	session.PPID, session.Notifications = PPID, true
 	session.OnFailover = func(ctx context.Context, f *pooluser.Failover) error {
