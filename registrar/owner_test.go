@@ -2,10 +2,13 @@ package registrar
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rserpool/asap/param"
 )
 
 // TestTasksAreDoneInTurns: whoever does them, and however many there are, tasks are
@@ -59,4 +62,43 @@ func TestNoTaskIsDoneAfterTheLoop(t *testing.T) {
 			t.Error("somebody has the turn after the end of the loop")
 		}
 	})
+}
+
+// TestEachExpiresWhenItIsDue: whichever registration comes, and however lifetimes change,
+// each element goes when its own registration runs out.
+func TestEachExpiresWhenItIsDue(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.peer("192.0.2.1")
+		register := func(id param.PEID, life param.Life) {
+			e := p.element(id)
+			e.Life = life
+			p.join("echo", e)
+		}
+		register(1, param.InfiniteLife)
+		register(2, 100)
+		register(3, 10) // sooner than what is there
+		register(2, 5)  // sooner than before
+		register(4, 8)
+		register(4, 100) // later than before
+		left := func(want ...param.PEID) {
+			t.Helper()
+			for id := range param.PEID(5) {
+				w.wantStored("echo", id+1, slices.Contains(want, id+1))
+			}
+		}
+		w.after(5*time.Second - 100*time.Millisecond)
+		left(1, 2, 3, 4)
+		w.after(200 * time.Millisecond)
+		left(1, 3, 4)
+		w.after(5 * time.Second)
+		left(1, 4)
+		w.after(90 * time.Second)
+		left(1)
+		p.heard()      // of those that have run out
+		register(5, 7) // the first that is due at all
+		w.after(7*time.Second - 100*time.Millisecond)
+		left(1, 5)
+		w.after(200 * time.Millisecond)
+		left(1)
+	}, timers(func(t *Timers) { t.KeepAlive.Interval = time.Hour }))
 }
