@@ -23,7 +23,8 @@ type Handler interface {
 	//   - with ErrHandOver it goes on at another element, with the state that
 	//     was saved last;
 	//   - with another error, or a panic, the connection is aborted: the user
-	//     takes that for a failure and goes on at another element.
+	//     takes that for a failure and goes on at another element. Errors that
+	//     are not about the connection are logged, once a second at most.
 	//
 	// ctx ends with the session: when its connection is lost, and when the
 	// server has drained for long enough.

@@ -2,6 +2,7 @@ package poolelement
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -57,6 +58,37 @@ func TestAPanicEndsItsSessionOnly(t *testing.T) {
 		}
 		other.send("live")
 		other.expectEnd(io.EOF)
+	})
+}
+
+// What a handler fails by itself is in the log, however many sessions it fails, and not
+// that users go.
+func TestFailuresOfHandlersAreLogged(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serve(network, nil, func(ctx context.Context, s *Session) error {
+			in, err := s.Receive(ctx)
+			if err == nil && string(in.Data) == "nonsense" {
+				err = errors.New("not understood")
+			}
+			return err
+		})
+		for range 10 {
+			w.dial(network).conn.Abort()
+		}
+		synctest.Wait()
+		if log := s.log.String(); strings.Contains(log, "failed") {
+			t.Errorf("users that go are logged: %s", log)
+		}
+		for range 10 {
+			w.dial(network).send("nonsense")
+		}
+		synctest.Wait()
+		if log := s.log.String(); strings.Count(log, "the handler has failed") != 1 || !strings.Contains(log, "not understood") {
+			t.Errorf("log: %s", log)
+		}
+		if got := s.server.Stats(); got.Failed != 20 {
+			t.Errorf("%+v", got)
+		}
 	})
 }
 

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime/debug"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -322,6 +324,9 @@ func (s *Server) serve(c *Session) {
 	case errors.Is(err, ErrCookieRefused):
 		s.stats.failed.Add(1)
 		orderly = true
+	case c.ctx.Err() == nil && !ofConnection(err):
+		s.stats.failed.Add(1)
+		s.warn("failed", &c.Control, err, "the handler has failed")
 	default:
 		s.stats.failed.Add(1)
 		s.log.WithError(err).WithFields(logrus.Fields{"session": c.number, "user": c.remote}).Debug("session failed")
@@ -333,6 +338,24 @@ func (s *Server) serve(c *Session) {
 	<-c.gone
 }
 
+// ofConnection tells whether an error of a handler is about the user's connection, and not
+// the handler's own, nor a panic, of which the log has told.
+func ofConnection(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, framed.ErrCut, errHandshake, errPanic, context.Canceled} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	var errno syscall.Errno
+	var timeout net.Error
+	return errors.As(err, &errno) || errors.As(err, &timeout)
+}
+
+var (
+	errHandshake = errors.New("TLS")
+	errPanic     = errors.New("panics")
+)
+
 // secure makes the handshake of TLS on a plain byte stream.
 func (s *Server) secure(c *Session) error {
 	stream, ok := c.stream.(*tls.Conn)
@@ -342,7 +365,7 @@ func (s *Server) secure(c *Session) error {
 	ctx, cancel := context.WithTimeout(c.ctx, s.cfg.Handshake)
 	defer cancel()
 	if err := stream.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS: %w", err)
+		return fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	return nil
 }
@@ -359,7 +382,7 @@ func (s *Server) recovered(c *Control, who string, err *error) {
 	if p == nil {
 		return
 	}
-	*err = fmt.Errorf("%s panics: %v", who, p)
+	*err = fmt.Errorf("%s %w: %v", who, errPanic, p)
 	s.stats.panics.Add(1)
 	s.log.WithFields(logrus.Fields{"session": c.number, "user": c.remote, "stack": string(debug.Stack())}).Error(*err)
 }
