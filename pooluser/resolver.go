@@ -223,7 +223,13 @@ func (r *Resolver) connected() bool {
 func (r *Resolver) wait(ctx context.Context, f *flight) (Answer, error) {
 	answer, err := f.wait(ctx)
 	if err != nil && ctx.Err() != nil && !r.connected() {
-		return Answer{}, fmt.Errorf("resolve pool %q: %w: %w", f.pool, hunt.ErrNoRegistrar, err)
+		err = fmt.Errorf("resolve pool %q: %w: %w", f.pool, hunt.ErrNoRegistrar, err)
+		if r.own != nil {
+			if why := r.own.Unreached(); why != nil {
+				err = fmt.Errorf("%w; %w", err, why)
+			}
+		}
+		return Answer{}, err
 	}
 	return answer, err
 }

@@ -48,7 +48,7 @@ type Client struct {
 	looking   map[int]bool            // by index in cfg.Registrars
 	resolved  map[int][]hunt.Endpoint // by index in cfg.Registrars
 	dropped   atomic.Uint64
-	notFound  error // the latest dial that failed since there was a home
+	unreached atomic.Pointer[error] // see Unreached
 }
 
 // New returns a client that is not running yet.
@@ -126,6 +126,23 @@ func (c *Client) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// Unreached returns why the registrar that was dialled last could not be reached, nil if
+// none was dialled in vain since there was a home registrar.
+func (c *Client) Unreached() error {
+	if err := c.unreached.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// noRegistrar adds why to an error that says that there is none.
+func (c *Client) noRegistrar(err error) error {
+	if why := c.Unreached(); why != nil {
+		return fmt.Errorf("%w; %w", err, why)
+	}
+	return err
+}
+
 // Do sends a request (asap.HandleResolution, Registration or Deregistration) to
 // the home registrar, or to the first that can be found, and waits for the
 // answer. A rejection is an answer. An *asap.Error is one only with Hunt.Ordered.
@@ -169,7 +186,7 @@ func (c *Client) Do(ctx context.Context, request asap.Message) (asap.Message, er
 	select {
 	case w := <-waited:
 		if w {
-			return nil, fmt.Errorf("%w: %w", hunt.ErrNoRegistrar, context.Cause(ctx))
+			return nil, c.noRegistrar(fmt.Errorf("%w: %w", hunt.ErrNoRegistrar, context.Cause(ctx)))
 		}
 	case <-c.done:
 	}

@@ -284,8 +284,8 @@ func TestDoEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		_, err := c.Do(ctx, &asap.HandleResolution{Handle: "pool"})
-		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, hunt.ErrNoRegistrar) {
-			t.Errorf("error %v, want deadline exceeded for want of a registrar", err)
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, hunt.ErrNoRegistrar) || !strings.Contains(err.Error(), "10.0.0.1:3863 not reached") {
+			t.Errorf("error %v, want deadline exceeded for want of a registrar, and which", err)
 		}
 		l.registrar("10.0.0.1", nil)
 		time.Sleep(10 * time.Second)

@@ -81,6 +81,9 @@ func (c *Client) act(ctx context.Context) {
 		for _, r := range out.Results {
 			if ch := c.waiting[r.Request]; ch != nil {
 				delete(c.waiting, r.Request)
+				if errors.Is(r.Err, hunt.ErrNoRegistrar) {
+					r.Err = c.noRegistrar(r.Err)
+				}
 				ch <- r
 			}
 		}
@@ -128,12 +131,12 @@ func (c *Client) tell(e hunt.Event) {
 			log.Debug("hunt for a registrar")
 			break
 		}
-		if c.notFound != nil {
-			log = log.WithError(c.notFound)
+		if err := c.Unreached(); err != nil {
+			log = log.WithError(err)
 		}
 		log.Warn("no registrar found, still looking")
 	case hunt.HomeFound:
-		c.notFound = nil
+		c.unreached.Store(nil)
 		before := c.home.Load()
 		c.publishHome()
 		p := c.home.Load()
@@ -203,8 +206,9 @@ func (c *Client) dial(ctx context.Context, d hunt.Dial) {
 				c.closeConn(conn)
 				return
 			case err != nil:
-				c.notFound = fmt.Errorf("registrar %v not reached: %w", d.Endpoint, err)
-				c.log.Debug(c.notFound)
+				err = fmt.Errorf("registrar %v not reached: %w", d.Endpoint, err)
+				c.unreached.Store(&err)
+				c.log.Debug(err)
 				c.machine.Failed(d.Link, now)
 				return
 			}
