@@ -10,8 +10,7 @@ import (
 // pool is the circle from an element on. It is made by the first such reply after
 // a change, and never changed itself.
 type circle struct {
-	octets   []byte // empty if there is to be no such reply
-	elements int
+	octets []byte // empty if there is to be no such reply
 }
 
 // turn makes a reply of the whole pool from the circle, and returns the two parts
@@ -19,14 +18,14 @@ type circle struct {
 // the policy is another, or the query wants less. The mutex is held.
 func (p *pool) turn(q Query) (first, second []byte, ok bool) {
 	order, ok := p.candidates().(selection.Circle)
-	if !ok {
-		return nil, nil, false
+	if !ok || order.Len() > q.Items {
+		return nil, nil, false // what is not asked for need not be made
 	}
 	if p.circle == nil {
 		p.circle = newCircle(order)
 	}
 	c := p.circle
-	if len(c.octets) == 0 || len(c.octets) > q.Room || c.elements > q.Items {
+	if len(c.octets) == 0 || len(c.octets) > q.Room {
 		return nil, nil, false
 	}
 	at := order.Turn().Value.(*element).at
@@ -43,7 +42,7 @@ func newCircle(order selection.Circle) *circle {
 			return &circle{}
 		}
 	}
-	c := &circle{octets: make([]byte, 0, size), elements: order.Len()}
+	c := &circle{octets: make([]byte, 0, size)}
 	for it := range order.All() {
 		e := it.Value.(*element)
 		e.at = int32(len(c.octets))
