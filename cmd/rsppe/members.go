@@ -126,29 +126,13 @@ func (c *settings) openElement(ctx context.Context, m *member, found registrars.
 		return err
 	}
 	cfg.Log = log
-	final := func(err error) {
-		select {
-		case m.final <- fmt.Errorf("%w: %w", errFinal, err):
-		default: // it has ended already
-		}
-	}
-	if c.GiveUp {
-		limit := cfg.Hunt.NoRegistrar
-		m.alone = alone{limit, time.AfterFunc(limit, func() { final(hunt.ErrNoRegistrar) })}
-		m.alone.end() // until it runs
-	}
 	cfg.OnEvent = func(e poolelement.Event) {
 		b.note(m, e.State)
-		switch e.Type {
-		case poolelement.RegistrationFailed, poolelement.RegistrationLost:
-			if e.Retry.IsZero() {
-				final(e.Err)
-			}
-		case poolelement.HomeFound, poolelement.HomeChanged:
-			m.alone.end()
-		case poolelement.HomeLost:
-			m.alone.begin()
-		}
+		m.follow(e)
+	}
+	if c.GiveUp {
+		m.alone = alone{cfg.Hunt.NoRegistrar, time.AfterFunc(cfg.Hunt.NoRegistrar, func() { m.finish(hunt.ErrNoRegistrar) })}
+		m.alone.end() // until it runs
 	}
 	if cfg.Announcers, m.close, err = found.Open(ctx, log); err != nil {
 		return err
@@ -157,6 +141,28 @@ func (c *settings) openElement(ctx context.Context, m *member, found registrars.
 		return errors.Join(err, m.close())
 	}
 	return nil
+}
+
+// follow learns from its element's events what ends the member.
+func (m *member) follow(e poolelement.Event) {
+	switch e.Type {
+	case poolelement.RegistrationFailed, poolelement.RegistrationLost:
+		if e.Retry.IsZero() {
+			m.finish(e.Err)
+		}
+	case poolelement.HomeFound, poolelement.HomeChanged:
+		m.alone.end()
+	case poolelement.HomeLost:
+		m.alone.begin()
+	}
+}
+
+// finish ends the member, if it has not ended already.
+func (m *member) finish(err error) {
+	select {
+	case m.final <- fmt.Errorf("%w: %w", errFinal, err):
+	default:
+	}
 }
 
 func (list members) close() error {

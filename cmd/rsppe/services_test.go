@@ -8,10 +8,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"rserpool/asap"
+	"rserpool/asap/hunt"
 	"rserpool/asap/param"
 	"rserpool/cmd/internal/cli"
+	"rserpool/poolelement"
 )
 
 // refuse answers registrations as a registrar does whose pool has another policy.
@@ -196,4 +200,26 @@ func TestOnlyConnectionsOfThisMachineAreCounted(t *testing.T) {
 			t.Errorf("%q is here: %v", host, !want)
 		}
 	}
+}
+
+// With --give-up what counts is the time without a registrar.
+func TestAloneForTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &member{final: make(chan error, 1)}
+		m.alone = alone{time.Second, time.AfterFunc(time.Second, func() { m.finish(hunt.ErrNoRegistrar) })}
+		for range 3 {
+			time.Sleep(900 * time.Millisecond)
+			m.follow(poolelement.Event{Type: poolelement.HomeFound})
+			time.Sleep(time.Hour)
+			m.follow(poolelement.Event{Type: poolelement.HomeLost})
+		}
+		time.Sleep(999 * time.Millisecond)
+		if len(m.final) > 0 {
+			t.Fatal(<-m.final)
+		}
+		time.Sleep(2 * time.Millisecond)
+		if len(m.final) != 1 {
+			t.Error("goes on without a registrar")
+		}
+	})
 }
