@@ -46,20 +46,23 @@
 // An element is a place in its pool (element) that points to the record of its
 // latest registration. Trees (google/btree) with what they compare inside them, so
 // that a search does not follow pointers: elements of a pool by identifier, with
-// their homes (in a slice while they are few); and, of selection, the order by policy. Pools are in a tree by handle, and each home has one of the
-// pools with elements of its own, in which these are found by passing over the others.
+// their homes (in a slice while they are few); and, of selection, the order by policy.
+// Pools are in a tree by handle, and each home has one of the pools with elements of its
+// own, in which these are found by passing over the others.
 //
 // A removed element gives up its record, but keeps its place in its pool's tree until its
-// tombstone is forgotten: to remove it changes no tree but that of the policy. Places are
-// pieces of large slices, for the garbage collector's sake; what all elements have taken
-// at most is kept until there are none any more.
+// tombstone is forgotten: to remove it changes no tree but that of the policy, and to
+// register it again finds what has to be known of it. Members of pools that are gone are
+// kept by handle. Places are parts of large slices, of which the garbage collector marks
+// each once. They are used again, and given back when there are no elements left.
 //
 // The elements of a home are on pages of some milliseconds each by when they are due; a
 // page is put in order when its turn comes, which takes 0.1 us for each of its elements
 // (the index's mutex is held meanwhile). Deadlines are lazy: an element that registers
 // again stays where it is and is filed anew only when its former deadline comes up. So
 // keep-alives and re-registrations change no tree but that of the policy, and no deadline
-// has a timer or a goroutine. Tombstones are on such pages by when they are forgotten.
+// has a timer or a goroutine, and to remove what is due takes no search. Tombstones are on
+// such pages by when they are forgotten.
 //
 // With n elements every command takes O(log n), and a resolution of k elements what
 // the policy takes, at most O(k log n). Checksums per home (RFC 5353, section 3.6.2)

@@ -6,7 +6,7 @@ package handlespace
 type places struct {
 	piece []element // of which none has been given away
 	size  int       // of the latest one
-	free  []*element
+	free  *element  // one of those given back; its Value is the next one
 	used  int
 }
 
@@ -16,9 +16,9 @@ const largest = 4096
 // get returns an element without anything.
 func (p *places) get() *element {
 	p.used++
-	if last := len(p.free) - 1; last >= 0 {
-		e := p.free[last]
-		p.free = p.free[:last]
+	if e := p.free; e != nil {
+		p.free = e.item.Value.(*element)
+		e.item.Value = nil
 		return e
 	}
 	if len(p.piece) == 0 {
@@ -37,5 +37,5 @@ func (p *places) put(e *element) {
 		return
 	}
 	*e = element{}
-	p.free = append(p.free, e)
+	e.item.Value, p.free = p.free, e
 }
