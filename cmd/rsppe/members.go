@@ -253,7 +253,7 @@ func (list members) drain(ctx context.Context, limit time.Duration, log logrus.F
 		}
 		ports = append(ports, at.Port)
 	}
-	log = log.WithField("at most", limit.String())
+	log = log.WithField("at_most", limit.String())
 	if ports == nil {
 		log.Info("waiting for clients to end")
 		<-ctx.Done()
