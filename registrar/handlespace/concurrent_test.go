@@ -115,7 +115,7 @@ func populate(b *testing.B, n, poolSize int, typ param.PolicyType) (*Space, []Re
 	commands := make([]Register, n)
 	for i := range n {
 		handle := param.PoolHandle(fmt.Sprintf("pool-%07d", i/poolSize))
-		commands[i] = register(handle, param.PEID(i*2654435761+1), at(float64(i)/1000),
+		commands[i] = register(handle, param.PEID(uint32(i)*2654435761+1), at(float64(i)/1000),
 			policy(param.Policy{Type: typ, Weight: 1, Load: uint32(i)}))
 		s.Apply(commands[i])
 	}

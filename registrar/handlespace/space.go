@@ -375,13 +375,13 @@ func (s *Space) takeOut(p *pool, e *element, cause RemovalCause, now time.Time) 
 // drop takes an element out and leaves the tombstone.
 func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 	r := e.record.Load()
-	s.index.bury(p, e, r, t)
+	s.index.bury(p, e, r, t) // first: what is filed there has a record
 	p.mu.Lock()
 	p.drop(e, r)
 	last := p.elements == 0
-	var gone members
 	if last {
-		gone, p.members = p.members, gone
+		gone := p.members
+		s.tombstones.pools[p.handle], p.members = &gone, members{}
 	}
 	p.mu.Unlock()
 	if last {
@@ -389,7 +389,6 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 		s.pools.remove(p)
 		s.own(p.owner, -1)
 		s.index.leaves(p)
-		s.tombstones.pools[p.handle] = &gone
 	}
 	if r.Reports > 0 {
 		delete(s.reporters, e)
