@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -185,7 +186,7 @@ func (c Config) Validate() error {
 		n, atMax int
 	}{
 		{"Members", l.Members, maxMembers}, {"Payload", l.Payload, MaxPayload}, {"Visit", l.Visit, MaxMessage / 4},
-		{"Token", l.Token, MaxMessage / 4}, {"QueueProposals", l.QueueProposals, 1 << 30}, {"QueueOctets", l.QueueOctets, 1 << 40},
+		{"Token", l.Token, MaxMessage / 4}, {"QueueProposals", l.QueueProposals, 1 << 30}, {"QueueOctets", l.QueueOctets, min(1<<40, math.MaxInt)},
 		{"Locks", l.Locks, maxLocks}, {"Outside", l.Outside, maxMembers},
 	} {
 		bad(limit.n < 1 || limit.n > limit.atMax, "Limits.%s is %d, not within 1 and %d", limit.name, limit.n, limit.atMax)
