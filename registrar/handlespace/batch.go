@@ -21,6 +21,7 @@ func (s *Space) ApplyAll(cmds []Command) [][]Event {
 		s.apply(cmd)
 		changes[i] = s.events[start:len(s.events):len(s.events)]
 	}
+	s.near = nil
 	return changes
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"rserpool/asap/param"
 )
@@ -14,7 +15,7 @@ import (
 // everything they look at.
 func TestReadersBesideTheWriter(t *testing.T) {
 	handles := []param.PoolHandle{"a", "b", "c", "d"}
-	s := fresh()
+	s := space(Config{MaxTombstones: 30, Tombstone: time.Second}) // places are used again and again
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
 	for n := range 4 {
@@ -63,9 +64,11 @@ func TestReadersBesideTheWriter(t *testing.T) {
 	for i := range 10_000 {
 		handle, id := pick(r, handles), param.PEID(1+r.IntN(20))
 		typ := storyPolicies[int(handle[0])%len(storyPolicies)]
-		switch r.IntN(5) {
+		switch r.IntN(6) {
 		case 0:
 			s.Apply(Deregister{Handle: handle, ID: id, Now: at(float64(i))})
+		case 3:
+			s.Apply(Sweep{at(float64(i))})
 		case 1:
 			if x := s.Get(handle, id); x != nil {
 				s.Apply(remove(x, Unreachable, at(float64(i)/1000)))
@@ -81,6 +84,9 @@ func TestReadersBesideTheWriter(t *testing.T) {
 	}
 	close(stop)
 	readers.Wait()
+	if c := s.Counts(); s.places.used != c.Elements+c.Tombstones {
+		t.Errorf("%+v have %d places", c, s.places.used)
+	}
 }
 
 func TestResolveAllocatesNothing(t *testing.T) {

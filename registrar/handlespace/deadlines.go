@@ -14,8 +14,7 @@ import (
 // instant is a deadline: the time since the index's epoch.
 type instant int64
 
-// deadlines are the elements of one home by when they are due, or removed ones by when
-// their tombstones may be forgotten. An element stays filed
+// deadlines are the elements of one home by when they are due. An element stays filed
 // under an early deadline when it gets a later one, and is filed anew when the early one
 // comes up: to register again costs nothing here.
 //
@@ -43,14 +42,8 @@ type line struct {
 	element *element
 }
 
-// after orders lines by when they come up, the last one first. Of tombstones the order is
-// the same at all registrars.
-func (l line) after(m line) int {
-	if t := l.element.tombstone; t != nil && l.at == m.at {
-		return m.element.tombstone.compare(t)
-	}
-	return cmp.Compare(m.at, l.at)
-}
+// after orders lines by when they come up, the last one first.
+func (l line) after(m line) int { return cmp.Compare(m.at, l.at) }
 
 func newDeadlines() deadlines {
 	return deadlines{tree: btree.NewG(32, func(a, b *page) bool { return a.begin < b.begin })}

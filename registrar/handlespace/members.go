@@ -12,10 +12,15 @@ import (
 // few is up to how many members are kept in one slice: most pools are small.
 const few = 32
 
-// members are the elements of a pool, in the order of their identifiers.
+// members are the elements of a pool, in the order of their identifiers, and removed ones
+// as long as they have tombstones. Whoever goes through the elements passes over removed
+// ones, so that there are no more of these among them than there were elements at once;
+// others are apart.
 type members struct {
 	slice []member // while there are few
 	tree  *btree.BTreeG[member]
+	most  int      // elements that there were at once
+	apart *members // nil if there are none
 }
 
 // member is an element in its pool. What is looked at on the way to others stands
@@ -28,6 +33,7 @@ type member struct {
 
 func (a member) less(b member) bool { return a.id < b.id }
 
+// len returns how many there are that are not apart.
 func (m *members) len() int {
 	if m.tree != nil {
 		return m.tree.Len()
@@ -39,21 +45,27 @@ func (m *members) search(id param.PEID) (int, bool) {
 	return slices.BinarySearchFunc(m.slice, id, func(a member, id param.PEID) int { return cmp.Compare(a.id, id) })
 }
 
+func (m *members) empty() bool { return m.len() == 0 && m.apart == nil }
+
 // find returns an element, nil if it is not among the members.
 func (m *members) find(id param.PEID) *element {
 	if m.tree != nil {
-		x, _ := m.tree.Get(member{id: id})
-		return x.element
-	}
-	if i, found := m.search(id); found {
+		if x, found := m.tree.Get(member{id: id}); found {
+			return x.element
+		}
+	} else if i, found := m.search(id); found {
 		return m.slice[i].element
+	}
+	if m.apart != nil {
+		return m.apart.find(id)
 	}
 	return nil
 }
 
-// put adds a member, or replaces the one with its identifier. A tree takes nodes from
-// spare.
+// put adds a member that is not apart any more, or replaces the one with its identifier.
+// A tree takes nodes from spare.
 func (m *members) put(x member, spare *btree.FreeListG[member]) {
+	m.meet(x.id)
 	if m.tree == nil {
 		i, found := m.search(x.id)
 		switch {
@@ -73,24 +85,50 @@ func (m *members) put(x member, spare *btree.FreeListG[member]) {
 	m.tree.ReplaceOrInsert(x)
 }
 
+// part adds a removed element apart from the others.
+func (m *members) part(x member, spare *btree.FreeListG[member]) {
+	if m.apart == nil {
+		m.apart = new(members)
+	}
+	m.apart.put(x, spare)
+}
+
+// meet makes sure that an element is not apart.
+func (m *members) meet(id param.PEID) {
+	if m.apart == nil {
+		return
+	}
+	if m.apart.remove(id); m.apart.len() == 0 {
+		m.apart = nil
+	}
+}
+
+// gone returns the members, which from now on are nowhere else.
+func (m *members) gone() *members {
+	out := *m
+	*m = members{}
+	return &out
+}
+
+// remove takes a member out.
 func (m *members) remove(id param.PEID) {
+	m.meet(id)
 	if m.tree == nil {
 		if i, found := m.search(id); found {
 			m.slice = slices.Delete(m.slice, i, i+1)
 		}
-		return
-	}
-	m.tree.Delete(member{id: id})
-	if m.tree.Len() <= few/2 {
+	} else if m.tree.Delete(member{id: id}); m.tree.Len() <= few/2 {
 		m.tree.Ascend(func(x member) bool {
 			m.slice = append(m.slice, x)
 			return true
 		})
 		m.tree = nil
 	}
+	m.most = min(m.most, m.len())
 }
 
-// from visits the members from an identifier on, until visit returns false.
+// from visits the members that are not apart, from an identifier on, until visit returns
+// false.
 func (m *members) from(id param.PEID, visit func(member) bool) {
 	if m.tree != nil {
 		m.tree.AscendGreaterOrEqual(member{id: id}, visit)

@@ -42,6 +42,7 @@ func (s *Space) Find(k Key) (Item, bool) {
 func (s *Space) Marks() Marks { return s.marks }
 
 func (s *Space) merge(c *Merge) {
+	s.merging = true
 	s.marks.Stamp = max(s.marks.Stamp, c.Marks.Stamp)
 	s.holdBack(c.Marks.HeldBack)
 	for i := range c.Items {
@@ -79,6 +80,8 @@ func (s *Space) merge(c *Merge) {
 		}
 	}
 	if c.End {
+		s.merging = false
+		s.trim()
 		for _, p := range s.guesses {
 			p.guessed = false
 		}
@@ -200,12 +203,16 @@ type Cursor struct {
 	Done       bool       // nothing is left
 }
 
+// passedAtOnce is how many removed elements a Scan passes over at the most before it ends
+// for the time being.
+const passedAtOnce = 1 << 14
+
 // Scan goes on through all that is to be exchanged, pools each with its elements and
-// then tombstones, the oldest first, until yield returns false or Done; what yield got
-// is passed. The Space must not be changed between the calls of one Scan, but for what
+// then tombstones, the oldest first, until yield returns false or Done, or it has come by
+// many removed elements; what yield got is passed. The Space must not be changed between the calls of one Scan, but for what
 // a Merge adds, which may be passed over. For the goroutine that calls Apply.
 func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
-	more := true
+	more, removed := true, 0
 	if c.tombstones == nil {
 		s.index.pools.AscendGreaterOrEqual(&pool{handle: c.after.Handle}, func(p *pool) bool {
 			if p.handle != c.after.Handle {
@@ -221,7 +228,9 @@ func (s *Space) Scan(c *Cursor, yield func(Item) bool) {
 				}
 				c.after.ID = m.id
 				if !m.element.there() {
-					return true
+					removed++
+					more = removed < passedAtOnce
+					return more
 				}
 				more = yield(Item{Record: m.element.record.Load(), Reporters: s.reporters[m.element]})
 				return more

@@ -28,7 +28,7 @@ type pool struct {
 	gone atomic.Bool
 
 	mu       sync.Mutex
-	members  members           // with those that were removed, as long as they have tombstones
+	members  members           // with removed ones
 	elements int               // without them
 	circle   *circle           // nil when it has to be made anew
 	shares   []share           // of the index
@@ -56,7 +56,7 @@ type element struct {
 
 	tombstone *Tombstone // of a removed one. Writer only
 
-	// Of the index, or of the tombstones.
+	// Of the index.
 	page  *page   // on which it is filed, nil if it is not
 	line  int32   // of the page
 	filed instant // under which deadline
@@ -106,6 +106,7 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, 
 	if before == nil {
 		e.item.Value, e.item.ID = e, r.ID
 		p.elements++
+		p.members.most = max(p.members.most, p.elements)
 	}
 	if before == nil || before.home() != r.home() {
 		p.members.put(member{r.ID, r.home(), e}, spare)
@@ -128,12 +129,16 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, 
 }
 
 // drop takes e, whose record is r, out of the pool, but for its place. The mutex is held.
-func (p *pool) drop(e *element, r *Record) {
+func (p *pool) drop(e *element, r *Record, spare *btree.FreeListG[member]) {
 	p.chooser(r).Remove(&e.item)
 	e.item = selection.Item{}
 	e.record.Store(nil)
 	p.elements--
 	p.circle = nil
+	if m := &p.members; m.len()-p.elements > max(m.most, 2*few) {
+		m.remove(r.ID)
+		m.part(member{id: r.ID, element: e}, spare)
+	}
 }
 
 // chooser returns where an element with the record r belongs. Suspects have a

@@ -36,6 +36,7 @@ type Space struct {
 	marks      Marks
 	stated     map[param.PoolHandle]*PoolState // what a Merge said of pools, until its end
 	guesses    []*pool                         // of which it has said nothing
+	merging    bool                            // amid several Merges
 	merges     int                             // ended
 }
 
@@ -377,11 +378,10 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 	r := e.record.Load()
 	s.index.bury(p, e, r, t) // first: what is filed there has a record
 	p.mu.Lock()
-	p.drop(e, r)
+	p.drop(e, r, s.spare)
 	last := p.elements == 0
 	if last {
-		gone := p.members
-		s.tombstones.pools[p.handle], p.members = &gone, members{}
+		s.tombstones.pools[p.handle] = p.members.gone()
 	}
 	p.mu.Unlock()
 	if last {
@@ -390,14 +390,12 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 		s.own(p.owner, -1)
 		s.index.leaves(p)
 	}
-	if r.Reports > 0 {
-		delete(s.reporters, e)
-	}
+	delete(s.reporters, e)
 	s.remember(e, t)
 	s.emit(Removed{p.handle, r, cause, last, t.Generation})
 }
 
-// find returns a pool and one of its elements, nil for what is not there.
+// find returns a pool and one of its elements, nil for what is not there or was removed.
 func (s *Space) find(handle param.PoolHandle, id param.PEID) (*pool, *element) {
 	p, e := s.place(handle, id)
 	if !e.there() {
@@ -412,7 +410,8 @@ type spot struct {
 	element *element
 }
 
-// place does so too, but returns removed elements as well as long as they have tombstones.
+// place returns a pool and one of its elements, nil for what is not there, but also a
+// removed element as long as it has its tombstone.
 func (s *Space) place(handle param.PoolHandle, id param.PEID) (*pool, *element) {
 	p := s.lookup(handle)
 	if s.near.is(handle, id) {

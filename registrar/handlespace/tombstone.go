@@ -1,9 +1,9 @@
 package handlespace
 
 import (
-	"cmp"
-	"slices"
 	"time"
+
+	"github.com/google/btree"
 
 	"rserpool/asap/param"
 )
@@ -15,54 +15,52 @@ const (
 	sweepBatch    = 4096
 )
 
-// tombstones are the removals that are remembered. A removed element keeps its place
-// among the members of its pool, with its tombstone, so that to remove it touches hardly
-// anything that to find it has not. Writer only.
+// tombstones are the removals that are remembered. A removed element mostly keeps its
+// place among the members of its pool, with its tombstone, so that to remove it touches
+// hardly anything that to find it has not. Writer only.
 type tombstones struct {
-	ages deadlines // by when they may be forgotten
-	n    int
+	ages *btree.BTreeG[grave]
 	// pools are the members of pools that are gone.
 	pools map[param.PoolHandle]*members
 }
 
 func newTombstones() tombstones {
-	return tombstones{ages: newDeadlines(), pools: make(map[param.PoolHandle]*members)}
+	return tombstones{ages: btree.NewG(32, grave.less), pools: make(map[param.PoolHandle]*members)}
 }
 
-// compare orders tombstones by when they are forgotten, alike at all registrars.
-func (t *Tombstone) compare(u *Tombstone) int {
-	return cmp.Or(
-		cmp.Compare(t.age(), u.age()),
-		cmp.Compare(t.Generation.Stamp, u.Generation.Stamp),
-		t.Key.Compare(u.Key),
-	)
+// grave is a removed element in the order in which they are forgotten, which is the same
+// at all registrars. Mostly it is that in which they come.
+type grave struct {
+	until int64 // as nanoseconds says
+	stamp uint64
+	*element
 }
 
-func (t *Tombstone) age() instant { return instant(nanoseconds(t.Until)) }
+func graveOf(e *element) grave {
+	return grave{nanoseconds(e.tombstone.Until), e.tombstone.Generation.Stamp, e}
+}
+
+func (a grave) less(b grave) bool {
+	switch {
+	case a.until != b.until:
+		return a.until < b.until
+	case a.stamp != b.stamp:
+		return a.stamp < b.stamp
+	}
+	return a.tombstone.Key.Compare(b.tombstone.Key) < 0
+}
 
 // oldest returns the element whose tombstone is forgotten first, nil if there are none.
 func (b *tombstones) oldest() *element {
-	p, found := b.ages.tree.Min()
-	if !found {
-		return nil
-	}
-	p.sort()
-	return p.lines[len(p.lines)-1].element
+	first, _ := b.ages.Min()
+	return first.element
 }
 
 // behind visits the tombstones behind t, the oldest first, until visit returns false.
 func (b *tombstones) behind(t *Tombstone, visit func(*Tombstone) bool) {
-	b.ages.tree.AscendGreaterOrEqual(&page{begin: begin(t.age())}, func(p *page) bool {
-		p.sort()
-		for _, l := range slices.Backward(p.lines) {
-			if l.element == nil || l.at <= t.age() && l.element.tombstone.compare(t) <= 0 {
-				continue
-			}
-			if !visit(l.element.tombstone) {
-				return false
-			}
-		}
-		return true
+	start := graveOf(&element{tombstone: t})
+	b.ages.AscendGreaterOrEqual(start, func(g grave) bool {
+		return !start.less(g) || visit(g.tombstone)
 	})
 }
 
@@ -84,7 +82,7 @@ func (s *Space) absent(c *Deregister) Absent {
 	k := Key{c.Handle, c.ID}
 	if e != nil {
 		k = e.tombstone.Key
-	} else if c.Handle == "" || c.ID == 0 || s.tombstones.n >= s.cfg.MaxTombstones/2 {
+	} else if c.Handle == "" || c.ID == 0 || s.tombstones.ages.Len() >= s.cfg.MaxTombstones/2 {
 		return Absent{Handle: c.Handle, ID: c.ID}
 	}
 	raised := s.raised(e, HomeID{c.Raiser, c.Incarnation}, c.Now)
@@ -100,7 +98,7 @@ func (s *Space) bury(t *Tombstone) {
 		s.unbury(e)
 	} else {
 		e = s.places.get()
-		s.changeMembers(p, t.Key.Handle, func(m *members) { m.put(member{id: t.Key.ID, element: e}, s.spare) })
+		s.changeMembers(p, t.Key.Handle, func(m *members) { m.part(member{id: t.Key.ID, element: e}, s.spare) })
 	}
 	s.index.tombstone(t, 1)
 	s.remember(e, t)
@@ -110,8 +108,18 @@ func (s *Space) bury(t *Tombstone) {
 // the oldest is forgotten, which may be this one.
 func (s *Space) remember(e *element, t *Tombstone) {
 	e.tombstone = t
-	s.tombstones.ages.file(e, t.age())
-	if s.tombstones.n++; s.tombstones.n > s.cfg.MaxTombstones {
+	s.tombstones.ages.ReplaceOrInsert(graveOf(e))
+	s.trim()
+}
+
+// trim keeps the bound. Until all Merges have told what they have to tell there may be
+// twice as many: of what is forgotten in between, something older could come back.
+func (s *Space) trim() {
+	bound := s.cfg.MaxTombstones
+	if s.merging {
+		bound *= 2
+	}
+	for s.tombstones.ages.Len() > bound {
 		s.forgetTombstone(s.tombstones.oldest())
 		s.index.forgotten()
 	}
@@ -119,8 +127,7 @@ func (s *Space) remember(e *element, t *Tombstone) {
 
 // unbury takes the tombstone of an element away.
 func (s *Space) unbury(e *element) {
-	s.tombstones.ages.unfile(e)
-	s.tombstones.n--
+	s.tombstones.ages.Delete(graveOf(e))
 	s.index.tombstone(e.tombstone, -1)
 	e.tombstone = nil
 }
@@ -147,7 +154,7 @@ func (s *Space) changeMembers(p *pool, handle param.PoolHandle, change func(*mem
 		m = new(members)
 		s.tombstones.pools[handle] = m
 	}
-	if change(m); m.len() == 0 {
+	if change(m); m.empty() {
 		delete(s.tombstones.pools, handle)
 	}
 }
