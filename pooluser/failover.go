@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -55,7 +56,8 @@ func (f *Failover) Send(ctx context.Context, m Message) error {
 }
 
 // Receive waits for a message from the new element. Those that the hook leaves are
-// there for the session's Receive.
+// there for the session's Receive. It returns io.EOF when the element has ended the
+// session in an orderly way.
 func (f *Failover) Receive(ctx context.Context) (Message, error) {
 	s := f.s
 	s.mu.Lock()
@@ -70,6 +72,9 @@ func (f *Failover) Receive(ctx context.Context) (Message, error) {
 				s.taken.fire()
 				return in, nil
 			}
+		}
+		if s.machine.over {
+			return Message{}, io.EOF
 		}
 		if err := s.await(ctx, &s.readable); err != nil {
 			return Message{}, err
@@ -392,7 +397,10 @@ func (s *Session) receive(conn uint64, link sessionLink) {
 	for s.hasRoom(conn) {
 		m, err := link.next(s.ctx)
 		if err != nil {
-			s.step(func(now time.Time) { s.machine.lost(now, conn, err) })
+			s.step(func(now time.Time) {
+				s.machine.lost(now, conn, err)
+				s.readable.fire() // for hooks
+			})
 			return
 		}
 		if m.PPID == transport.PPIDASAP && link.kind().control {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -142,10 +143,10 @@ func (s *Session) begin(ctx context.Context) error {
 		changed, open, ended, err := s.changed.wait(), s.machine.opened, s.ended, s.err
 		s.mu.Unlock()
 		switch {
-		case ended:
+		case ended && !(open && err == io.EOF):
 			s.work.Wait()
 			return err
-		case open:
+		case open: // and may have ended: what came is still to be received
 			return nil
 		}
 		select {

@@ -266,4 +266,32 @@ func (l *lab) wantNothing(s *pooluser.Session) {
 	}
 }
 
+// scripted starts an element by TCP that serves each connection so.
+func (l *lab) scripted(id param.PEID, serve func(c net.Conn)) {
+	l.t.Helper()
+	name := address(id).String()
+	socket, err := l.net.Host(name).ListenStream(l.t.Context(), "tcp", fmt.Sprintf("%s:%d", name, service))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { l.net.Kill(name) })
+	go func() {
+		for c, err := socket.Accept(); err == nil; c, err = socket.Accept() {
+			go serve(c)
+		}
+	}()
+}
+
+// inFrames serves a connection in the session framing.
+func inFrames(serve func(c *framed.Conn)) func(net.Conn) {
+	return func(stream net.Conn) {
+		if c, err := framed.Server(context.Background(), stream, framed.Options{}); err == nil {
+			serve(c)
+		}
+	}
+}
+
+// reset ends a stream as the kernel of a process does that was killed with data unread.
+func reset(c net.Conn) { _ = transport.Reset(c) }
+
 var _ net.Conn = (*pooluser.Stream)(nil)

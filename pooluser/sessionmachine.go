@@ -99,6 +99,7 @@ type sessionMachine struct {
 	cardPool param.PoolHandle
 	cardAt   time.Time
 	moved    *PeerError // the element's wish on this connection
+	over     bool       // the element has ended this connection in order, during the greeting
 
 	opened   bool // there was a connection once
 	from     param.PoolElement
@@ -205,7 +206,7 @@ func (m *sessionMachine) connected(now time.Time, conn uint64, link linkKind) {
 	if conn != m.conn || m.phase != connecting {
 		return
 	}
-	m.phase, m.link = greeting, link
+	m.phase, m.link, m.over = greeting, link, false
 	m.since, m.heard, m.message, m.beat, m.ticked = now, now, now, now, time.Time{}
 	m.proved, m.saved, m.broken, m.moved, m.echoed = false, false, nil, nil, false
 	greet := doGreet{conn: conn}
@@ -282,7 +283,7 @@ func (m *sessionMachine) greeted(now time.Time, conn uint64, err error) {
 			m.end(m.failure(err))
 			return
 		}
-		if m.broken = err; !m.hookFailed(err) {
+		if m.broken = err; !m.hookFailed(err) && !m.over {
 			m.by = now.Add(m.timers.Connect) // the reader knows better why
 			return
 		}
@@ -295,6 +296,9 @@ func (m *sessionMachine) greeted(now time.Time, conn uint64, err error) {
 	}
 	m.phase, m.opened = up, true
 	m.do(doUp{})
+	if m.over {
+		m.lost(now, conn, io.EOF)
+	}
 }
 
 // delayed takes in why the greeting does not go on, or nil that it does.
@@ -325,6 +329,8 @@ func (m *sessionMachine) lost(now time.Time, conn uint64, err error) {
 		m.end(m.failure(fmt.Errorf("%w: %w", ErrCookieRefused, m.moved)))
 	case m.moved != nil && m.moved.Causes.Has(param.CauseLackOfResources):
 		m.failed(now, fmt.Errorf("%w: %w", ErrMovedOn, m.moved), unusable)
+	case orderly && (m.link.orderly || m.endOnEOF) && m.phase == greeting:
+		m.over = true // what it has said before counts when the greeting is through
 	case orderly && (m.link.orderly || m.endOnEOF):
 		m.notify(Notification{Kind: ShutDown, Element: m.element})
 		m.end(io.EOF)
@@ -487,7 +493,9 @@ func (m *sessionMachine) tick(now, heard time.Time) {
 			m.attemptFailed(now, fmt.Errorf("%w within %v", ErrNoConnection, m.timers.Connect), unreachable)
 		}
 	case greeting, up:
-		m.watch(now, heard)
+		if !m.over {
+			m.watch(now, heard)
+		}
 	}
 }
 
@@ -543,7 +551,7 @@ func (m *sessionMachine) deadline() (time.Time, bool) {
 	add(m.total())
 	add(m.wake, m.phase == pausing)
 	add(m.by, m.phase == connecting)
-	if m.phase == up || m.phase == greeting {
+	if (m.phase == up || m.phase == greeting) && !m.over {
 		add(m.by, m.broken != nil)
 		add(m.heard.Add(m.timers.Silence), m.link.beats)
 		add(latest(m.heard, m.beat).Add(m.timers.Heartbeat), m.link.beats)

@@ -136,7 +136,7 @@ func (st *Stream) receive(ctx context.Context, p []byte) (int, error) {
 		case len(s.inbox) > 0 && st.knows(s.inbox[0].conn):
 			st.rest = s.pop().Data
 			continue
-		case len(s.inbox) > 0 || s.open && !st.knows(s.machine.conn):
+		case len(s.inbox) > 0 || s.failover != nil && !st.knows(s.failedOver) && (s.open || s.err == io.EOF):
 			return 0, s.failover
 		case s.ended:
 			return 0, s.err
