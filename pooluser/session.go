@@ -354,12 +354,14 @@ func (s *Session) SendCard(ctx context.Context, pool param.PoolHandle, order ...
 	}
 	defer s.sending.End()
 	for {
-		t, err := s.admit(ctx, nil, nil)
+		t, err := s.admit(ctx, nil, func(uint64) error {
+			if !s.link.kind().control {
+				return fmt.Errorf("business card: %w", ErrNoControl)
+			}
+			return nil
+		})
 		if err != nil {
 			return err
-		}
-		if !t.link.kind().control {
-			return fmt.Errorf("business card: %w", ErrNoControl)
 		}
 		_, err = t.link.send(ctx, transport.Message{Data: data, PPID: transport.PPIDASAP})
 		if again, err := s.settle(ctx, t, 0, err); !again {

@@ -213,6 +213,24 @@ func TestASAP_3_9_03_NoCardWithoutControlChannel(t *testing.T) {
 	})
 }
 
+// A card that can't be sent is no message on its way that a failover would wait for.
+func TestFailoverAfterACardWithoutControlChannel(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar(home1)
+		p := l.sctpPeer(1, param.DataOnly)
+		p2 := l.sctpPeer(2, param.DataOnly)
+		s := l.openSession(l.sessionUser(), pooluser.SessionConfig{})
+		if err := s.SendCard(t.Context(), "mine", element(7)); !errors.Is(err, pooluser.ErrNoControl) {
+			t.Errorf("card: %v", err)
+		}
+		p.kill()
+		sleep(time.Second) // without a word of the application
+		l.sendTo(s, "x")
+		l.wantNext(s, "x from 2")
+		p2.want(t, "40 x")
+	})
+}
+
 // listenSCTP listens where the element is, by what passes for SCTP.
 func (l *lab) listenSCTP(id param.PEID) transport.Listener {
 	l.t.Helper()
