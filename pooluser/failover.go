@@ -275,14 +275,18 @@ func (s *Session) drop(orderly bool) {
 			s.leave(link, orderly)
 		})
 	}
-	if s.resent && s.cfg.Delivery == AtLeastOnce {
-		s.inbox = append(s.inbox, s.held...) // they answer requests that are not kept any more
+	if s.answersCount() {
+		s.inbox = append(s.inbox, s.held...)
 	}
 	s.held, s.room, s.waiting = nil, 0, false
 	s.taken.fire()
 	s.changed.fire()
 	s.readable.fire()
 }
+
+// answersCount tells whether what is held answers requests that are not kept any more: it
+// goes to the application whatever becomes of the failover.
+func (s *Session) answersCount() bool { return s.resent && s.cfg.Delivery == AtLeastOnce }
 
 // greet hands over the cookie as the first message on the control channel, lets the
 // application set the stage, and sends again what was kept.
@@ -418,8 +422,15 @@ func (s *Session) hasRoom(conn uint64) bool {
 	defer s.mu.Unlock()
 	for s.machine.conn == conn && s.link != nil {
 		room := len(s.inbox)-s.notified < s.cfg.Inbox
-		if s.machine.phase == greeting { // the hook must not wait for the application
-			room = len(s.held) < s.cfg.Inbox+s.room
+		switch {
+		case s.machine.phase != greeting:
+		case len(s.held) < s.cfg.Inbox+s.room: // the hook must not wait for the application
+			room = true
+		case !s.answersCount():
+			room = false
+		case room: // nor the sending of requests for long answers to those before
+			s.inbox, s.held = append(s.inbox, s.held...), nil
+			s.readable.fire()
 		}
 		if room {
 			s.waiting = false

@@ -250,6 +250,56 @@ func TestAnswersByNumber(t *testing.T) {
 	})
 }
 
+// An answer of many messages to each request does not stop the sending of the others.
+func TestLongAnswersToWhatIsSentAgain(t *testing.T) {
+	const requests, parts = 100, 40
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar(home1)
+		serve := func(answer func(c *framed.Conn, request byte) error) func(net.Conn) {
+			return inFrames(func(c *framed.Conn) {
+				m, err := c.Next(context.Background())
+				for ; err == nil; m, err = c.Next(context.Background()) {
+					if answer(c, m.Data[0]) != nil {
+						return
+					}
+				}
+			})
+		}
+		l.scripted(1, serve(func(*framed.Conn, byte) error { return nil }))
+		l.scripted(2, serve(func(c *framed.Conn, request byte) error {
+			for i := range parts {
+				data := append([]byte{request, byte(i)}, make([]byte, 1000)...)
+				if err := c.Send(context.Background(), transport.Message{Data: data, PPID: appPPID}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		l.setPool(pool, param.RoundRobin, 1, 2)
+		s := l.openSession(l.sessionUser(), pooluser.SessionConfig{Delivery: pooluser.AtLeastOnce, Answers: func(m pooluser.Message) uint64 {
+			if m.Data[1] < parts-1 {
+				return 0
+			}
+			return uint64(m.Data[0])
+		}})
+		for i := range requests {
+			m := pooluser.Message{Data: append([]byte{byte(i + 1)}, make([]byte, 8000)...), Request: uint64(i + 1)}
+			if err := s.Send(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		l.net.Kill("192.0.2.1")
+		for i := range requests * parts {
+			m, err := s.Receive(l.within(time.Second))
+			if err != nil || m.Data[0] != byte(1+i/parts) || m.Data[1] != byte(i%parts) {
+				t.Fatalf("message %d: % x, %v", i, m.Data[:min(len(m.Data), 2)], err)
+			}
+		}
+		l.wantNothing(s)
+	})
+}
+
 func TestASAP_6_7_01_ErrorListsAllThatWasTried(t *testing.T) {
 	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
 		timers := pooluser.Fast
