@@ -43,11 +43,11 @@ type Failover struct {
 
 // Send sends a message to the new element alone.
 func (f *Failover) Send(ctx context.Context, m Message) error {
-	if err := f.s.sendable(m); err != nil {
+	if err := f.s.cfg.sendable(m); err != nil {
 		return err
 	}
 	_, err := f.link.send(ctx, transport.Message{Data: m.Data, PPID: m.PPID, Stream: m.Stream})
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !refused(err) {
 		f.s.mu.Lock()
 		defer f.s.mu.Unlock()
 		f.lost = true

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"rserpool/asap"
@@ -166,10 +167,11 @@ func permanent(err error) bool {
 // and while the requests kept reach their bound. When the element fails meanwhile, a
 // message of which no octet has left goes to the next element. One that may have left
 // is kept where Delivery says so, and then Send has done its part; else the error
-// wraps ErrUncertain. Other errors: ctx's cause, and what ended the session
-// (net.ErrClosed after Close).
+// wraps ErrUncertain. Other errors: ctx's cause, what ended the session (net.ErrClosed
+// after Close), and why the message can't be sent: transport.ErrTooLong, or what SCTP says
+// of an empty one or a stream that there is not; the session goes on then.
 func (s *Session) Send(ctx context.Context, m Message) error {
-	if err := s.sendable(m); err != nil {
+	if err := s.cfg.sendable(m); err != nil {
 		return err
 	}
 	if err := s.sending.Take(ctx); err != nil {
@@ -189,14 +191,21 @@ func (s *Session) Send(ctx context.Context, m Message) error {
 }
 
 // sendable tells why a message can't be sent, whatever the connection.
-func (s *Session) sendable(m Message) error {
+func (cfg SessionConfig) sendable(m Message) error {
 	if errs := ppidErrs(m.PPID); errs != nil {
 		return fmt.Errorf("send: %w: %w", framed.ErrNotSent, errors.Join(errs...))
 	}
-	if len(m.Data) > s.cfg.MaxMessage {
-		return fmt.Errorf("send: %w: %w: %d octets, limit %d", framed.ErrNotSent, transport.ErrTooLong, len(m.Data), s.cfg.MaxMessage)
+	if len(m.Data) > cfg.MaxMessage {
+		return fmt.Errorf("send: %w: %w: %d octets, limit %d", framed.ErrNotSent, transport.ErrTooLong, len(m.Data), cfg.MaxMessage)
 	}
 	return nil
+}
+
+// refused tells whether a connection does not take a message and is none the worse for it:
+// the message is too long for the transport or for its buffer, or empty, or goes to a
+// stream that there is not.
+func refused(err error) bool {
+	return errors.Is(err, transport.ErrTooLong) || errors.Is(err, syscall.EMSGSIZE) || errors.Is(err, syscall.EINVAL)
 }
 
 // turn is a message that is being sent.
@@ -264,6 +273,10 @@ func (s *Session) settle(ctx context.Context, t turn, n int, err error) (again b
 	if err == nil {
 		k.sent(t.seq)
 		return false, nil
+	}
+	if refused(err) {
+		k.remove(t.seq)
+		return false, err
 	}
 	gaveUp := ctx.Err() != nil
 	if n > 0 || !gaveUp {

@@ -21,19 +21,20 @@ const sendToAllAtATime = 16
 // until the element has ended the session too, for Timers.Connect at most.
 //
 // Elements that can't be reached are reported. They are the Attempts of the error, a
-// *DialError then; other errors are those of Resolve and Validate.
+// *DialError then; other errors are those of Resolve and Validate, and why the message
+// can't be sent to anybody, as from Session.Send.
 func (r *Resolver) SendToAll(ctx context.Context, pool param.PoolHandle, cfg SessionConfig, m Message, except ...param.PEID) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("send to all of pool %q: %w", pool, err)
 	}
-	if errs := ppidErrs(m.PPID); errs != nil {
-		return fmt.Errorf("send to all of pool %q: %w", pool, errs[0])
+	cfg = cfg.withDefaults()
+	if err := cfg.sendable(m); err != nil {
+		return fmt.Errorf("send to all of pool %q: %w", pool, err)
 	}
 	answer, err := r.Resolve(ctx, pool)
 	if err != nil {
 		return err
 	}
-	cfg = cfg.withDefaults()
 	var (
 		work  sync.WaitGroup
 		slots = make(chan struct{}, sendToAllAtATime)
@@ -77,7 +78,7 @@ func (r *Resolver) sendOnce(ctx context.Context, pool param.PoolHandle, e param.
 			r.cfg.Log.WithError(left).Debug("send to all: close")
 		}
 	}
-	if err != nil && ctx.Err() == nil && judge(err) == unreachable {
+	if err != nil && ctx.Err() == nil && judge(err) == unreachable && !refused(err) {
 		if reportErr := r.blame(ctx, pool, e, since); reportErr != nil {
 			r.cfg.Log.WithError(reportErr).Debug("send to all: report")
 		}

@@ -283,7 +283,7 @@ func (m *sessionMachine) greeted(now time.Time, conn uint64, err error) {
 			m.end(m.failure(err))
 			return
 		}
-		if m.broken = err; !m.hookFailed(err) && !m.over {
+		if m.broken = err; !m.hookFailed(err) && !m.over && !refused(err) {
 			m.by = now.Add(m.timers.Connect) // the reader knows better why
 			return
 		}
