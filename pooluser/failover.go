@@ -29,9 +29,12 @@ type Failover struct {
 	// they are sent again after the hook; else the hook may do that, if it does
 	// no harm to do them twice.
 	Unanswered []Message
-	// Written and Received are, for streams, the octets that were given to the
-	// connection to From, and those that came of it: Read has returned them, or
-	// will before any of To.
+	// Written and Received are, for streams, the octets that Write gave to
+	// elements and those that came of them (Read has returned these, or will
+	// before any of To), since the hook last returned nil or the stream began.
+	// They are the same again after a call that failed, and 0 when the element
+	// of a call that returned nil fails before Read and Write go on. So who adds
+	// them up where the hook returns nil knows where the stream is.
 	Written, Received uint64
 
 	s    *Session
@@ -372,6 +375,7 @@ func (s *Session) callHook(ctx context.Context, link sessionLink, f *Failover) e
 		}
 		return hookError{err}
 	}
+	s.written, s.came = 0, 0
 	if len(f.rest) > 0 && ctx.Err() == nil {
 		s.held = slices.Insert(s.held, 0, Message{Data: f.rest, conn: s.machine.conn})
 	}

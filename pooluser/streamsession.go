@@ -30,6 +30,8 @@ type StreamConfig struct {
 	// the cookie, before anything else goes to it; it brings the new element to
 	// where Failover.Written and Failover.Received tell. Read and Write then go
 	// on as if nothing had happened. Without it they return a *FailoverError.
+	// A call that returned nil has done its work even if the element fails
+	// before they do: the next call counts from there.
 	Resume func(ctx context.Context, f *Failover) error
 	// FailoverOnEOF takes the end of a plain stream, or of an SCTP association
 	// without heartbeats, for a failure of the element: a process that is killed

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -268,6 +269,78 @@ func TestResumeHookReads(t *testing.T) {
 		sleep(time.Second)
 		l.converse(st, "b", " from 2b from 2") // what the hook left comes first
 		peers[1].want(t, "40 ready?", "40 b")
+	})
+}
+
+// Who adds up what the hook is told where it returns nil knows where the stream is, whatever
+// becomes of the element then.
+func TestWhatTheHookIsTold(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar(home1)
+		var asked []string
+		for id := range param.PEID(4) {
+			l.scripted(id+1, func(c net.Conn) {
+				buf := make([]byte, 100)
+				n, _ := c.Read(buf)
+				asked = append(asked, string(buf[:n]))
+				if id == 0 || id == 3 {
+					_, _ = io.WriteString(c, "0123456789")
+				}
+				if id == 0 {
+					time.Sleep(time.Second)
+				}
+				if id != 3 { // 2 and 3 fail before the hook has returned
+					reset(c)
+				}
+			})
+		}
+		l.setPool(pool, param.RoundRobin, 1, 2, 3, 4)
+		var written, received uint64
+		var told []string
+		st := l.openStream(l.sessionUser(), pooluser.StreamConfig{Resume: func(_ context.Context, f *pooluser.Failover) error {
+			told = append(told, fmt.Sprint(f.Written, f.Received))
+			w, r := written+f.Written, received+f.Received
+			if _, err := fmt.Fprintf(f, "%d, from %d", w, r); err != nil {
+				return err
+			}
+			time.Sleep(10 * time.Millisecond)
+			if f.To.ID == 3 {
+				return errors.New("not this one")
+			}
+			written, received = w, r
+			return nil
+		}})
+		l.converse(st, "abc", "0123456789")
+		l.converse(st, "", "0123456789")
+		if want := []string{"abc", "3, from 10", "3, from 10", "3, from 10"}; !slices.Equal(asked, want) {
+			t.Errorf("elements are asked to go on %q, want %q", asked, want)
+		}
+		if want := []string{"3 10", "0 0", "0 0"}; !slices.Equal(told, want) {
+			t.Errorf("the hook is told %q, want %q", told, want)
+		}
+	})
+}
+
+// A hook that fails is told the same at the next element.
+func TestHookThatFailsIsToldTheSame(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		var told []string
+		st := l.openStream(r, pooluser.StreamConfig{Control: true, Resume: func(_ context.Context, f *pooluser.Failover) error {
+			told = append(told, fmt.Sprint(f.Written, f.Received))
+			if f.To.ID == 2 {
+				return errors.New("not this one")
+			}
+			return nil
+		}})
+		l.converse(st, "a", "a from 1")
+		peers[0].kill()
+		sleep(time.Second)
+		l.converse(st, "bc", "bc from 3")
+		peers[2].kill()
+		sleep(time.Second)
+		if want := []string{"1 8", "1 8", "2 9"}; !slices.Equal(told[:min(len(told), 3)], want) {
+			t.Errorf("the hook is told %q, want %q", told, want)
+		}
 	})
 }
 
