@@ -359,8 +359,20 @@ func (s *Session) takeHook(ctx context.Context, conn uint64) error {
 	return nil
 }
 
+// ofHook is the key of a hook's session in its context.
+type ofHook struct{}
+
+// inHook tells a hook that it would wait for its own end.
+func (s *Session) inHook(ctx context.Context) error {
+	if ctx.Value(ofHook{}) == s {
+		return fmt.Errorf("session with pool %q: %w", s.machine.pool, ErrInHook)
+	}
+	return nil
+}
+
 func (s *Session) callHook(ctx context.Context, link sessionLink, f *Failover) error {
 	s.mu.Lock()
+	ctx = context.WithValue(ctx, ofHook{}, s)
 	f.s, f.link, f.ctx = s, link, ctx
 	f.Unanswered = s.machine.kept.messages()
 	f.Written, f.Received = s.written, s.came

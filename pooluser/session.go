@@ -169,12 +169,13 @@ func permanent(err error) bool {
 // is kept where Delivery says so, and then Send has done its part; else the error
 // wraps ErrUncertain. Other errors: ctx's cause, what ended the session (net.ErrClosed
 // after Close), and why the message can't be sent: transport.ErrTooLong, or what SCTP says
-// of an empty one or a stream that there is not; the session goes on then.
+// of an empty one or a stream that there is not; the session goes on then. With a hook's
+// context it returns ErrInHook.
 func (s *Session) Send(ctx context.Context, m Message) error {
 	if err := s.cfg.sendable(m); err != nil {
 		return err
 	}
-	if err := s.sending.Take(ctx); err != nil {
+	if err := s.take(ctx); err != nil {
 		return err
 	}
 	defer s.sending.End()
@@ -188,6 +189,14 @@ func (s *Session) Send(ctx context.Context, m Message) error {
 			return err
 		}
 	}
+}
+
+// take waits for the turn to send. A hook never gets it.
+func (s *Session) take(ctx context.Context) error {
+	if err := s.inHook(ctx); err != nil {
+		return err
+	}
+	return s.sending.Take(ctx)
 }
 
 // sendable tells why a message can't be sent, whatever the connection.
@@ -300,7 +309,8 @@ func (s *Session) settle(ctx context.Context, t turn, n int, err error) (again b
 
 // Receive waits for the next message, or notification if these are wanted. It returns
 // io.EOF when the element has ended the session in an orderly way, an error that wraps
-// net.ErrClosed after Close, a *DialError when no element was found, and ctx's cause.
+// net.ErrClosed after Close, a *DialError when no element was found, and ctx's cause. With
+// a hook's context it returns ErrInHook where it would wait.
 func (s *Session) Receive(ctx context.Context) (Message, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,6 +320,9 @@ func (s *Session) Receive(ctx context.Context) (Message, error) {
 		}
 		if s.ended {
 			return Message{}, s.err
+		}
+		if err := s.inHook(ctx); err != nil {
+			return Message{}, err
 		}
 		if err := s.await(ctx, &s.readable); err != nil {
 			return Message{}, err
@@ -362,7 +375,7 @@ func (s *Session) SendCard(ctx context.Context, pool param.PoolHandle, order ...
 	if err != nil {
 		return fmt.Errorf("business card: %w", err)
 	}
-	if err := s.sending.Take(ctx); err != nil {
+	if err := s.take(ctx); err != nil {
 		return err
 	}
 	defer s.sending.End()

@@ -148,7 +148,10 @@ type SessionConfig struct {
 	// authenticate, to set the stage, to send again. An error makes the session
 	// try the next element, one that wraps ErrGiveUp ends it. The context ends
 	// when the element is given up or the session ends. One hook runs at a time:
-	// while it runs on after that, the next element waits.
+	// while it runs on after that, the next element waits. It has to talk by
+	// f: the session has no element until it returns. Send and Receive of the
+	// session, with the hook's context, return ErrInHook; with another they
+	// wait, and Close waits for the hook.
 	OnFailover func(ctx context.Context, f *Failover) error
 	// Notifications makes Receive return notifications as well.
 	Notifications bool
@@ -297,6 +300,9 @@ var (
 	// ErrHookRuns: no other element can be greeted because the hook has not
 	// returned, though its context has ended.
 	ErrHookRuns = errors.New("the failover hook of an element before runs on")
+	// ErrInHook: a hook uses the session, which waits for the hook, in place of
+	// the Failover that it was given.
+	ErrInHook = errors.New("the failover hook can't use the session")
 	// ErrUncertain: a message may have reached the element that failed. With
 	// AtMostOnce it is not sent again.
 	ErrUncertain = errors.New("message may have arrived or not")

@@ -57,6 +57,44 @@ func TestHooksThatHangEndTheSession(t *testing.T) {
 	})
 }
 
+// A hook that sends by the session in place of its Failover would wait for itself.
+func TestHooksCannotUseTheSession(t *testing.T) {
+	inSession(t, 3, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		other := l.openSession(r, pooluser.SessionConfig{}) // with element 1
+		var s *pooluser.Session
+		var took time.Duration
+		s = l.openSession(r, pooluser.SessionConfig{OnFailover: func(ctx context.Context, f *pooluser.Failover) error {
+			start := time.Now()
+			within, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			m, err := s.Receive(within)
+			if string(m.Data) != "a from 2" || err != nil {
+				t.Errorf("what came before: %q, %v", m.Data, err)
+			}
+			_, err = s.Receive(within)
+			for _, err := range []error{err, s.Send(within, pooluser.Message{Data: []byte("log in")}), s.SendCard(within, pool, element(1))} {
+				if !errors.Is(err, pooluser.ErrInHook) {
+					t.Errorf("the hook gets %v", err)
+				}
+			}
+			if err := other.Send(ctx, pooluser.Message{Data: []byte("x")}); err != nil {
+				t.Errorf("by another session: %v", err)
+			}
+			took = time.Since(start)
+			return nil
+		}})
+		l.sendTo(s, "a")
+		peers[1].last()
+		peers[1].kill()
+		sleep(time.Second)
+		if took != 0 {
+			t.Errorf("after %v", took)
+		}
+		l.sendTo(s, "b")
+		l.wantNext(s, "b from 3")
+	})
+}
+
 // deaf is a connection that can't be written to any more; what comes still comes.
 type deaf struct{ net.Conn }
 

@@ -31,7 +31,8 @@ type StreamConfig struct {
 	// where Failover.Written and Failover.Received tell. Read and Write then go
 	// on as if nothing had happened. Without it they return a *FailoverError.
 	// A call that returned nil has done its work even if the element fails
-	// before they do: the next call counts from there.
+	// before they do: the next call counts from there. It must not call Read,
+	// Write or Close of the stream, which wait for it.
 	Resume func(ctx context.Context, f *Failover) error
 	// FailoverOnEOF takes the end of a plain stream, or of an SCTP association
 	// without heartbeats, for a failure of the element: a process that is killed
@@ -217,7 +218,7 @@ func (st *Stream) Continue() {
 	s.readable.fire()
 }
 
-// Close ends the stream in an orderly way.
+// Close ends the stream in an orderly way. Hooks must not call it.
 func (st *Stream) Close() error {
 	err := st.s.Close()
 	st.read.Set(time.Time{})
