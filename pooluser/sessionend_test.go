@@ -107,6 +107,44 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 }
 
+// TLS would wait for room to say goodbye.
+func TestCloseOfAStreamOverTLSIsBounded(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.registrar(home1)
+		l.setPool(pool, param.RoundRobin, 1)
+		l.net.Buffer = 16 << 10
+		cert, trusted := transporttest.Certificate(t, "element")
+		l.scripted(1, func(c net.Conn) {
+			_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake() // and does not read on
+		})
+		r := l.user(func(c *pooluser.Config) {
+			c.DialStream = func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := l.net.Host(userAt).DialStream(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				secured := tls.Client(conn, &tls.Config{RootCAs: trusted, ServerName: "element"})
+				return secured, secured.HandshakeContext(ctx)
+			}
+		})
+		st := l.openStream(r, pooluser.StreamConfig{Timers: pooluser.Default})
+		sleep(time.Second)
+		l.net.Freeze("192.0.2.1")
+		for range l.net.Buffer / 23 { // records of 23 octets: no room for another
+			if _, err := st.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := time.Now()
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("Close took %v", took)
+		}
+	})
+}
+
 // TLS can't go on after a write that a deadline has interrupted. The stream goes on with
 // another element, and none is to blame.
 func TestDeadlinesOfStreamsOverTLS(t *testing.T) {

@@ -265,11 +265,11 @@ func (*plainLink) linger(context.Context) {}
 
 func (l *plainLink) leave(orderly bool) error {
 	l.closed.Store(true)
-	end := l.stream.Close
-	if !orderly {
-		end = func() error { return transport.Reset(l.stream) }
+	end := transport.Reset
+	if orderly {
+		end = transport.Shut
 	}
-	err := end()
+	err := end(l.stream)
 	l.reads.Release()
 	l.writes.Release()
 	return err

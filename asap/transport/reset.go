@@ -4,7 +4,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"time"
 )
+
+// shutWait bounds the goodbye of TLS towards a peer that does not read.
+const shutWait = 20 * time.Millisecond
 
 // ErrInterruptedTLS: a write was interrupted, for example by a deadline, and TLS can't go
 // on after that. The stream can't be written to any more.
@@ -27,4 +31,14 @@ func Reset(stream net.Conn) error {
 		_ = secured.Close() // can't say anything any more
 	}
 	return err
+}
+
+// Shut closes a stream in an orderly way. TLS says its own goodbye, and would wait 5 s for a
+// peer that does not read.
+func Shut(stream net.Conn) error {
+	if secured, ok := stream.(*tls.Conn); ok {
+		cut := time.AfterFunc(shutWait, func() { _ = secured.NetConn().Close() })
+		defer cut.Stop()
+	}
+	return stream.Close()
 }

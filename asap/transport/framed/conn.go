@@ -327,22 +327,12 @@ func (c *Conn) end(abort bool) error {
 				defer cancel()
 				c.sayGoodbye(ctx)
 			})
-			c.closeErr = c.shut()
+			c.closeErr = transport.Shut(c.stream)
 		}
 		c.reads.Release()
 		c.writes.Release()
 	})
 	return c.closeErr
-}
-
-// shut closes the stream. TLS says its own goodbye, and would wait 5 s for a peer that
-// does not read.
-func (c *Conn) shut() error {
-	if secured, ok := c.stream.(*tls.Conn); ok {
-		cut := time.AfterFunc(goodbyeWait, func() { _ = secured.NetConn().Close() })
-		defer cut.Stop()
-	}
-	return c.stream.Close()
 }
 
 // sayGoodbye sends the frame that tells an orderly end, after what is being written, a
