@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rserpool/asap/hunt/hunttest"
@@ -87,6 +88,7 @@ func TestHooksCannotUseTheSession(t *testing.T) {
 		peers[1].last()
 		peers[1].kill()
 		sleep(time.Second)
+		synctest.Wait()
 		if took != 0 {
 			t.Errorf("after %v", took)
 		}

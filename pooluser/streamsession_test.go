@@ -312,6 +312,7 @@ func TestWhatTheHookIsTold(t *testing.T) {
 		}})
 		l.converse(st, "abc", "0123456789")
 		l.converse(st, "", "0123456789")
+		synctest.Wait()
 		if want := []string{"abc", "3, from 10", "3, from 10", "3, from 10"}; !slices.Equal(asked, want) {
 			t.Errorf("elements are asked to go on %q, want %q", asked, want)
 		}
@@ -338,6 +339,7 @@ func TestHookThatFailsIsToldTheSame(t *testing.T) {
 		l.converse(st, "bc", "bc from 3")
 		peers[2].kill()
 		sleep(time.Second)
+		synctest.Wait()
 		if want := []string{"1 8", "1 8", "2 9"}; !slices.Equal(told[:min(len(told), 3)], want) {
 			t.Errorf("the hook is told %q, want %q", told, want)
 		}
