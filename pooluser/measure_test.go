@@ -86,6 +86,19 @@ func TestSessionsMeasureTheirRequests(t *testing.T) {
 	})
 }
 
+// An element that is given up for no reason given has not answered.
+func TestMeasuresOfAForcedFailover(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, _ *hunttest.Registrar, peers []*peer, _ *pooluser.Resolver) {
+		r, m := l.metered()
+		s := l.openSession(r, pooluser.SessionConfig{Delivery: pooluser.AtLeastOnce, Notifications: true})
+		peers[0].set(func() { peers[0].mute = true })
+		l.sendTo(s, "a")
+		s.Failover(nil)
+		l.wantNext(s, "[failover begun 1: the application gives the element up]", "[failed over 2]", "a from 2")
+		m.want(t, "sent 1 0s", "failed 1 0s", "sent 2 0s", "answered 2 0s")
+	})
+}
+
 // Where the application has not said that messages are requests there is nothing to
 // measure.
 func TestSessionsWithoutRequestsMeasureNothing(t *testing.T) {

@@ -361,11 +361,16 @@ func (s *Session) Cookie() []byte {
 }
 
 // Failover gives the element up because the application says so, reports it and goes
-// on with another; cause says why in notifications and errors. It does not wait, and
-// does nothing while there is no element.
+// on with another; cause, if not nil, says why in notifications and errors. It does not
+// wait, and does nothing while there is no element.
 func (s *Session) Failover(cause error) {
+	if cause == nil {
+		cause = errForced
+	}
 	s.step(func(now time.Time) { s.machine.forced(now, cause) })
 }
+
+var errForced = errors.New("the application gives the element up")
 
 // SendCard sends a business card: the elements of a pool to which this user belongs,
 // in the order in which the other end is to fail over. For users that are elements as
