@@ -37,7 +37,8 @@ type Timers struct {
 	// the next. Shorter finds a live element sooner among many dead ones, longer
 	// spares a pool that is in trouble.
 	Pace time.Duration
-	// Tries bounds the elements that one failover tries.
+	// Tries bounds the elements that one failover tries, and those that fail one
+	// by one before they answer the same request.
 	Tries int
 	// Total bounds one failover, the application's hook included.
 	Total time.Duration

@@ -30,11 +30,10 @@ type keptRequest struct {
 	seq uint64
 	// sent tells that Send has done with it: if not, it will say itself what
 	// became of it.
-	sent  bool
-	again bool // it was sent to more than one element
-	at    time.Time
-	m     Message
-	done  func(error) // of measure, until it is called
+	sent bool
+	at   time.Time
+	m    Message
+	done func(error) // of measure, until it is called
 }
 
 func (r *keptRequest) begin(measure func() func(error)) {
@@ -135,7 +134,7 @@ func (k *kept) messages() []Message {
 // again notes that all are sent anew.
 func (k *kept) again(now time.Time) {
 	for i := range k.list {
-		k.list[i].at, k.list[i].again = now, true
+		k.list[i].at = now
 		k.list[i].begin(k.measure)
 	}
 }
@@ -160,9 +159,12 @@ func (k *kept) forget() {
 	}
 }
 
-// pending tells whether a request that was sent again is not answered.
-func (k *kept) pending() bool {
-	return slices.ContainsFunc(k.list, func(r keptRequest) bool { return r.again })
+// first returns the number of the oldest, 0 if there is none.
+func (k *kept) first() uint64 {
+	if len(k.list) == 0 {
+		return 0
+	}
+	return k.list[0].seq
 }
 
 // oldest returns when the oldest was sent.

@@ -108,7 +108,8 @@ type sessionMachine struct {
 	lastTry  time.Time
 	tries    int
 	attempts []Attempt
-	late     error // why it takes so long: the last selection failed, or a hook runs on
+	stuck    uint64 // the oldest request without an answer when an element failed last, 0 if there was none
+	late     error  // why it takes so long: the last selection failed, or a hook runs on
 	wake     time.Time
 	by       time.Time // limit of a connection attempt, or of a connection that can't be written to
 
@@ -117,8 +118,7 @@ type sessionMachine struct {
 	message time.Time // last message, or the beginning
 	beat    time.Time // last heartbeat sent
 	ticked  time.Time // when the next tick was due at the latest
-	proved  bool      // the element has shown that it serves
-	saved   bool      // it has sent a cookie
+	proved  bool      // the element has sent data
 	broken  error     // writing fails; reading will soon
 }
 
@@ -208,7 +208,7 @@ func (m *sessionMachine) connected(now time.Time, conn uint64, link linkKind) {
 	}
 	m.phase, m.link, m.over = greeting, link, false
 	m.since, m.heard, m.message, m.beat, m.ticked = now, now, now, now, time.Time{}
-	m.proved, m.saved, m.broken, m.moved, m.echoed = false, false, nil, nil, false
+	m.proved, m.broken, m.moved, m.echoed = false, nil, nil, false
 	greet := doGreet{conn: conn}
 	if link.control && m.cookie != nil {
 		greet.cookie, m.echoed = m.cookie, true
@@ -377,13 +377,7 @@ func (m *sessionMachine) failed(now time.Time, err error, v verdict) {
 		return
 	}
 	m.notify(Notification{Kind: FailoverBegun, Element: m.element, Err: err})
-	if m.proved || now.Sub(m.since) >= m.timers.Silence {
-		m.began, m.late = now, nil
-		// An element may have died of a request that others died of, too.
-		if m.saved || !m.kept.pending() {
-			m.tries, m.attempts = 0, nil
-		}
-	} // else it is another try of the failover, or opening, before
+	m.account(now, err, v)
 	m.from, m.cause = m.element, err
 	m.attemptFailed(now, err, v)
 }
@@ -406,21 +400,30 @@ func (m *sessionMachine) cannotSend(now time.Time, conn uint64, err error) {
 	}
 }
 
-// received takes in that a message came.
+// received takes in that data came.
 func (m *sessionMachine) received(now time.Time, conn uint64) bool {
+	if !m.controlled(now, conn) {
+		return false
+	}
+	m.proved = true
+	return true
+}
+
+// controlled takes in that a message came, maybe of the control channel: cards and cookies
+// come before the element serves anybody.
+func (m *sessionMachine) controlled(now time.Time, conn uint64) bool {
 	if conn != m.conn || m.phase != up && m.phase != greeting {
 		return false
 	}
-	m.heard, m.message, m.proved = now, now, true
+	m.heard, m.message = now, now
 	return true
 }
 
 // gotCookie keeps the newest cookie (ASAP-3.8-02).
 func (m *sessionMachine) gotCookie(now time.Time, conn uint64, cookie []byte) {
-	if !m.received(now, conn) {
+	if !m.controlled(now, conn) {
 		return
 	}
-	m.saved = true
 	if m.cookie = cookie; cookie == nil {
 		m.cookie = []byte{} // an empty one is one, too
 	}
@@ -430,11 +433,9 @@ func (m *sessionMachine) gotCookie(now time.Time, conn uint64, cookie []byte) {
 // gotCard keeps the newest order for failovers, and sees to it that its pool is known
 // (BC1 and BC2 of RFC 5352, section 3.9).
 func (m *sessionMachine) gotCard(now time.Time, conn uint64, pool param.PoolHandle, order []param.PoolElement) {
-	proved := m.proved
-	if !m.received(now, conn) {
+	if !m.controlled(now, conn) {
 		return
 	}
-	m.proved = proved // it names others before it serves anybody
 	m.cardPool, m.card, m.cardAt = pool, order, now
 	m.do(doResolve{pool})
 	m.notify(Notification{Kind: BusinessCardReceived, Element: m.element, Card: order})

@@ -50,14 +50,16 @@ func TestRequestsThatKillEndTheSession(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, text := range []string{"fine", "die"} {
+				send := func(text string) {
 					if err := s.Send(t.Context(), pooluser.Message{Data: []byte(text)}); err != nil {
 						t.Fatal(err)
 					}
 				}
+				send("fine")
 				if m, err := s.Receive(t.Context()); string(m.Data) != "fine" {
 					t.Errorf("received %q, %v", m.Data, err)
 				}
+				send("die")
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 				defer cancel()
 				_, err = s.Receive(ctx)
