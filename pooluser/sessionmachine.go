@@ -117,7 +117,7 @@ type sessionMachine struct {
 	heard   time.Time // last sign of life
 	message time.Time // last message, or the beginning
 	beat    time.Time // last heartbeat sent
-	ticked  time.Time // when the next tick was due at the latest
+	excused time.Time // before this, silence says nothing about the element
 	proved  bool      // the element has sent data
 	broken  error     // writing fails; reading will soon
 }
@@ -207,7 +207,7 @@ func (m *sessionMachine) connected(now time.Time, conn uint64, link linkKind) {
 		return
 	}
 	m.phase, m.link, m.over = greeting, link, false
-	m.since, m.heard, m.message, m.beat, m.ticked = now, now, now, now, time.Time{}
+	m.since, m.heard, m.message, m.beat, m.excused = now, now, now, now, now
 	m.proved, m.broken, m.moved, m.echoed = false, nil, nil, false
 	greet := doGreet{conn: conn}
 	if link.control && m.cookie != nil {
@@ -483,6 +483,10 @@ func (m *sessionMachine) tick(now, heard time.Time) {
 		m.end(m.failure(err))
 		return
 	}
+	// Who was stopped or starved here says nothing about the element.
+	if due, ok := m.deadline(); ok && now.Sub(due) > m.timers.Heartbeat {
+		m.excused, m.by = now, now.Add(m.timers.Connect)
+	}
 	switch m.phase {
 	case pausing:
 		if !now.Before(m.wake) {
@@ -505,15 +509,11 @@ func (m *sessionMachine) watch(now, heard time.Time) {
 	if heard.After(m.heard) {
 		m.heard = heard
 	}
-	// Who was stopped or starved here says nothing about the element.
-	if late := now.Sub(m.ticked); !m.ticked.IsZero() && late > m.timers.Heartbeat {
-		m.heard, m.message = latest(m.heard, now), latest(m.message, now)
-	}
 	switch {
 	case m.broken != nil && !now.Before(m.by):
 		m.failed(now, m.broken, unreachable)
 		return
-	case m.link.beats && now.Sub(m.heard) >= m.timers.Silence:
+	case m.link.beats && now.Sub(latest(m.heard, m.excused)) >= m.timers.Silence:
 		m.failed(now, fmt.Errorf("%w for %v", ErrSilent, m.timers.Silence), unreachable)
 		return
 	}
@@ -525,7 +525,6 @@ func (m *sessionMachine) watch(now, heard time.Time) {
 		m.beat = now
 		m.do(doBeat{})
 	}
-	m.ticked, _ = m.deadline()
 }
 
 // answerBy returns when the oldest request counts as not answered.
@@ -534,7 +533,7 @@ func (m *sessionMachine) answerBy() (time.Time, bool) {
 	if m.answer == 0 || !ok || m.phase != up {
 		return time.Time{}, false
 	}
-	return latest(oldest, m.message).Add(m.answer), true
+	return latest(oldest, latest(m.message, m.excused)).Add(m.answer), true
 }
 
 func (m *sessionMachine) total() (time.Time, bool) {
@@ -554,7 +553,7 @@ func (m *sessionMachine) deadline() (time.Time, bool) {
 	add(m.by, m.phase == connecting)
 	if (m.phase == up || m.phase == greeting) && !m.over {
 		add(m.by, m.broken != nil)
-		add(m.heard.Add(m.timers.Silence), m.link.beats)
+		add(latest(m.heard, m.excused).Add(m.timers.Silence), m.link.beats)
 		add(latest(m.heard, m.beat).Add(m.timers.Heartbeat), m.link.beats)
 		add(m.answerBy())
 	}

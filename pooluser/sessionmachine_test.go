@@ -407,6 +407,54 @@ func TestMachineThatWasStopped(t *testing.T) {
 	}
 }
 
+// That holds from the first moment, for elements without heartbeats, and while connecting; and
+// afterwards elements are given up as ever.
+func TestMachineThatWasStoppedBlamesNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		link  linkKind
+		begin func(c *course)
+	}{
+		"with a new element": {link: withBeats},
+		"right after a request": {link: withBeats, begin: func(c *course) {
+			c.request(Message{})
+		}},
+		"right after a request, without heartbeats": {begin: func(c *course) {
+			c.live(time.Minute)
+			c.request(Message{})
+		}},
+		"while connecting": {link: withBeats, begin: func(c *course) {
+			c.m.lost(c.now, c.m.conn, framed.ErrCut)
+			c.now = c.m.wake
+			c.m.tick(c.now, time.Time{})
+			c.m.selected(c.now, c.m.conn, param.PoolElement{ID: 2}, nil)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			course := newCourse(t, Default, c.link)
+			course.m.answer = 2 * time.Second
+			if c.begin != nil {
+				c.begin(course)
+			}
+			course.m.take()
+			phase, conn := course.m.phase, course.m.conn
+			course.now = course.now.Add(Default.Total - time.Second) // stopped
+			course.m.tick(course.now, time.Time{})
+			if course.m.phase != phase || course.m.conn != conn {
+				t.Errorf("phase %d after %d: given up after a stop of ours", course.m.phase, phase)
+			}
+			course.request(Message{})
+			before := course.now
+			for course.m.conn == conn && course.m.phase == phase {
+				course.now, _ = course.m.deadline()
+				course.m.tick(course.now, time.Time{})
+			}
+			if took := course.now.Sub(before); took > 2*time.Second {
+				t.Errorf("then it took %v to give up who does nothing", took)
+			}
+		})
+	}
+}
+
 func TestMachineStaleReports(t *testing.T) {
 	w := newWorld(t, 1, 2)
 	w.m.timers = Fast
