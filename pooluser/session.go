@@ -287,9 +287,12 @@ func (s *Session) settle(ctx context.Context, t turn, n int, err error) (again b
 		k.remove(t.seq)
 		return false, err
 	}
-	gaveUp := ctx.Err() != nil
+	gaveUp, blame := ctx.Err() != nil, unreachable
+	if gaveUp {
+		blame = blameless
+	}
 	if n > 0 || !gaveUp {
-		s.machine.cannotSend(time.Now(), t.conn, err)
+		s.machine.cannotSend(time.Now(), t.conn, err, blame)
 		s.perform()
 	}
 	switch {

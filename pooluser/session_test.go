@@ -522,6 +522,26 @@ func TestMessageGivenUpInTheMiddle(t *testing.T) {
 	})
 }
 
+// Nor is it where the application reads nothing, so that the element can't send, does not read
+// what is sent, and nobody hears the connection's end.
+func TestMessageGivenUpBecauseOfAFullInbox(t *testing.T) {
+	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
+		s := l.openSession(r, pooluser.SessionConfig{Inbox: 2})
+		var err error
+		for err == nil {
+			err = s.Send(l.within(time.Second), pooluser.Message{Data: make([]byte, 60001)})
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		sleep(10 * time.Second)
+		l.wantReports(home)
+		if e, ok := s.Element(); !ok || e.ID != 2 {
+			t.Errorf("element %v, %v", e.ID, ok)
+		}
+	})
+}
+
 func TestOneGoroutineForASession(t *testing.T) {
 	inSession(t, 2, func(t *testing.T, l *lab, home *hunttest.Registrar, peers []*peer, r *pooluser.Resolver) {
 		const sessions = 100

@@ -120,6 +120,7 @@ type sessionMachine struct {
 	excused time.Time // before this, silence says nothing about the element
 	proved  bool      // the element has sent data
 	broken  error     // writing fails; reading will soon
+	blame   verdict   // for that
 }
 
 // linkKind is what a connection can do.
@@ -284,7 +285,7 @@ func (m *sessionMachine) greeted(now time.Time, conn uint64, err error) {
 			return
 		}
 		if m.broken = err; !m.hookFailed(err) && !m.over && !refused(err) {
-			m.by = now.Add(m.timers.Connect) // the reader knows better why
+			m.by, m.blame = now.Add(m.timers.Connect), unreachable // the reader knows better why
 			return
 		}
 		m.do(doDrop{})
@@ -391,11 +392,12 @@ func (m *sessionMachine) forced(now time.Time, cause error) bool {
 	return true
 }
 
-// cannotSend takes in that writing failed. What the element said last is still to
-// be read, so the end of the reading counts, if it comes soon.
-func (m *sessionMachine) cannotSend(now time.Time, conn uint64, err error) {
+// cannotSend takes in that writing failed, or was given up in the middle of a message.
+// What the element said last is still to be read, so the end of the reading counts, if it
+// comes soon.
+func (m *sessionMachine) cannotSend(now time.Time, conn uint64, err error, v verdict) {
 	if conn == m.conn && m.phase == up && m.broken == nil {
-		m.broken, m.by = err, now.Add(m.timers.Connect)
+		m.broken, m.by, m.blame = err, now.Add(m.timers.Connect), v
 		m.do(doHalt{})
 	}
 }
@@ -511,7 +513,7 @@ func (m *sessionMachine) watch(now, heard time.Time) {
 	}
 	switch {
 	case m.broken != nil && !now.Before(m.by):
-		m.failed(now, m.broken, unreachable)
+		m.failed(now, m.broken, m.blame)
 		return
 	case m.link.beats && now.Sub(latest(m.heard, m.excused)) >= m.timers.Silence:
 		m.failed(now, fmt.Errorf("%w for %v", ErrSilent, m.timers.Silence), unreachable)

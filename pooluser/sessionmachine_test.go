@@ -323,7 +323,7 @@ func (w *world) strike() {
 			w.m.gotCard(w.now, conn, "p", []param.PoolElement{{ID: param.PEID(1 + w.rand.IntN(5))}, {ID: param.PEID(1 + w.rand.IntN(5))}})
 		}
 	case 8:
-		w.m.cannotSend(w.now, conn, errors.New("broken pipe"))
+		w.m.cannotSend(w.now, conn, errors.New("broken pipe"), unreachable)
 	case 9:
 		w.m.forced(w.now, errors.New("wrong answer"))
 	}
@@ -474,7 +474,7 @@ func TestMachineStaleReports(t *testing.T) {
 	w.m.connected(w.now, conn, linkKind{})
 	w.m.greeted(w.now, conn, errors.New("late"))
 	w.m.selected(w.now, conn, param.PoolElement{}, errors.New("late"))
-	w.m.cannotSend(w.now, conn, errors.New("late"))
+	w.m.cannotSend(w.now, conn, errors.New("late"), unreachable)
 	w.m.gotCookie(w.now, conn, []byte("late"))
 	w.m.gotError(w.now, conn, &PeerError{})
 	if actions := w.m.take(); w.m.phase != before || len(actions) != 0 || w.m.cookie != nil {

@@ -267,7 +267,7 @@ func (poolAddr) Network() string  { return "rserpool" }
 func (a poolAddr) String() string { return string(a) }
 
 // SetDeadline implements net.Conn. A Write that is interrupted in the middle ends the
-// connection, which is a failure like others.
+// connection, which is a failure like others, but not reported as the element's.
 func (st *Stream) SetDeadline(t time.Time) error {
 	return errors.Join(st.SetReadDeadline(t), st.SetWriteDeadline(t))
 }

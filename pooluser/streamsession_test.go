@@ -419,6 +419,30 @@ func TestStreamDeadlines(t *testing.T) {
 	})
 }
 
+// A write that a deadline interrupts ends the connection to an element that may only be slow.
+func TestWriteDeadlineBlamesNobody(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		home := l.registrar(home1)
+		l.plainPeer(1)
+		l.plainPeer(2)
+		l.setPool(pool, param.RoundRobin, 1, 2)
+		st := l.openStream(l.sessionUser(), pooluser.StreamConfig{})
+		l.net.Freeze(address(1).String())
+		if _, err := st.Write(make([]byte, 1000)); err != nil { // the deadline is to find a part of what is written at a time
+			t.Error(err)
+		}
+		_ = st.SetWriteDeadline(time.Now().Add(time.Second))
+		if n, err := st.Write(make([]byte, 1<<20)); n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("wrote %d, %v", n, err)
+		}
+		sleep(10 * time.Second)
+		l.wantReports(home)
+		if e, ok := st.Element(); !ok || e.ID != 2 {
+			t.Errorf("element %v, %v", e.ID, ok)
+		}
+	})
+}
+
 // Programs that bound idle times move the deadlines of both directions with each read,
 // while another goroutine may be writing.
 func TestDeadlineMovedDuringAWrite(t *testing.T) {
