@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -375,6 +377,52 @@ func TestOpenSaysWhy(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
+}
+
+// A failure of this machine's own is no try: the failover goes on when it is over, and when it
+// is not, Total ends it and the error says why.
+func TestFailoverWaitsForThisMachine(t *testing.T) {
+	for name, c := range map[string]struct {
+		lasts time.Duration
+		ok    bool
+	}{
+		"a moment": {pooluser.Default.Total - time.Second, true},
+		"for ever": {time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				home := l.registrar(home1)
+				l.peers(3)
+				var until time.Time
+				r := l.user(func(c *pooluser.Config) {
+					c.DialStream = func(ctx context.Context, network, address string) (net.Conn, error) {
+						if time.Now().Before(until) {
+							return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+						}
+						return l.net.Host(userAt).DialStream(ctx, network, address)
+					}
+				})
+				s := l.openSession(r, pooluser.SessionConfig{Timers: pooluser.Default})
+				until = time.Now().Add(c.lasts)
+				l.net.Kill(address(1).String())
+				if c.ok {
+					time.Sleep(c.lasts)
+					l.sendTo(s, "x")
+					if got := l.next(s); got != "x from 2" && got != "x from 3" {
+						t.Errorf("received %q", got)
+					}
+				} else {
+					start := time.Now()
+					_, err := s.Receive(t.Context())
+					var failure *pooluser.DialError
+					if !errors.As(err, &failure) || len(failure.Attempts) != 1 || !errors.Is(err, syscall.EMFILE) || time.Since(start) != pooluser.Default.Total {
+						t.Errorf("after %v: %v", time.Since(start), err)
+					}
+				}
+				l.wantReports(home, 1)
+			})
+		})
+	}
 }
 
 // All elements are full: the session does not swing between them for ever.

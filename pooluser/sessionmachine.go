@@ -223,11 +223,20 @@ func (m *sessionMachine) connected(now time.Time, conn uint64, link linkKind) {
 	m.do(greet)
 }
 
-// connectFailed takes in that there is none.
+// connectFailed takes in that there is none. What fails here is no try of an element's: it
+// may do at any moment, as far as Total goes; opening does not wait for that.
 func (m *sessionMachine) connectFailed(now time.Time, conn uint64, err error) {
-	if conn == m.conn && m.phase == connecting {
-		m.attemptFailed(now, err, judge(err))
+	if conn != m.conn || m.phase != connecting {
+		return
 	}
+	v := judge(err)
+	if v == blameless && m.opened {
+		m.tries--
+		m.late = err
+		m.next(now)
+		return
+	}
+	m.attemptFailed(now, err, v)
 }
 
 // verdict is what the failure of an attempt says about the element.
