@@ -94,6 +94,7 @@ func (c *course) hang() bool {
 		c.m.tick(c.now, time.Time{})
 		c.m.take()
 	}
+	c.m.tick(c.now, time.Time{}) // Total
 	return c.up()
 }
 
@@ -157,13 +158,14 @@ func TestElementsThatServeNobodyAreCountedOn(t *testing.T) {
 		c := newCourse(t, Fast, linkKind{})
 		c.m.answer = 2 * Fast.Silence
 		c.wantEnd(func() bool {
+			c.m.kept.forget() // it is not sent again
 			c.request(Message{})
 			return c.hang()
 		})
 	})
 	t.Run("alive, but without answers", func(t *testing.T) {
 		c := newCourse(t, Fast, withBeats)
-		c.m.answer = 2 * Fast.Total
+		c.m.answer = 2 * c.m.long()
 		c.request(Message{})
 		c.wantEnd(func() bool {
 			c.live(c.m.answer)
