@@ -245,15 +245,16 @@ func (s *stream) setAll(t time.Time, deadlines ...*deadline) error {
 	return nil
 }
 
-// set moves a deadline and lets waiting calls look at it.
+// set moves a deadline and lets waiting calls look at it. One that has passed needs no
+// timer.
 func (s *stream) set(d *deadline, t time.Time) {
 	if d.timer != nil {
 		d.timer.Stop()
 		d.timer = nil
 	}
 	d.at = t
-	if !t.IsZero() {
-		d.timer = time.AfterFunc(time.Until(t), func() {
+	if ahead := time.Until(t); ahead > 0 {
+		d.timer = time.AfterFunc(ahead, func() {
 			s.c.n.mu.Lock()
 			defer s.c.n.mu.Unlock()
 			s.c.wake.fire()

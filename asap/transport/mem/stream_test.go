@@ -146,6 +146,19 @@ func TestStreamFaults(t *testing.T) {
 			t.Errorf("read after %v: %v", took, err)
 		}
 	})
+	inStreams(t, "a deadline that has passed", func(t *testing.T, n *Network, a, b net.Conn) {
+		done := make(chan error, 1)
+		go func() { done <- read(a)() }()
+		synctest.Wait()
+		began := time.Now()
+		_ = a.SetReadDeadline(began)
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != 0 {
+			t.Errorf("read after %v: %v", time.Since(began), err)
+		}
+		if a.(*stream).read.timer != nil {
+			t.Error("has a timer")
+		}
+	})
 	inStreams(t, "cut and healed", func(t *testing.T, n *Network, a, b net.Conn) {
 		n.Cut("a", "b")
 		if _, err := b.Write([]byte("late")); err != nil {
