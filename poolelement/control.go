@@ -56,10 +56,10 @@ type Control struct {
 	// mute makes the receiving goroutine drop what comes: the session is over,
 	// but the user may not have heard so.
 	mute     atomic.Bool
-	expelled atomic.Bool   // the server ends the session
-	carded   atomic.Bool   // the user has got a card because the server drains
-	gone     chan struct{} // closed when nothing more will be received
-	leave    sync.Once     // see dismiss
+	expelled atomic.Bool    // the server ends the session
+	carded   atomic.Bool    // the user has got a card because the server drains
+	gone     chan struct{}  // closed when nothing more will be received
+	leave    transport.Once // see dismiss
 
 	// saving is of the one who saves a state: what was sent last is the newest.
 	saving transport.Turn
@@ -275,7 +275,7 @@ func (c *Control) refuse(cause param.Cause, why error) error {
 
 // dismiss asks the user to go on at another element.
 func (c *Control) dismiss() {
-	c.leave.Do(func() {
+	c.leave.Do(context.Background(), func() {
 		c.mute.Store(true)
 		if c.on {
 			if !c.server.cfg.NoCards && !c.carded.Load() && c.greet() != nil {

@@ -276,3 +276,31 @@ func TestUsersThatDoNotReadDoNotDelayDraining(t *testing.T) {
 		}
 	})
 }
+
+// A user that does not read is told to leave by the server, which gives up after a while, and
+// by the handler's goroutine, which does so as well.
+func TestADrainDoesNotWaitForUsersThatDoNotRead(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		full := make(chan struct{})
+		s := w.serve(network, func(c *ServeConfig) { c.DrainTimeout = 100 * time.Millisecond }, func(ctx context.Context, s *Session) error {
+			for _, size := range []int{3000, 1} { // until the user's buffer is full
+				for err := error(nil); err == nil; {
+					soon, stop := context.WithTimeout(ctx, 10*time.Millisecond)
+					err = s.Send(soon, transport.Message{Data: make([]byte, size), PPID: 7})
+					stop()
+				}
+			}
+			close(full)
+			<-ctx.Done()
+			time.Sleep(answerTime + answerTime/2) // the server is telling the user
+			return ctx.Err()
+		})
+		w.dial(network)
+		<-full
+		began := time.Now()
+		s.end()
+		if took, most := time.Since(began), 5*answerTime; took > most {
+			t.Errorf("took %v, at most %v", took, most)
+		}
+	})
+}

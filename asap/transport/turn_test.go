@@ -45,3 +45,44 @@ func TestTurns(t *testing.T) {
 		all.Wait()
 	})
 }
+
+func TestOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var once Once
+		began := time.Now()
+		calls := 0
+		first := make(chan struct{})
+		go func() {
+			defer close(first)
+			once.Do(t.Context(), func() {
+				calls++
+				time.Sleep(time.Second)
+			})
+		}()
+		synctest.Wait()
+		hurried, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		for _, c := range []struct {
+			ctx  context.Context
+			want time.Duration
+		}{
+			{hurried, time.Millisecond},
+			{t.Context(), time.Second},
+			{t.Context(), time.Second},
+		} {
+			once.Do(c.ctx, func() { calls++ })
+			if took := time.Since(began); took != c.want {
+				t.Errorf("goes on after %v, want %v", took, c.want)
+			}
+		}
+		<-first
+		if calls != 1 {
+			t.Errorf("done %d times", calls)
+		}
+		var ended Once
+		ended.Do(hurried, func() { calls++ })
+		if calls != 2 {
+			t.Error("not done, as the context of the first call has ended")
+		}
+	})
+}

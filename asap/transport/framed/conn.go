@@ -37,8 +37,8 @@ type Conn struct {
 	events *transport.EventQueue
 	down   sync.Once // the Down event
 
-	goodbye  sync.Once
-	closing  sync.Once
+	goodbye  transport.Once
+	closing  transport.Once
 	closed   atomic.Bool
 	closeErr error
 
@@ -296,7 +296,7 @@ func (c *Conn) writeBeats(numbers []uint64) error {
 // returns true.
 func (c *Conn) Finish(ctx context.Context) bool {
 	c.stop()
-	c.goodbye.Do(func() { c.sayGoodbye(ctx) })
+	c.goodbye.Do(ctx, func() { c.sayGoodbye(ctx) })
 	return true
 }
 
@@ -315,18 +315,16 @@ func (c *Conn) Abort() error {
 }
 
 func (c *Conn) end(abort bool) error {
-	c.closing.Do(func() {
+	c.closing.Do(context.Background(), func() {
 		c.closed.Store(true)
 		c.buffered.Store(false)
 		c.stop()
 		if abort {
 			c.closeErr = transport.Reset(c.stream)
 		} else {
-			c.goodbye.Do(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
-				defer cancel()
-				c.sayGoodbye(ctx)
-			})
+			ctx, cancel := context.WithTimeout(context.Background(), goodbyeWait)
+			defer cancel()
+			c.goodbye.Do(ctx, func() { c.sayGoodbye(ctx) })
 			c.closeErr = transport.Shut(c.stream)
 		}
 		c.reads.Release()

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 
 	"rserpool/asap/transport"
@@ -21,9 +20,9 @@ type Assoc struct {
 	transport.Conn
 	*beats
 	next    func(ctx context.Context) (transport.Message, error)
-	ours    atomic.Bool // the peer has heartbeats, too
-	goodbye atomic.Bool // and said that it ends
-	told    sync.Once   // that we do
+	ours    atomic.Bool    // the peer has heartbeats, too
+	goodbye atomic.Bool    // and said that it ends
+	told    transport.Once // that we do
 }
 
 var _ transport.Nexter = (*Assoc)(nil)
@@ -112,7 +111,7 @@ func (a *Assoc) Orderly() bool { return a.goodbye.Load() }
 func (a *Assoc) Finish(ctx context.Context) bool {
 	if a.ours.Load() {
 		a.stop()
-		a.told.Do(func() {
+		a.told.Do(ctx, func() {
 			_ = a.Conn.Send(ctx, transport.Message{Data: make([]byte, goodbyeLen), PPID: PPIDHeartbeat}) // as a courtesy
 		})
 		return true
