@@ -16,7 +16,8 @@ import (
 type heartbeat struct {
 	since  atomic.Int64 // busy without a sign since then; 0 = idle
 	worked atomic.Int64 // when the handler last finished with a message, or gave a sign
-	given  bool         // it was given something to work at; for the handler's goroutine
+	given  atomic.Bool  // it was given something to work at
+	taking atomic.Int32 // calls that wait for something from the user: a stream may have several readers
 	giving atomic.Int32 // calls that wait for the user to take something
 
 	paused  atomic.Bool
@@ -33,14 +34,16 @@ func (c *Control) now() int64 { return int64(time.Since(c.server.born)) + 1 }
 
 // busy is called when the handler gets something to do.
 func (c *Control) busy() {
-	c.beat.given = true
+	c.beat.given.Store(true)
 	c.beat.since.Store(c.now())
+	c.beat.taking.Add(-1)
 }
 
 // idle is called when the handler wants more to do. That it wants something at all
 // shows nothing: a handler may well hang at the first message of each session.
 func (c *Control) idle() {
-	if c.beat.given {
+	c.beat.taking.Add(1)
+	if c.beat.given.Load() {
 		c.touch()
 	}
 	c.beat.since.Store(0)
@@ -73,7 +76,7 @@ func (c *Control) touch() {
 // overdue tells whether the handler has given no sign for too long.
 func (h *heartbeat) overdue(now, limit int64) bool {
 	since := h.since.Load()
-	return limit > 0 && since != 0 && now-since > limit && h.giving.Load() == 0
+	return limit > 0 && since != 0 && now-since > limit && h.taking.Load() == 0 && h.giving.Load() == 0
 }
 
 // wait returns the context to receive with, once that is allowed.

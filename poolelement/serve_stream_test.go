@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -290,6 +291,39 @@ func TestWritesAfterADeadlineOverTLSSayWhyTheyFail(t *testing.T) {
 		}
 		if err := <-errs; !errors.Is(err, transport.ErrInterruptedTLS) || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("without a deadline: %v", err)
+		}
+	})
+}
+
+// A net.Conn may be read by several goroutines. While one of them waits for the user the
+// handler does not hang, though another has ended.
+func TestAStreamWithTwoReaders(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.serveStreams(transport.TCP, func(c *ServeConfig) { c.HandlerLimit = time.Second }, func(_ context.Context, s *StreamSession) error {
+			var all sync.WaitGroup
+			for range 2 {
+				all.Go(func() {
+					for got := make([]byte, 1); got[0] != 'x'; {
+						if _, err := s.Read(got); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+			return nil
+		})
+		u := w.dialStream(transport.TCP)
+		for _, text := range []string{strings.Repeat(".", 200), "x", "x"} {
+			synctest.Wait() // both read
+			if _, err := u.Write([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if got := s.server.Stats(); got.Overdue != 0 || got.Finished != 1 {
+			t.Errorf("%+v", got)
 		}
 	})
 }
