@@ -281,9 +281,14 @@ func (c *Control) dismiss() {
 			if !c.server.cfg.NoCards && !c.carded.Load() && c.greet() != nil {
 				return // nor would it take more
 			}
-			_ = c.tell(&asap.Error{Causes: param.OperationError{param.NewCause(param.CauseLackOfResources)}}) // which logs it
+			_ = c.sendAway() // which logs it
 		}
 	})
+}
+
+// sendAway says that there is no place here, for which the element is not to blame.
+func (c *Control) sendAway() error {
+	return c.tell(&asap.Error{Causes: param.OperationError{param.NewCause(param.CauseLackOfResources)}})
 }
 
 // close ends the session's connection. An orderly end waits until the user has

@@ -304,3 +304,32 @@ func TestADrainDoesNotWaitForUsersThatDoNotRead(t *testing.T) {
 		}
 	})
 }
+
+// Who sees a reset reports the element as dead, and some reports have a registrar remove it.
+// So a full element tells all users, as many as come from one that has died.
+func TestAFullServerSendsAllOnWhoComeTogether(t *testing.T) {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		const many = maxRefusing + 100
+		s := w.serve(network, func(c *ServeConfig) { c.MaxSessions = 1 }, echo)
+		one := w.dial(network)
+		one.send("in")
+		one.expect("in")
+		began := time.Now()
+		var all []*user
+		for range many {
+			all = append(all, w.dial(network))
+		}
+		if took := time.Since(began); took > turnAwayTime {
+			t.Errorf("they come within %v", took)
+		}
+		for _, u := range all {
+			if causes := expectASAP[*asap.Error](u).Causes; !causes.Has(param.CauseLackOfResources) {
+				t.Errorf("causes %v", causes)
+			}
+			u.expectEnd(io.EOF)
+		}
+		if got := s.server.Stats(); got.Refused != many {
+			t.Errorf("%+v", got)
+		}
+	})
+}

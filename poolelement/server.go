@@ -388,9 +388,9 @@ func (s *Server) recovered(c *Control, who string, err *error) {
 }
 
 const (
-	// maxRefusing bounds the connections that are being told that there is no
+	// maxRefusing bounds the connections that stay to be told that there is no
 	// room.
-	maxRefusing = 64
+	maxRefusing = 256
 	// turnAwayTime is how long they stay for what is under way.
 	turnAwayTime = 100 * time.Millisecond
 )
@@ -399,12 +399,21 @@ const (
 func (s *Server) turnAway(session *Session, full error) {
 	s.stats.refused.Add(1)
 	s.warn("full", &session.Control, full, "session refused")
-	if session.conn == nil || s.refusing >= maxRefusing {
-		if session.conn != nil {
-			close(session.gone)
-		}
+	switch {
+	case session.conn == nil:
 		session.cancel(ErrDrained)
 		_ = session.close(false) // there is nobody to tell
+		return
+	case s.refusing >= maxRefusing:
+		// Who sees a reset would report the element as dead. What is said first on a
+		// connection finds room, so that the loop does not wait.
+		close(session.gone)
+		session.cancel(ErrDrained)
+		if !session.on || session.sendAway() != nil {
+			_ = session.conn.Abort() // there is nobody to tell
+			return
+		}
+		_ = session.conn.Close() // there is nobody to tell
 		return
 	}
 	s.refusing++
