@@ -298,8 +298,8 @@ func TestWritesAfterADeadlineOverTLSSayWhyTheyFail(t *testing.T) {
 // A net.Conn may be read by several goroutines. While one of them waits for the user the
 // handler does not hang, though another has ended.
 func TestAStreamWithTwoReaders(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		s := w.serveStreams(transport.TCP, func(c *ServeConfig) { c.HandlerLimit = time.Second }, func(_ context.Context, s *StreamSession) error {
+	overAll(t, func(t *testing.T, w *world, network string) {
+		s := w.serveStreams(network, func(c *ServeConfig) { c.HandlerLimit = time.Second }, func(_ context.Context, s *StreamSession) error {
 			var all sync.WaitGroup
 			for range 2 {
 				all.Go(func() {
@@ -314,7 +314,7 @@ func TestAStreamWithTwoReaders(t *testing.T) {
 			all.Wait()
 			return nil
 		})
-		u := w.dialStream(transport.TCP)
+		u := w.dialStream(network)
 		for _, text := range []string{strings.Repeat(".", 200), "x", "x"} {
 			synctest.Wait() // both read
 			if _, err := u.Write([]byte(text)); err != nil {

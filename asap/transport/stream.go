@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 )
 
@@ -24,13 +23,15 @@ type Messages interface {
 }
 
 // Stream is a byte stream over messages, as net.Conn has it. The borders of messages mean
-// nothing; a Write goes as one message, or as several if it is long.
+// nothing; a Write goes as one message, or as several if it is long, with nothing of another
+// Write between them.
 type Stream struct {
 	over Messages
 	ppid uint32
 
-	reading sync.Mutex // one Read at a time; guards rest
+	reading Turn // guards rest
 	rest    []byte
+	writing Turn
 
 	read, write Deadline
 }
@@ -38,12 +39,16 @@ type Stream struct {
 var _ net.Conn = (*Stream)(nil)
 
 // NewStream makes a byte stream that sends with this PPID. It owns over from now on.
-func NewStream(over Messages, ppid uint32) *Stream { return &Stream{over: over, ppid: ppid} }
+func NewStream(over Messages, ppid uint32) *Stream {
+	return &Stream{over: over, ppid: ppid, reading: NewTurn(), writing: NewTurn()}
+}
 
 // Read reads what is there of the next message.
 func (s *Stream) Read(p []byte) (int, error) {
-	s.reading.Lock()
-	defer s.reading.Unlock()
+	if err := s.read.Until(s.reading.Take); err != nil {
+		return 0, err
+	}
+	defer s.reading.End()
 	for len(s.rest) == 0 {
 		err := s.read.Until(func(ctx context.Context) error {
 			m, err := s.over.Next(ctx)
@@ -61,6 +66,10 @@ func (s *Stream) Read(p []byte) (int, error) {
 
 // Write sends p.
 func (s *Stream) Write(p []byte) (int, error) {
+	if err := s.write.Until(s.writing.Take); err != nil {
+		return 0, err
+	}
+	defer s.writing.End()
 	sent := 0
 	for sent < len(p) {
 		chunk := p[sent:min(len(p), sent+StreamChunk)]

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,6 +103,37 @@ func TestStreamHasNoMessages(t *testing.T) {
 	})
 }
 
+func TestWritesToAStreamAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 150 * StreamChunk // more than there is room for
+		a, b := newPipe()
+		from, to := NewStream(a, 7), NewStream(b, 7)
+		written := make(chan error, 2)
+		for _, text := range []string{"a", "b"} {
+			go func() {
+				_, err := from.Write(bytes.Repeat([]byte(text), each))
+				written <- err
+			}()
+		}
+		synctest.Wait()
+		got := make([]byte, 2*each)
+		if _, err := io.ReadFull(to, got); err != nil {
+			t.Error(err)
+		}
+		for _, half := range [][]byte{got[:each], got[each:]} {
+			if !bytes.Equal(half, bytes.Repeat(half[:1], each)) {
+				t.Error("one Write lies within the other")
+			}
+		}
+		for range 2 {
+			if err := <-written; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// One Read, or Write, waits for another no longer than until the deadline.
 func TestStreamDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, _ := newPipe()
@@ -112,10 +144,16 @@ func TestStreamDeadlines(t *testing.T) {
 		} {
 			began := time.Now()
 			_ = s.SetDeadline(began.Add(time.Second))
-			var timeout net.Error
-			if err := f(); !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() || time.Since(began) != time.Second {
-				t.Errorf("%s: %v after %v", name, err, time.Since(began))
+			var both sync.WaitGroup
+			for range 2 {
+				both.Go(func() {
+					var timeout net.Error
+					if err := f(); !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() || time.Since(began) != time.Second {
+						t.Errorf("%s: %v after %v", name, err, time.Since(began))
+					}
+				})
 			}
+			both.Wait()
 		}
 	})
 }
