@@ -3,6 +3,7 @@ package pooluser
 import (
 	"container/list"
 	"context"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -61,8 +62,13 @@ func (f failure) of(e param.PoolElement) bool {
 	return f.at.Type == 0 || samePlace(f.at, e.User)
 }
 
+// samePlace compares places; the order of an element's addresses means nothing.
 func samePlace(a, b param.Transport) bool {
-	return a.Type == b.Type && a.Port == b.Port && slices.Equal(a.Addrs, b.Addrs)
+	sorted := func(addrs []netip.Addr) []netip.Addr {
+		return slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare)
+	}
+	return a.Type == b.Type && a.Port == b.Port &&
+		(slices.Equal(a.Addrs, b.Addrs) || slices.Equal(sorted(a.Addrs), sorted(b.Addrs)))
 }
 
 // element returns what is known of the element with this identifier.

@@ -1,6 +1,7 @@
 package pooluser
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -29,5 +30,33 @@ func TestMemoryOfElementsIsBounded(t *testing.T) {
 	e.fill(&asap.HandleResolutionResponse{Elements: []param.PoolElement{{ID: 1}}}, 1, now.Add(time.Hour), &cfg)
 	if len(e.failed) != 0 {
 		t.Errorf("%d failures remembered after their time", len(e.failed))
+	}
+}
+
+// A failure is of the place, whatever the order in which an element that registers again has
+// its addresses.
+func TestFailuresOfMultihomedElements(t *testing.T) {
+	at := func(port uint16, addrs ...string) param.Transport {
+		place := param.Transport{Type: param.TypeSCTPTransport, Port: port}
+		for _, a := range addrs {
+			place.Addrs = append(place.Addrs, netip.MustParseAddr(a))
+		}
+		return place
+	}
+	f := failure{at: at(7000, "192.0.2.2", "192.0.2.1")}
+	for _, tt := range []struct {
+		listed param.Transport
+		want   bool
+	}{
+		{at(7000, "192.0.2.2", "192.0.2.1"), true},
+		{at(7000, "192.0.2.1", "192.0.2.2"), true},
+		{at(7000, "192.0.2.1", "192.0.2.3"), false},
+		{at(7000, "192.0.2.1"), false},
+		{at(7000, "192.0.2.1", "192.0.2.2", "192.0.2.3"), false},
+		{at(7001, "192.0.2.2", "192.0.2.1"), false},
+	} {
+		if got := f.of(param.PoolElement{User: tt.listed}); got != tt.want {
+			t.Errorf("at %v: %v", tt.listed, got)
+		}
 	}
 }
