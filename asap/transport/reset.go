@@ -10,7 +10,7 @@ import (
 // shutWait bounds the goodbye of TLS towards a peer that does not read.
 const shutWait = 20 * time.Millisecond
 
-// ErrInterruptedTLS: a write was interrupted, for example by a deadline, and TLS can't go
+// ErrInterruptedTLS says that a write was interrupted, for example by a deadline, and TLS can't go
 // on after that. The stream can't be written to any more.
 var ErrInterruptedTLS = errors.New("TLS can't go on after an interrupted write")
 
