@@ -3,6 +3,7 @@ package pooluser_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -117,16 +118,7 @@ func TestCloseOfAStreamOverTLSIsBounded(t *testing.T) {
 		l.scripted(1, func(c net.Conn) {
 			_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake() // and does not read on
 		})
-		r := l.user(func(c *pooluser.Config) {
-			c.DialStream = func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := l.net.Host(userAt).DialStream(ctx, network, address)
-				if err != nil {
-					return nil, err
-				}
-				secured := tls.Client(conn, &tls.Config{RootCAs: trusted, ServerName: "element"})
-				return secured, secured.HandshakeContext(ctx)
-			}
-		})
+		r := l.securedUser(trusted)
 		st := l.openStream(r, pooluser.StreamConfig{Timers: pooluser.Default})
 		sleep(time.Second)
 		l.net.Freeze("192.0.2.1")
@@ -173,16 +165,7 @@ func TestDeadlinesOfStreamsOverTLS(t *testing.T) {
 				}
 			}()
 		}
-		r := l.user(func(c *pooluser.Config) {
-			c.DialStream = func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := l.net.Host(userAt).DialStream(ctx, network, address)
-				if err != nil {
-					return nil, err
-				}
-				secured := tls.Client(conn, &tls.Config{RootCAs: trusted, ServerName: "element"})
-				return secured, secured.HandshakeContext(ctx)
-			}
-		})
+		r := l.securedUser(trusted)
 		st := l.openStream(r, pooluser.StreamConfig{Timers: pooluser.Default})
 		_ = st.SetWriteDeadline(time.Now().Add(time.Second))
 		if _, err := st.Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -198,5 +181,19 @@ func TestDeadlinesOfStreamsOverTLS(t *testing.T) {
 			t.Errorf("to the next element: %v", err)
 		}
 		l.wantReports(home)
+	})
+}
+
+// securedUser makes a user that reaches elements over TLS.
+func (l *lab) securedUser(trusted *x509.CertPool) *pooluser.Resolver {
+	return l.user(func(c *pooluser.Config) {
+		c.DialStream = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := l.net.Host(userAt).DialStream(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			secured := tls.Client(conn, &tls.Config{RootCAs: trusted, ServerName: "element"})
+			return secured, secured.HandshakeContext(ctx)
+		}
 	})
 }

@@ -139,8 +139,8 @@ func (s *Space) Owned(dst []*Record, home param.RegistrarID, after Key, max int)
 	return dst
 }
 
-// passed is how many members, removed ones too, a reader passes over before it lets the writer, and
-// readers that choose, have the pool.
+// passed is how many members, removed ones too, a reader passes over before it lets the
+// writer, and readers that choose, have the pool.
 const passed = 1024
 
 // owned does what pass does with the elements of a home.
@@ -154,9 +154,9 @@ func (p *pool) owned(home param.RegistrarID, after param.PEID, limit int, visit 
 	})
 }
 
-// pass visits the members behind after, removed ones too, until visit returns false or limit members have
-// been passed over. It returns the last one it came to, and whether there may be more. The
-// caller is the writer or has the mutex.
+// pass visits the members behind after, removed ones too, until visit returns false or
+// limit members have been passed over. It returns the last one it came to, and whether
+// there may be more. The caller is the writer or has the mutex.
 func (p *pool) pass(after param.PEID, limit int, visit func(member) bool) (last param.PEID, more bool) {
 	last = after
 	p.members.from(after, func(m member) bool {

@@ -553,10 +553,18 @@ func (r *Replica) ForeignDied(home handlespace.HomeID, now time.Time) {
 // after each other method. It is valid until the next call.
 func (r *Replica) Ready() (Output, bool) {
 	out, spent := r.out, r.handed
-	clear(spent.Events)
-	clear(spent.Proposals)
-	r.out, r.handed = Output{Events: spent.Events[:0], Proposals: spent.Proposals[:0]}, out
+	r.out, r.handed = Output{Events: emptied(spent.Events), Proposals: emptied(spent.Proposals)}, out
 	return out, len(out.Events) > 0 || len(out.Proposals) > 0 || out.End
+}
+
+// emptied returns s as room for what comes next, unless it is far more than is needed but
+// after a merge.
+func emptied[T any](s []T) []T {
+	if cap(s) > 4096 {
+		return nil
+	}
+	clear(s)
+	return s[:0]
 }
 
 func (r *Replica) answer(token uint64) {
