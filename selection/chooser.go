@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 
 	"rserpool/asap/param"
+	"rserpool/internal/pages"
 )
 
 // Unlimited as the count or the room of a choice sets no bound.
@@ -27,6 +28,8 @@ type Item struct {
 	weight uint32 // lottery, wheel
 	next   *Item  // ring
 	prev   *Item  // ring
+
+	spot pages.Spot[rank] // ordered, listed
 
 	key, seq uint64 // its place: ordered, listed; lap and num of its next point: wheel
 	base     uint64 // measure; the order of joining: wheel

@@ -3,9 +3,8 @@ package selection
 import (
 	"math/rand/v2"
 
-	"github.com/google/btree"
-
 	"rserpool/asap/param"
+	"rserpool/internal/pages"
 )
 
 // ordered is the policies that list elements by a sum, smallest first: Priority (RFC
@@ -15,7 +14,7 @@ import (
 // reply.
 type ordered struct {
 	measure measure
-	tree    *btree.BTreeG[rank]
+	tree    pages.Set[rank]
 	seq     uint64
 }
 
@@ -25,19 +24,23 @@ type rank struct {
 	it       *Item
 }
 
-func (a rank) less(b rank) bool {
+// Less implements pages.Value.
+func (a rank) Less(b rank) bool {
 	if a.key != b.key {
 		return a.key < b.key
 	}
 	return a.seq < b.seq
 }
 
+// Spot implements pages.Value.
+func (a rank) Spot() *pages.Spot[rank] { return &a.it.spot }
+
 // Sorted makes choosers that list elements by base + served x step, smallest first,
 // where served counts the replies that the element stood in since it registered
 // last; sums stop at 2^64-1. No step stands for 0. Elements of equal sums take turns.
 func Sorted(base, step func(param.Policy) uint64) func(*rand.Rand) Chooser {
 	return func(*rand.Rand) Chooser {
-		return &ordered{measure: measure{base, step}, tree: newTree(rank.less)}
+		return &ordered{measure: measure{base, step}}
 	}
 }
 
@@ -57,7 +60,7 @@ func (c *ordered) Put(it *Item, policy param.Policy) {
 	default:
 		c.tree.Delete(rank{before, it.seq, it})
 	}
-	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
+	c.tree.Insert(rank{it.key, it.seq, it})
 }
 
 func (c *ordered) Remove(it *Item) {
@@ -70,7 +73,7 @@ func (c *ordered) Remove(it *Item) {
 func (c *ordered) Choose(dst []*Item, n, room int) []*Item {
 	start := len(dst)
 	var next *Item // the first that is not in the reply
-	c.tree.Ascend(func(r rank) bool {
+	c.tree.Settle(func(r rank) bool {
 		if len(dst)-start >= n || r.it.Size > room {
 			next = r.it
 			return false
@@ -105,11 +108,5 @@ func (c *ordered) use(it *Item, turn bool) {
 	c.tree.Delete(rank{it.key, it.seq, it})
 	c.seq++
 	it.key, it.seq = key, c.seq
-	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
-}
-
-// newTree returns an empty tree. Pools are many and mostly small: the tree keeps
-// hardly any spare nodes and shares none, as that would be a lock in common.
-func newTree[T any](less btree.LessFunc[T]) *btree.BTreeG[T] {
-	return btree.NewWithFreeListG(32, less, btree.NewFreeListG[T](2))
+	c.tree.Insert(rank{it.key, it.seq, it})
 }

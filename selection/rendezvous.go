@@ -5,9 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 
-	"github.com/google/btree"
-
 	"rserpool/asap/param"
+	"rserpool/internal/pages"
 )
 
 // listed is the registrar's half of Rendezvous Hashing: replies list the elements in
@@ -15,11 +14,11 @@ import (
 // users work on the same list, whichever registrar they ask, even of a pool that
 // does not fit into a reply.
 type listed struct {
-	tree *btree.BTreeG[rank]
+	tree pages.Set[rank]
 	seq  uint64
 }
 
-func newListed(*rand.Rand) Chooser { return &listed{tree: newTree(rank.less)} }
+func newListed(*rand.Rand) Chooser { return &listed{} }
 
 func (c *listed) Len() int { return c.tree.Len() }
 
@@ -31,7 +30,7 @@ func (c *listed) Put(it *Item, policy param.Policy) {
 	if weightOf(policy) == 0 {
 		it.key |= 1 << 32
 	}
-	c.tree.ReplaceOrInsert(rank{it.key, it.seq, it})
+	c.tree.Insert(rank{it.key, it.seq, it})
 }
 
 func (c *listed) Remove(it *Item) {
@@ -43,7 +42,7 @@ func (c *listed) Remove(it *Item) {
 
 func (c *listed) Choose(dst []*Item, n, room int) []*Item {
 	start := len(dst)
-	c.tree.Ascend(func(r rank) bool {
+	c.tree.Settle(func(r rank) bool {
 		if len(dst)-start >= n || r.it.Size > room {
 			return false
 		}

@@ -149,3 +149,9 @@ func (t *track) choose(dst []*Item, n, room int) []*Item {
 	}
 	return dst
 }
+
+// newTree returns an empty tree. Pools are many and mostly small: the tree keeps
+// hardly any spare nodes and shares none, as that would be a lock in common.
+func newTree[T any](less btree.LessFunc[T]) *btree.BTreeG[T] {
+	return btree.NewWithFreeListG(32, less, btree.NewFreeListG[T](2))
+}
