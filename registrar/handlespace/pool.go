@@ -48,10 +48,10 @@ type pool struct {
 }
 
 // element is a place in a pool that outlives re-registrations, and with them its
-// record.
+// record. What a choice looks at comes first.
 type element struct {
-	item   selection.Item         // Value is the element
 	record atomic.Pointer[Record] // the writer stores it, with the pool's mutex; nil: removed
+	item   selection.Item         // Value is the element
 	at     int32                  // where it begins in the pool's circle
 
 	tombstone *Tombstone // of a removed one. Writer only

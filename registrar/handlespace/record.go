@@ -34,8 +34,8 @@ type Record struct {
 
 	// room has the octets of nearly every element, so that a record is one piece of
 	// memory; large those of others.
-	room  [64]byte
 	large *[]byte
+	room  [64]byte
 }
 
 // octets returns the Pool Element parameter without ASAP transport, as it goes into
