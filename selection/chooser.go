@@ -29,7 +29,7 @@ type Item struct {
 	next   *Item  // ring
 	prev   *Item  // ring
 
-	spot pages.Spot[rank] // ordered, listed
+	spot pages.Spot[uint64, queued] // ordered, listed
 
 	key, seq uint64 // its place: ordered, listed; lap and num of its next point: wheel
 	base     uint64 // measure; the order of joining: wheel

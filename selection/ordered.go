@@ -14,26 +14,18 @@ import (
 // reply.
 type ordered struct {
 	measure measure
-	tree    pages.Set[rank]
+	tree    pages.Set[uint64, queued]
 	seq     uint64
 }
 
-// rank is an element's place: by key, then by who waits longest.
-type rank struct {
-	key, seq uint64
-	it       *Item
-}
+// queued is an element among those of its key: who waits longest comes first.
+type queued struct{ *Item }
 
-// Less implements pages.Value.
-func (a rank) Less(b rank) bool {
-	if a.key != b.key {
-		return a.key < b.key
-	}
-	return a.seq < b.seq
-}
+// Tie implements pages.Value.
+func (t queued) Tie() uint64 { return t.seq }
 
 // Spot implements pages.Value.
-func (a rank) Spot() *pages.Spot[rank] { return &a.it.spot }
+func (t queued) Spot() *pages.Spot[uint64, queued] { return &t.spot }
 
 // Sorted makes choosers that list elements by base + served x step, smallest first,
 // where served counts the replies that the element stood in since it registered
@@ -58,28 +50,28 @@ func (c *ordered) Put(it *Item, policy param.Policy) {
 	case before == it.key:
 		return
 	default:
-		c.tree.Delete(rank{before, it.seq, it})
+		c.tree.Delete(before, queued{it})
 	}
-	c.tree.Insert(rank{it.key, it.seq, it})
+	c.tree.Insert(it.key, queued{it})
 }
 
 func (c *ordered) Remove(it *Item) {
 	if it.held {
 		it.held = false
-		c.tree.Delete(rank{it.key, it.seq, it})
+		c.tree.Delete(it.key, queued{it})
 	}
 }
 
 func (c *ordered) Choose(dst []*Item, n, room int) []*Item {
 	start := len(dst)
 	var next *Item // the first that is not in the reply
-	c.tree.Settle(func(r rank) bool {
-		if len(dst)-start >= n || r.it.Size > room {
-			next = r.it
+	c.tree.Settle(func(_ uint64, t queued) bool {
+		if len(dst)-start >= n || t.Size > room {
+			next = t.Item
 			return false
 		}
-		dst = append(dst, r.it)
-		room -= r.it.Size
+		dst = append(dst, t.Item)
+		room -= t.Size
 		return true
 	})
 	for group := dst[start:]; len(group) > 0; {
@@ -105,8 +97,8 @@ func (c *ordered) use(it *Item, turn bool) {
 	if key == it.key && !turn {
 		return
 	}
-	c.tree.Delete(rank{it.key, it.seq, it})
+	c.tree.Delete(it.key, queued{it})
 	c.seq++
 	it.key, it.seq = key, c.seq
-	c.tree.Insert(rank{it.key, it.seq, it})
+	c.tree.Insert(it.key, queued{it})
 }

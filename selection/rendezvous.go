@@ -14,7 +14,7 @@ import (
 // users work on the same list, whichever registrar they ask, even of a pool that
 // does not fit into a reply.
 type listed struct {
-	tree pages.Set[rank]
+	tree pages.Set[uint64, queued]
 	seq  uint64
 }
 
@@ -30,24 +30,24 @@ func (c *listed) Put(it *Item, policy param.Policy) {
 	if weightOf(policy) == 0 {
 		it.key |= 1 << 32
 	}
-	c.tree.Insert(rank{it.key, it.seq, it})
+	c.tree.Insert(it.key, queued{it})
 }
 
 func (c *listed) Remove(it *Item) {
 	if it.held {
 		it.held = false
-		c.tree.Delete(rank{it.key, it.seq, it})
+		c.tree.Delete(it.key, queued{it})
 	}
 }
 
 func (c *listed) Choose(dst []*Item, n, room int) []*Item {
 	start := len(dst)
-	c.tree.Settle(func(r rank) bool {
-		if len(dst)-start >= n || r.it.Size > room {
+	c.tree.Settle(func(_ uint64, t queued) bool {
+		if len(dst)-start >= n || t.Size > room {
 			return false
 		}
-		dst = append(dst, r.it)
-		room -= r.it.Size
+		dst = append(dst, t.Item)
+		room -= t.Size
 		return true
 	})
 	return dst

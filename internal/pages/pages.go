@@ -4,139 +4,175 @@
 // A [Set] has its values on pages, each of which holds what lies between two bounds, and
 // the bounds in a balanced tree (google/btree) that is small enough for the processor's
 // cache. A page is put in order only when somebody reads it: to add a value is to find
-// its page and to write behind what is on it, without looking at any of that. Each value
-// knows its page, so that to take it out is to find nothing. A tree of single values
-// reads a dozen places in memory for either, one after the other, and waits for each.
+// its page and to write behind what is on it, without looking at any of that. A value may
+// know its page, so that to take it out is to find nothing; otherwise the keys on its page
+// are read from the first to the last. A tree of single values reads a dozen places in
+// memory one after the other for either, and waits for each.
 package pages
 
 import (
+	"cmp"
 	"slices"
-	"sort"
 
 	"github.com/google/btree"
 )
 
-// size is how many values a page holds at most. Two neighbours that have less than half
-// of that together become one when values go.
-const size = 256
+// largest is how many values a page holds at most, searched how many if they don't know
+// their places. Two neighbours that have less than half of that together become one when
+// values go.
+const (
+	largest  = 256
+	searched = 64
+)
 
-// Value is what a Set holds. It is copied, so it should be small.
-type Value[T any] interface {
-	// Less is a strict order over all values that are in a set at the same time.
-	Less(T) bool
-	// Spot returns where the place of the value is noted. It belongs to the set
-	// while the value is in it.
-	Spot() *Spot[T]
+// Value is what a Set holds under a key.
+type Value[K cmp.Ordered, V any] interface {
+	// Tie orders the values of one key, each of which has another one.
+	Tie() uint64
+	// Spot returns where the place of the value is noted, which belongs to the set
+	// while the value is in it; or nil, always, if it is noted nowhere.
+	Spot() *Spot[K, V]
 }
 
 // Spot says where in a Set a value is. The zero Spot says that it is in none.
-type Spot[T any] struct {
-	page *page[T]
+type Spot[K cmp.Ordered, V any] struct {
+	page *page[K, V]
 	at   int32 // on the page while that is in no order
 }
 
-// Set is an ordered set of values. The zero Set is empty. It must not be copied.
-// Methods that change it and Settle must not run at the same time as others; those that
-// only read may.
-type Set[T Value[T]] struct {
-	head page[T]                // the values below all bounds
-	tree *btree.BTreeG[leaf[T]] // the other pages, nil if there were none
+// Set is a set of values in the order of their keys. The zero Set is empty. It must not
+// be copied. Methods that change it and Settle must not run at the same time as others;
+// those that only read may.
+type Set[K cmp.Ordered, V Value[K, V]] struct {
+	head page[K, V]                // what is below all bounds
+	tree *btree.BTreeG[leaf[K, V]] // the other pages, nil if there were none
 	n    int
 }
 
-// page has the values from its bound on, up to the next one.
-type page[T any] struct {
-	bound  T // of head: none
-	values []T
+// page has what lies between its bound and the next one: values, and at the same places
+// their keys.
+type page[K cmp.Ordered, V any] struct {
+	bound  bound[K] // of head: none
+	keys   []K
+	values []V
 	loose  bool // in no order
 }
 
+// bound is below a value or the same as it.
+type bound[K cmp.Ordered] struct {
+	key K
+	tie uint64
+}
+
+func (b bound[K]) compare(c bound[K]) int {
+	if b.key != c.key {
+		return cmp.Compare(b.key, c.key)
+	}
+	return cmp.Compare(b.tie, c.tie)
+}
+
 // leaf is a page as it is searched for.
-type leaf[T any] struct {
-	bound T
-	page  *page[T]
+type leaf[K cmp.Ordered, V any] struct {
+	bound[K]
+	page *page[K, V]
+}
+
+func (l leaf[K, V]) less(m leaf[K, V]) bool {
+	return l.key < m.key || l.key == m.key && l.tie < m.tie
 }
 
 // Len returns the number of values.
-func (s *Set[T]) Len() int { return s.n }
+func (s *Set[K, V]) Len() int { return s.n }
 
 // Insert adds a value that is in no set.
-func (s *Set[T]) Insert(x T) {
-	s.n++
-	p := s.find(x)
-	if len(p.values) == size {
-		p = s.split(p, x)
-	}
-	if p.loose {
-		*x.Spot() = Spot[T]{p, int32(len(p.values))}
-		p.values = append(p.values, x)
+func (s *Set[K, V]) Insert(k K, v V) { s.insert(s.find(bound[K]{k, v.Tie()}), k, v) }
+
+// Put gives a key a value instead of the one that it has, if it has one. Put, Get and
+// Delete without a Spot are for keys that have one value each, of Tie 0.
+func (s *Set[K, V]) Put(k K, v V) {
+	p := s.find(bound[K]{key: k})
+	if at := slices.Index(p.keys, k); at >= 0 {
+		p.values[at] = v
 		return
 	}
-	x.Spot().page = p
-	p.values = slices.Insert(p.values, search(p, x), x)
+	s.insert(p, k, v)
 }
 
-// Delete takes out a value that is in the set.
-func (s *Set[T]) Delete(x T) {
-	s.n--
-	spot := x.Spot()
-	p, last := spot.page, len(spot.page.values)-1
-	if p.loose {
-		moved := p.values[last]
-		moved.Spot().at = spot.at
-		p.values[spot.at] = moved
-		clear(p.values[last:])
-		p.values = p.values[:last]
-	} else {
-		at := search(p, x)
-		p.values = slices.Delete(p.values, at, at+1)
+// Get returns the value of a key, and false if it has none.
+func (s *Set[K, V]) Get(k K) (v V, found bool) {
+	p := s.find(bound[K]{key: k})
+	if at := slices.Index(p.keys, k); at >= 0 {
+		return p.values[at], true
 	}
-	*spot = Spot[T]{}
-	if s.tree != nil && last < size/4 {
-		s.join(p)
+	return v, false
+}
+
+func (s *Set[K, V]) insert(p *page[K, V], k K, v V) {
+	s.n++
+	if len(p.keys) == size(v) {
+		p = s.split(p, bound[K]{k, v.Tie()})
+	}
+	at := len(p.keys)
+	if !p.loose {
+		at = search(p, bound[K]{k, v.Tie()})
+	}
+	note(p, v, at)
+	p.keys = slices.Insert(p.keys, at, k)
+	p.values = slices.Insert(p.values, at, v)
+}
+
+// Delete takes out a value. It does nothing if that is not in the set.
+func (s *Set[K, V]) Delete(k K, v V) {
+	p, at := s.where(k, v)
+	if at < 0 {
+		return
+	}
+	s.n--
+	note(nil, v, 0)
+	last := len(p.keys) - 1
+	if p.loose {
+		p.keys[at], p.values[at] = p.keys[last], p.values[last]
+		note(p, p.values[at], at)
+	} else {
+		copy(p.keys[at:], p.keys[at+1:])
+		copy(p.values[at:], p.values[at+1:])
+	}
+	p.cut(last)
+	if s.tree != nil && last < size(v)/4 {
+		s.join(p, size(v)/2)
 	}
 }
 
 // Ascend visits the values in order until visit returns false. visit must not change the
 // set.
-func (s *Set[T]) Ascend(visit func(T) bool) {
-	s.pages(&s.head, func(p *page[T]) bool { return read(p, visit) })
+func (s *Set[K, V]) Ascend(visit func(K, V) bool) {
+	s.pages(&s.head, func(p *page[K, V]) bool { return read(p, visit) })
 }
 
-// AscendFrom visits the values that are not less than x, which need not be in the set, as
-// Ascend does.
-func (s *Set[T]) AscendFrom(x T, visit func(T) bool) {
-	s.pages(s.find(x), func(p *page[T]) bool {
-		return read(p, func(y T) bool { return y.Less(x) || visit(y) })
+// AscendFrom does what Ascend does, from a key on, which need not be in the set.
+func (s *Set[K, V]) AscendFrom(from K, visit func(K, V) bool) {
+	s.pages(s.find(bound[K]{key: from}), func(p *page[K, V]) bool {
+		return read(p, func(k K, v V) bool { return k < from || visit(k, v) })
 	})
 }
 
 // Settle does what Ascend does, and leaves the pages that it comes to in order until they
 // are split: for who reads the first values again and again.
-func (s *Set[T]) Settle(visit func(T) bool) {
-	s.pages(&s.head, func(p *page[T]) bool {
+func (s *Set[K, V]) Settle(visit func(K, V) bool) {
+	s.pages(&s.head, func(p *page[K, V]) bool {
 		if p.loose {
-			order(p.values)
+			order(p, p.keys, p.values)
 			p.loose = false
 		}
 		return read(p, visit)
 	})
 }
 
-// Min returns the first value, and false if there is none.
-func (s *Set[T]) Min() (first T, found bool) {
-	s.Ascend(func(x T) bool {
-		first, found = x, true
-		return false
-	})
-	return first, found
-}
-
 // find returns the page for a value.
-func (s *Set[T]) find(x T) *page[T] {
+func (s *Set[K, V]) find(b bound[K]) *page[K, V] {
 	p := &s.head
 	if s.tree != nil {
-		s.tree.DescendLessOrEqual(leaf[T]{bound: x}, func(l leaf[T]) bool {
+		s.tree.DescendLessOrEqual(leaf[K, V]{bound: b}, func(l leaf[K, V]) bool {
 			p = l.page
 			return false
 		})
@@ -144,88 +180,141 @@ func (s *Set[T]) find(x T) *page[T] {
 	return p
 }
 
+// where returns the place of a value, -1 if it is not in the set.
+func (s *Set[K, V]) where(k K, v V) (*page[K, V], int) {
+	spot := v.Spot()
+	switch {
+	case spot == nil:
+		p := s.find(bound[K]{key: k})
+		return p, slices.Index(p.keys, k)
+	case spot.page == nil:
+		return nil, -1
+	case spot.page.loose:
+		return spot.page, int(spot.at)
+	}
+	return spot.page, search(spot.page, bound[K]{k, v.Tie()})
+}
+
 // pages visits the pages in order, from one of them on.
-func (s *Set[T]) pages(first *page[T], visit func(*page[T]) bool) {
-	next := func(l leaf[T]) bool { return visit(l.page) }
+func (s *Set[K, V]) pages(first *page[K, V], visit func(*page[K, V]) bool) {
+	next := func(l leaf[K, V]) bool { return visit(l.page) }
 	switch {
 	case first != &s.head:
-		s.tree.AscendGreaterOrEqual(leaf[T]{bound: first.bound}, next)
+		s.tree.AscendGreaterOrEqual(leaf[K, V]{bound: first.bound}, next)
 	case visit(first) && s.tree != nil:
 		s.tree.Ascend(next)
 	}
 }
 
 // read visits the values of a page in order, and leaves it as it is.
-func read[T Value[T]](p *page[T], visit func(T) bool) bool {
-	values := p.values
+func read[K cmp.Ordered, V Value[K, V]](p *page[K, V], visit func(K, V) bool) bool {
+	keys, values := p.keys, p.values
 	if p.loose {
-		var room [size]T
-		values = append(room[:0], values...)
-		order(values)
+		var k [largest]K
+		var v [largest]V
+		keys, values = k[:len(keys)], v[:len(keys)]
+		order(p, keys, values)
 	}
-	for _, x := range values {
-		if !visit(x) {
+	for i, k := range keys {
+		if !visit(k, values[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-// search returns where x is, or where it belongs, on a page that is in order.
-func search[T Value[T]](p *page[T], x T) int {
-	return sort.Search(len(p.values), func(i int) bool { return !p.values[i].Less(x) })
+// search returns where a value is, or where it belongs, on a page that is in order.
+func search[K cmp.Ordered, V Value[K, V]](p *page[K, V], b bound[K]) int {
+	at, found := slices.BinarySearch(p.keys, b.key)
+	for found && at < len(p.keys) && p.keys[at] == b.key && p.values[at].Tie() < b.tie {
+		at++
+	}
+	return at
 }
 
-// order brings values in order.
-func order[T Value[T]](values []T) {
-	slices.SortFunc(values, func(a, b T) int {
-		if a.Less(b) {
-			return -1
-		}
-		return 1
-	})
+// order writes what is on a page in order into slices, which may be its own.
+func order[K cmp.Ordered, V Value[K, V]](p *page[K, V], keys []K, values []V) {
+	type entry struct {
+		bound[K]
+		value V
+	}
+	var room [largest]entry
+	entries := room[:len(p.keys)]
+	for i, v := range p.values {
+		entries[i] = entry{bound[K]{p.keys[i], v.Tie()}, v}
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return a.compare(b.bound) })
+	for i, e := range entries {
+		keys[i], values[i] = e.key, e.value
+	}
 }
 
-// shuffled notes where the values are on a page that is kept in no order from now on.
-func shuffled[T Value[T]](p *page[T]) *page[T] {
+// cut leaves the first n values on a page.
+func (p *page[K, V]) cut(n int) {
+	clear(p.values[n:])
+	p.keys, p.values = p.keys[:n], p.values[:n]
+}
+
+// size returns how many values a page holds.
+func size[K cmp.Ordered, V Value[K, V]](v V) int {
+	if v.Spot() == nil {
+		return searched
+	}
+	return largest
+}
+
+// note notes where a value is.
+func note[K cmp.Ordered, V Value[K, V]](p *page[K, V], v V, at int) {
+	if spot := v.Spot(); spot != nil {
+		*spot = Spot[K, V]{p, int32(at)}
+	}
+}
+
+// loosen notes where the values are on a page that is kept in no order from now on.
+func loosen[K cmp.Ordered, V Value[K, V]](p *page[K, V]) {
 	p.loose = true
-	for i, x := range p.values {
-		*x.Spot() = Spot[T]{p, int32(i)}
+	for i, v := range p.values {
+		note(p, v, i)
 	}
-	return p
 }
 
-// split makes room for x on or behind a page that is full, and returns where it is.
+// split makes room for a value on or behind a page that is full, and returns where it is.
 // Values that come in order fill whole pages.
-func (s *Set[T]) split(p *page[T], x T) *page[T] {
+func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
 	if p.loose {
-		order(p.values)
+		order(p, p.keys, p.values)
 	}
-	half := size / 2
-	q := &page[T]{bound: x, values: make([]T, 0, size)}
-	if p.values[size-1].Less(x) {
-		half = size
+	full := len(p.keys)
+	half := full / 2
+	q := &page[K, V]{keys: make([]K, 0, full), values: make([]V, 0, full)}
+	if q.bound = b; q.bound.compare(at(p, full-1)) > 0 {
+		half = full
 	} else {
-		q.bound = p.values[half]
+		q.bound = at(p, half)
 	}
+	q.keys = append(q.keys, p.keys[half:]...)
 	q.values = append(q.values, p.values[half:]...)
-	clear(p.values[half:])
-	p.values = p.values[:half]
-	shuffled(p)
-	shuffled(q)
+	p.cut(half)
+	loosen(p)
+	loosen(q)
 	if s.tree == nil {
-		s.tree = btree.NewG(32, func(a, b leaf[T]) bool { return a.bound.Less(b.bound) })
+		s.tree = btree.NewG(32, leaf[K, V].less)
 	}
-	s.tree.ReplaceOrInsert(leaf[T]{q.bound, q})
-	if x.Less(q.bound) {
+	s.tree.ReplaceOrInsert(leaf[K, V]{q.bound, q})
+	if b.compare(q.bound) < 0 {
 		return p
 	}
 	return q
 }
 
-// join makes one page of p and the one before or, of the first, behind if both have
-// little.
-func (s *Set[T]) join(p *page[T]) {
+// at returns the bound that is the same as a value on a page.
+func at[K cmp.Ordered, V Value[K, V]](p *page[K, V], i int) bound[K] {
+	return bound[K]{p.keys[i], p.values[i].Tie()}
+}
+
+// join makes one page of p and the one before or, of the first, behind if they have at
+// most so much together.
+func (s *Set[K, V]) join(p *page[K, V], most int) {
 	if p == &s.head {
 		l, found := s.tree.Min()
 		if !found {
@@ -234,17 +323,18 @@ func (s *Set[T]) join(p *page[T]) {
 		p = l.page
 	}
 	before := &s.head
-	s.tree.DescendLessOrEqual(leaf[T]{bound: p.bound}, func(l leaf[T]) bool {
+	s.tree.DescendLessOrEqual(leaf[K, V]{bound: p.bound}, func(l leaf[K, V]) bool {
 		before = l.page
 		return l.page == p
 	})
 	if before == p {
 		before = &s.head
 	}
-	if len(before.values)+len(p.values) > size/2 {
+	if len(before.keys)+len(p.keys) > most {
 		return
 	}
+	before.keys = append(before.keys, p.keys...)
 	before.values = append(before.values, p.values...)
-	shuffled(before)
-	s.tree.Delete(leaf[T]{bound: p.bound})
+	loosen(before)
+	s.tree.Delete(leaf[K, V]{bound: p.bound})
 }

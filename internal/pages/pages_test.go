@@ -2,27 +2,31 @@ package pages
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
 )
 
-// pair is a value that others equal in part.
+// pair is a value under its first number.
 type pair struct {
 	a, b uint32
-	spot *Spot[pair]
+	spot *Spot[uint32, pair]
 }
 
-func newPair(a, b uint32) pair { return pair{a, b, new(Spot[pair])} }
+func newPair(a, b uint32) pair { return pair{a, b, new(Spot[uint32, pair])} }
 
-func (p pair) Less(q pair) bool { return p.compare(q) < 0 }
+func (p pair) Tie() uint64 { return uint64(p.b) }
 
-func (p pair) Spot() *Spot[pair] { return p.spot }
+func (p pair) Spot() *Spot[uint32, pair] { return p.spot }
 
 func (p pair) compare(q pair) int { return cmp.Or(cmp.Compare(p.a, q.a), cmp.Compare(p.b, q.b)) }
 
-func all(s *Set[pair]) (out []pair) {
-	s.Ascend(func(p pair) bool {
+func all(s *Set[uint32, pair]) (out []pair) {
+	s.Ascend(func(k uint32, p pair) bool {
+		if k != p.a {
+			panic("a value under another's key")
+		}
 		out = append(out, p)
 		return true
 	})
@@ -30,7 +34,7 @@ func all(s *Set[pair]) (out []pair) {
 }
 
 // check compares a set with the slice of what should be in it.
-func check(t *testing.T, s *Set[pair], model []pair, r *rand.Rand) {
+func check(t *testing.T, s *Set[uint32, pair], model []pair, r *rand.Rand) {
 	t.Helper()
 	if got := all(s); !slices.Equal(got, model) || s.Len() != len(model) {
 		t.Fatalf("%d values %v, want %d %v", s.Len(), got, len(model), model)
@@ -39,18 +43,12 @@ func check(t *testing.T, s *Set[pair], model []pair, r *rand.Rand) {
 	at, _ := slices.BinarySearchFunc(model, from, pair.compare)
 	want := model[at:min(at+3, len(model))]
 	var got []pair
-	s.AscendFrom(from, func(p pair) bool {
-		if len(got) < 3 {
-			got = append(got, p)
-		}
+	s.AscendFrom(from.a, func(_ uint32, p pair) bool {
+		got = append(got, p)
 		return len(got) < 3
 	})
 	if !slices.Equal(got, want) {
 		t.Fatalf("from %v %v, want %v", from, got, want)
-	}
-	first, found := s.Min()
-	if found != (len(model) > 0) || found && first != model[0] {
-		t.Fatalf("the first is %v, %v", first, found)
 	}
 }
 
@@ -59,7 +57,7 @@ func check(t *testing.T, s *Set[pair], model []pair, r *rand.Rand) {
 func TestSetIsASortedSlice(t *testing.T) {
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		s := new(Set[pair])
+		s := new(Set[uint32, pair])
 		var model []pair
 		next, most := uint32(0), 1+r.IntN(2000)
 		for growing, round := true, 0; round < 3; {
@@ -77,7 +75,7 @@ func TestSetIsASortedSlice(t *testing.T) {
 				case 2:
 					p = newPair(50, -next)
 				}
-				s.Insert(p)
+				s.Insert(p.a, p)
 				at, _ := slices.BinarySearchFunc(model, p, pair.compare)
 				model = slices.Insert(model, at, p)
 			case len(model) == 0:
@@ -88,12 +86,12 @@ func TestSetIsASortedSlice(t *testing.T) {
 				if seed%3 == 0 {
 					at = min(at, 2)
 				}
-				s.Delete(model[at])
+				s.Delete(model[at].a, model[at])
 				model = slices.Delete(model, at, at+1)
 			}
 			if r.IntN(20) == 0 {
 				n := r.IntN(100)
-				s.Settle(func(pair) bool {
+				s.Settle(func(uint32, pair) bool {
 					n--
 					return n > 0
 				})
@@ -106,23 +104,73 @@ func TestSetIsASortedSlice(t *testing.T) {
 	}
 }
 
+// single is the one value of its key.
+type single struct{ key, value uint64 }
+
+func (single) Tie() uint64 { return 0 }
+
+func (single) Spot() *Spot[uint64, single] { return nil }
+
+// Values that don't know their places are found by their keys, replaced and taken out.
+func TestSetIsAMap(t *testing.T) {
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		s, model := new(Set[uint64, single]), make(map[uint64]single)
+		keys := 1 + r.Uint64N(1000)
+		for range 5000 {
+			v := single{r.Uint64N(keys), r.Uint64()}
+			got, found := s.Get(v.key)
+			if want, there := model[v.key]; found != there || got != want {
+				t.Fatalf("seed %d: %v, %v, want %v, %v", seed, got, found, want, there)
+			}
+			switch r.IntN(4) {
+			case 0:
+				s.Delete(v.key, single{})
+				delete(model, v.key)
+			case 1:
+				if r.IntN(20) == 0 {
+					s.Settle(func(uint64, single) bool { return r.IntN(10) > 0 })
+				}
+			default:
+				s.Put(v.key, v)
+				model[v.key] = v
+			}
+			if s.Len() != len(model) {
+				t.Fatalf("seed %d: %d values, want %d", seed, s.Len(), len(model))
+			}
+		}
+		want := slices.Sorted(maps.Keys(model))
+		var got []uint64
+		s.Ascend(func(k uint64, v single) bool {
+			if v != model[k] {
+				t.Fatalf("seed %d: %v, want %v", seed, v, model[k])
+			}
+			got = append(got, k)
+			return true
+		})
+		if !slices.Equal(got, want) {
+			t.Fatalf("seed %d: keys %v, want %v", seed, got, want)
+		}
+	}
+}
+
 // Pages that get empty are given up: a set does not keep the memory of what it had, and
 // the way through it stays short.
 func TestPagesAreGivenUp(t *testing.T) {
-	s := new(Set[pair])
+	s := new(Set[uint32, pair])
 	values := make([]pair, 100_000)
 	for i := range values {
 		values[i] = newPair(uint32(i), 0)
 	}
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(values), func(i, k int) { values[i], values[k] = values[k], values[i] })
 	for _, p := range values {
-		s.Insert(p)
+		s.Insert(p.a, p)
 	}
-	if n := s.tree.Len(); n > 2*len(values)/size {
+	if n := s.tree.Len(); n > 2*len(values)/largest {
 		t.Errorf("%d pages for %d values", n, len(values))
 	}
 	for _, p := range values[100:] {
-		s.Delete(p)
+		s.Delete(p.a, p)
 	}
 	if n := s.tree.Len(); n > 4 {
 		t.Errorf("%d pages for 100 values", n)
@@ -131,11 +179,11 @@ func TestPagesAreGivenUp(t *testing.T) {
 
 // Values that come in order fill their pages.
 func TestInOrderPagesAreFull(t *testing.T) {
-	s := new(Set[pair])
+	s := new(Set[uint32, pair])
 	for i := range uint32(100_000) {
-		s.Insert(newPair(i, 0))
+		s.Insert(i, newPair(i, 0))
 	}
-	if n := s.tree.Len(); n > 100_000/size+1 {
+	if n := s.tree.Len(); n > 100_000/largest+1 {
 		t.Errorf("%d pages for 100000 values", n)
 	}
 }
@@ -143,19 +191,20 @@ func TestInOrderPagesAreFull(t *testing.T) {
 // Who reads the first values again and again, and puts them elsewhere, sorts no page
 // each time.
 func BenchmarkTurns(b *testing.B) {
-	s := new(Set[pair])
+	s := new(Set[uint32, pair])
 	for i := range uint32(100_000) {
-		s.Insert(newPair(i, i))
+		s.Insert(i, newPair(i, i))
 	}
 	next := uint32(100_000)
 	for b.Loop() {
 		var p pair
-		s.Settle(func(first pair) bool {
+		s.Settle(func(_ uint32, first pair) bool {
 			p = first
 			return false
 		})
-		s.Delete(p)
+		s.Delete(p.a, p)
 		next++
-		s.Insert(pair{p.a + next%50_000, next, p.spot})
+		p.a, p.b = p.a+next%50_000, next
+		s.Insert(p.a, p)
 	}
 }

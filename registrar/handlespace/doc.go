@@ -44,11 +44,12 @@
 // # Structure
 //
 // An element is a place in its pool (element) that points to the record of its
-// latest registration. Trees (google/btree) with what they compare inside them, so
-// that a search does not follow pointers: elements of a pool by identifier, with
-// their homes (in a slice while they are few); and, of selection, the order by policy.
-// Pools are in a tree by handle, and each home has one of the pools with elements of its
-// own, in which these are found by passing over the others.
+// latest registration. What is searched stands beside what it leads to, so that a search
+// does not follow pointers: elements of a pool by identifier, with their homes (in a
+// slice while they are few), and, of selection, the order by policy are on pages under a
+// tree (internal/pages, google/btree). Pools are in a tree by handle, and each home has
+// one of the pools with elements of its own, in which these are found by passing over the
+// others.
 //
 // A removed element gives up its record, but keeps its place in its pool's tree until its
 // tombstone is forgotten: to remove it searches no other tree but that of the policy, and

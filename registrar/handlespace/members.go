@@ -4,9 +4,8 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/google/btree"
-
 	"rserpool/asap/param"
+	"rserpool/internal/pages"
 )
 
 // few is up to how many members are kept in one slice: most pools are small.
@@ -17,10 +16,10 @@ const few = 32
 // ones, so that there are no more of these among them than there were elements at once;
 // others are apart.
 type members struct {
-	slice []member // while there are few
-	tree  *btree.BTreeG[member]
-	most  int      // elements that there were at once
-	apart *members // nil if there are none
+	slice []member                       // while there are few
+	tree  *pages.Set[param.PEID, member] // else
+	most  int                            // elements that there were at once
+	apart *members                       // nil if there are none
 }
 
 // member is an element in its pool. What is looked at on the way to others stands
@@ -31,7 +30,11 @@ type member struct {
 	element *element
 }
 
-func (a member) less(b member) bool { return a.id < b.id }
+// Tie implements pages.Value: identifiers have one element each.
+func (member) Tie() uint64 { return 0 }
+
+// Spot implements pages.Value.
+func (member) Spot() *pages.Spot[param.PEID, member] { return nil }
 
 // len returns how many there are that are not apart.
 func (m *members) len() int {
@@ -50,7 +53,7 @@ func (m *members) empty() bool { return m.len() == 0 && m.apart == nil }
 // find returns an element, nil if it is not among the members.
 func (m *members) find(id param.PEID) *element {
 	if m.tree != nil {
-		if x, found := m.tree.Get(member{id: id}); found {
+		if x, found := m.tree.Get(id); found {
 			return x.element
 		}
 	} else if i, found := m.search(id); found {
@@ -63,8 +66,7 @@ func (m *members) find(id param.PEID) *element {
 }
 
 // put adds a member that is not apart any more, or replaces the one with its identifier.
-// A tree takes nodes from spare.
-func (m *members) put(x member, spare *btree.FreeListG[member]) {
+func (m *members) put(x member) {
 	m.meet(x.id)
 	if m.tree == nil {
 		i, found := m.search(x.id)
@@ -76,21 +78,21 @@ func (m *members) put(x member, spare *btree.FreeListG[member]) {
 			m.slice = slices.Insert(m.slice, i, x)
 			return
 		}
-		m.tree = btree.NewWithFreeListG(64, member.less, spare)
+		m.tree = new(pages.Set[param.PEID, member])
 		for _, y := range m.slice {
-			m.tree.ReplaceOrInsert(y)
+			m.tree.Put(y.id, y)
 		}
 		m.slice = nil
 	}
-	m.tree.ReplaceOrInsert(x)
+	m.tree.Put(x.id, x)
 }
 
 // part adds a removed element apart from the others.
-func (m *members) part(x member, spare *btree.FreeListG[member]) {
+func (m *members) part(x member) {
 	if m.apart == nil {
 		m.apart = new(members)
 	}
-	m.apart.put(x, spare)
+	m.apart.put(x)
 }
 
 // meet makes sure that an element is not apart.
@@ -117,8 +119,8 @@ func (m *members) remove(id param.PEID) {
 		if i, found := m.search(id); found {
 			m.slice = slices.Delete(m.slice, i, i+1)
 		}
-	} else if m.tree.Delete(member{id: id}); m.tree.Len() <= few/2 {
-		m.tree.Ascend(func(x member) bool {
+	} else if m.tree.Delete(id, member{}); m.tree.Len() <= few/2 {
+		m.tree.Ascend(func(_ param.PEID, x member) bool {
 			m.slice = append(m.slice, x)
 			return true
 		})
@@ -131,7 +133,7 @@ func (m *members) remove(id param.PEID) {
 // false.
 func (m *members) from(id param.PEID, visit func(member) bool) {
 	if m.tree != nil {
-		m.tree.AscendGreaterOrEqual(member{id: id}, visit)
+		m.tree.AscendFrom(id, func(_ param.PEID, x member) bool { return visit(x) })
 		return
 	}
 	i, _ := m.search(id)

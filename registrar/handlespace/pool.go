@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/btree"
-
 	"rserpool/asap/param"
 	"rserpool/selection"
 )
@@ -98,7 +96,7 @@ func (e *element) is(handle param.PoolHandle, id param.PEID) bool {
 
 // store makes r the record of e, which is new or in the pool. content is the element
 // of r if that is not the one of the record before. The mutex is held.
-func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, spare *btree.FreeListG[member]) {
+func (p *pool) store(e *element, before, r *Record, content *param.PoolElement) {
 	moves := before == nil || before.Suspect != r.Suspect
 	if before != nil && moves {
 		p.chooser(before).Remove(&e.item)
@@ -109,7 +107,7 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, 
 		p.members.most = max(p.members.most, p.elements)
 	}
 	if before == nil || before.home() != r.home() {
-		p.members.put(member{r.ID, r.home(), e}, spare)
+		p.members.put(member{r.ID, r.home(), e})
 	}
 	// Each registration begins the policy's counters anew (POL-5.2.2-02), an
 	// imported one, which raises no generation, too.
@@ -129,7 +127,7 @@ func (p *pool) store(e *element, before, r *Record, content *param.PoolElement, 
 }
 
 // drop takes e, whose record is r, out of the pool, but for its place. The mutex is held.
-func (p *pool) drop(e *element, r *Record, spare *btree.FreeListG[member]) {
+func (p *pool) drop(e *element, r *Record) {
 	p.chooser(r).Remove(&e.item)
 	e.item = selection.Item{}
 	e.record.Store(nil)
@@ -137,7 +135,7 @@ func (p *pool) drop(e *element, r *Record, spare *btree.FreeListG[member]) {
 	p.circle = nil
 	if m := &p.members; m.len()-p.elements > max(m.most, 2*few) {
 		m.remove(r.ID)
-		m.part(member{id: r.ID, element: e}, spare)
+		m.part(member{id: r.ID, element: e})
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/btree"
-
 	"rserpool/asap/param"
 	"rserpool/selection"
 )
@@ -19,7 +17,6 @@ import (
 type Space struct {
 	cfg     Config
 	pools   directory
-	spare   *btree.FreeListG[member]
 	owners  map[string]int                     // pools by owner
 	neutral map[param.PolicyType]*param.Policy // policies of pools by type
 	index   index
@@ -45,7 +42,6 @@ func New(cfg Config) *Space {
 	s := &Space{
 		cfg:        cfg.withDefaults(),
 		pools:      directory{seed: maphash.MakeSeed()},
-		spare:      btree.NewFreeListG[member](64),
 		owners:     make(map[string]int),
 		neutral:    make(map[param.PolicyType]*param.Policy),
 		index:      newIndex(),
@@ -163,7 +159,7 @@ func (s *Space) replace(p *pool, e *element, r *Record, content *param.PoolEleme
 		delete(s.reporters, e)
 	}
 	p.mu.Lock()
-	p.store(e, before, r, content, s.spare)
+	p.store(e, before, r, content)
 	p.mu.Unlock()
 	s.index.replace(p, e, before, r)
 	if content != nil && p.founder == r.ID && !equal(&p.user, &content.User) {
@@ -378,7 +374,7 @@ func (s *Space) drop(p *pool, e *element, cause RemovalCause, t *Tombstone) {
 	r := e.record.Load()
 	s.index.bury(p, e, r, t) // first: what is filed there has a record
 	p.mu.Lock()
-	p.drop(e, r, s.spare)
+	p.drop(e, r)
 	last := p.elements == 0
 	if last {
 		s.tombstones.pools[p.handle] = p.members.gone()

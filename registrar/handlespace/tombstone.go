@@ -98,7 +98,7 @@ func (s *Space) bury(t *Tombstone) {
 		s.unbury(e)
 	} else {
 		e = s.places.get()
-		s.changeMembers(p, t.Key.Handle, func(m *members) { m.part(member{id: t.Key.ID, element: e}, s.spare) })
+		s.changeMembers(p, t.Key.Handle, func(m *members) { m.part(member{id: t.Key.ID, element: e}) })
 	}
 	s.index.tombstone(t, 1)
 	s.remember(e, t)
