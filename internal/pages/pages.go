@@ -13,6 +13,7 @@ package pages
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/google/btree"
 )
@@ -225,11 +226,7 @@ func read[K cmp.Ordered, V Value[K, V]](p *page[K, V], visit func(K, V) bool) bo
 
 // search returns where a value is, or where it belongs, on a page that is in order.
 func search[K cmp.Ordered, V Value[K, V]](p *page[K, V], b bound[K]) int {
-	at, found := slices.BinarySearch(p.keys, b.key)
-	for found && at < len(p.keys) && p.keys[at] == b.key && p.values[at].Tie() < b.tie {
-		at++
-	}
-	return at
+	return sort.Search(len(p.keys), func(i int) bool { return at(p, i).compare(b) >= 0 })
 }
 
 // order writes what is on a page in order into slices, which may be its own.
