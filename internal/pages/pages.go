@@ -22,7 +22,7 @@ import (
 // their places. Two neighbours that have less than half of that together become one when
 // values go.
 const (
-	largest  = 256
+	largest  = 128
 	searched = 64
 )
 
@@ -48,6 +48,8 @@ type Set[K cmp.Ordered, V Value[K, V]] struct {
 	head page[K, V]                // what is below all bounds
 	tree *btree.BTreeG[leaf[K, V]] // the other pages, nil if there were none
 	n    int
+
+	spare *page[K, V] // for the next split, so that steady changes allocate nothing
 }
 
 // page has what lies between its bound and the next one: values, and at the same places
@@ -226,7 +228,11 @@ func read[K cmp.Ordered, V Value[K, V]](p *page[K, V], visit func(K, V) bool) bo
 
 // search returns where a value is, or where it belongs, on a page that is in order.
 func search[K cmp.Ordered, V Value[K, V]](p *page[K, V], b bound[K]) int {
-	return sort.Search(len(p.keys), func(i int) bool { return at(p, i).compare(b) >= 0 })
+	first, found := slices.BinarySearch(p.keys, b.key)
+	if !found {
+		return first
+	}
+	return first + sort.Search(len(p.keys)-first, func(i int) bool { return at(p, first+i).compare(b) >= 0 })
 }
 
 // order writes what is on a page in order into slices, which may be its own.
@@ -278,20 +284,28 @@ func loosen[K cmp.Ordered, V Value[K, V]](p *page[K, V]) {
 // split makes room for a value on or behind a page that is full, and returns where it is.
 // Values that come in order fill whole pages.
 func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
-	if p.loose {
-		order(p, p.keys, p.values)
-	}
 	full := len(p.keys)
-	half := full / 2
-	q := &page[K, V]{keys: make([]K, 0, full), values: make([]V, 0, full)}
-	if q.bound = b; q.bound.compare(at(p, full-1)) > 0 {
-		half = full
-	} else {
-		q.bound = at(p, half)
+	q := s.spare
+	if s.spare = nil; q == nil {
+		q = &page[K, V]{keys: make([]K, 0, full), values: make([]V, 0, full)}
 	}
-	q.keys = append(q.keys, p.keys[half:]...)
-	q.values = append(q.values, p.values[half:]...)
-	p.cut(half)
+	q.bound = b
+	for i := range p.keys {
+		if at(p, i).compare(b) > 0 {
+			q.bound = middle(p)
+			break
+		}
+	}
+	left := 0
+	for i, k := range p.keys {
+		if v := p.values[i]; at(p, i).compare(q.bound) < 0 {
+			p.keys[left], p.values[left] = k, v
+			left++
+		} else {
+			q.keys, q.values = append(q.keys, k), append(q.values, v)
+		}
+	}
+	p.cut(left)
 	loosen(p)
 	loosen(q)
 	if s.tree == nil {
@@ -302,6 +316,16 @@ func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
 		return p
 	}
 	return q
+}
+
+// middle returns the middle one of some values on a full page.
+func middle[K cmp.Ordered, V Value[K, V]](p *page[K, V]) bound[K] {
+	var some [9]bound[K]
+	for i := range some {
+		some[i] = at(p, i*len(p.keys)/len(some))
+	}
+	slices.SortFunc(some[:], bound[K].compare)
+	return some[len(some)/2]
 }
 
 // at returns the bound that is the same as a value on a page.
@@ -334,4 +358,6 @@ func (s *Set[K, V]) join(p *page[K, V], most int) {
 	before.values = append(before.values, p.values...)
 	loosen(before)
 	s.tree.Delete(leaf[K, V]{bound: p.bound})
+	p.cut(0)
+	s.spare = p
 }
