@@ -20,6 +20,9 @@ func (l *ledger) fits(key elementKey, addr netip.Addr, limit int) bool {
 }
 
 func (l *ledger) add(key elementKey, addr netip.Addr) {
+	if last, ok := l.element[key]; ok && last == addr {
+		return
+	}
 	l.remove(key)
 	l.element[key] = addr
 	l.counts[addr]++

@@ -99,7 +99,6 @@ func (o *owner) observeAll(events []handlespace.Event, now time.Time) {
 		}
 		o.observe(event, now)
 	}
-	o.peers.act(now)
 }
 
 // takeover counts the elements that commands have moved from one home.

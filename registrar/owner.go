@@ -379,6 +379,7 @@ func (o *owner) deliver(now time.Time) {
 		for _, e := range happened {
 			o.happen(e, now)
 		}
+		o.peers.act(now)
 	}
 }
 
