@@ -101,9 +101,9 @@ func (w *writer) element(e *param.PoolElement) {
 // reader takes the pieces of a payload. Behind its end, or when something is wrong,
 // it gives zero values and is bad.
 type reader struct {
-	rest  []byte
-	bad   bool
-	texts *param.Interner // nil: none
+	rest     []byte
+	bad      bool
+	decoding *param.Decoding // of elements; its Handles are the texts that are known
 }
 
 func (r *reader) octets(n int) []byte {
@@ -153,7 +153,7 @@ func (r *reader) count(size int) int {
 	return n
 }
 
-func (r *reader) text() string { return string(r.texts.Handle(r.octets(r.count(1)))) }
+func (r *reader) text() string { return string(r.decoding.Handles.Handle(r.octets(r.count(1)))) }
 
 func (r *reader) time() time.Time {
 	if ns := int64(r.u64()); ns != 0 {
@@ -200,7 +200,8 @@ func (r *reader) element() param.PoolElement {
 	if r.bad {
 		return param.PoolElement{}
 	}
-	in := new(param.Decoding).NewReader(b)
+	*r.decoding = param.Decoding{Handles: r.decoding.Handles}
+	in := r.decoding.NewReader(b)
 	e, _, err := in.PoolElement()
 	if err == nil {
 		err = in.Finish()

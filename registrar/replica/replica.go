@@ -95,7 +95,7 @@ type Replica struct {
 	ready    Readiness
 	duties   duties
 	stats    Stats
-	texts    *param.Interner // what commands name again and again
+	decoding param.Decoding // with what commands name again and again
 }
 
 // proposal is one of this member's.
@@ -127,7 +127,7 @@ func New(cfg Config, now time.Time) *Replica {
 	if cfg.version == 0 {
 		cfg.version = version
 	}
-	return &Replica{cfg: cfg, born: now, since: now, duties: newDuties(), speaks: cfg.version, texts: param.NewInterner(maxTexts)}
+	return &Replica{cfg: cfg, born: now, since: now, duties: newDuties(), speaks: cfg.version, decoding: param.Decoding{Handles: param.NewInterner(maxTexts)}}
 }
 
 // Stats describe a Replica at one moment.
@@ -349,7 +349,7 @@ func (r *Replica) decode(own uint64, payload []byte) (message, error) {
 		p.known = nil
 		return m, nil
 	}
-	return decodeWith(r.texts, r.cfg.version, payload)
+	return decodeWith(&r.decoding, r.cfg.version, payload)
 }
 
 // applyOwn applies a command, perhaps an own one.

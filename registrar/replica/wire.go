@@ -241,15 +241,16 @@ func zoned(addrs []netip.Addr) bool {
 // decode returns the message of a payload, of which it keeps nothing. highest is the
 // last version that is known.
 func decode(highest uint8, payload []byte) (message, error) {
-	return decodeWith(nil, highest, payload)
+	return decodeWith(new(param.Decoding), highest, payload)
 }
 
-// decodeWith is decode, with texts from among those known where it can.
-func decodeWith(texts *param.Interner, highest uint8, payload []byte) (message, error) {
+// decodeWith is decode by way of a decoding that is used for one payload after the other,
+// with texts from among its handles where it can.
+func decodeWith(d *param.Decoding, highest uint8, payload []byte) (message, error) {
 	if len(payload) < 2 || payload[0] == 0 || payload[0] > highest {
 		return message{}, errVersion
 	}
-	r := reader{rest: payload[2:], texts: texts}
+	r := reader{rest: payload[2:], decoding: d}
 	m := message{version: payload[0]}
 	switch kind(payload[1]) {
 	case kindHello:

@@ -261,3 +261,19 @@ func TestOwnCommandsAreTakenAsTheyAre(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkDecodeRegister decodes a registration as a member does that others' commands
+// reach.
+func BenchmarkDecodeRegister(b *testing.B) {
+	payload, err := encodeCommand(version, handlespace.Register{Handle: "echo", Element: wireElement(), Owner: "192.0.2.1", Now: wireTime}, wireView)
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := param.Decoding{Handles: param.NewInterner(maxTexts)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeWith(&d, version, payload); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
