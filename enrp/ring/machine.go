@@ -100,6 +100,7 @@ type installed struct {
 	rush      uint64 // somebody waits for this hop
 	wanted    uint64 // hop for which it said Want
 	returned  bool   // a token that it made in this view came back
+	served    bool   // the token brought back own proposals when it came last
 	leavers   map[Member]bool
 
 	endQueued   bool

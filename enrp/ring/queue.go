@@ -127,10 +127,10 @@ func (m *Machine) hurry() {
 // want tells the others that this member waits for the token, unless it comes at
 // full speed anyway.
 func (m *Machine) want() {
-	next := m.accepted + uint64(len(m.view.Members))
-	if m.wanted == next || m.rush >= next || m.Returning() {
+	if m.Returning() {
 		return
 	}
+	next := m.accepted + uint64(len(m.view.Members))
 	m.wanted = next
 	m.expectSoon()
 	for i, n := range m.view.Members {
@@ -141,14 +141,21 @@ func (m *Machine) want() {
 }
 
 // Returning reports whether the token is on its way back to this member at full speed,
-// because it carries something of its own until then. What is proposed meanwhile makes no
-// difference before it is there, or the view changes.
+// because it carries something of its own until then, or somebody said that it shall.
+// What is proposed meanwhile makes no difference before it is there, or the view changes.
 func (m *Machine) Returning() bool {
-	if m.alone() || m.away() || m.holding || m.left || m.made == nil {
+	if m.alone() || m.away() || m.holding || m.left {
+		return false
+	}
+	next := m.accepted + uint64(len(m.view.Members))
+	if m.wanted == next || m.rush >= next {
+		return true
+	}
+	if m.made == nil {
 		return false
 	}
 	n := len(m.made.Runs)
-	return n > 0 && m.made.Runs[n-1].From == m.self.Member
+	return m.made.Rush >= next || n > 0 && m.made.Runs[n-1].From == m.self.Member
 }
 
 func (m *Machine) onWant(w *Want) {

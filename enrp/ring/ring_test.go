@@ -112,3 +112,31 @@ func TestIdleRingIsQuiet(t *testing.T) {
 		t.Error("view changed")
 	}
 }
+
+// Who was told that something is stable, and proposes more right then, need not ask for
+// the token while others use it too: it comes back at full speed.
+func TestTokenComesBackToWhoWasServed(t *testing.T) {
+	const each = 20
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	first, wants := map[NodeID]uint64{}, c.sent["*ring.Want"]
+	for _, id := range c.ids() {
+		first[id] = c.propose(id, "x")
+	}
+	c.cut = func(NodeID, NodeID, Message) bool {
+		for _, id := range c.ids() {
+			if n := c.nodes[id]; n.stableUp() == n.queue.next && n.queue.next < first[id]+each-1 {
+				c.propose(id, "x")
+			}
+		}
+		return false
+	}
+	c.run(time.Second)
+	if n := len(c.nodes[1].delivered()); n < 3*each {
+		t.Fatalf("%d delivered", n)
+	}
+	// The first of each, and the last, when the others have no more.
+	if n := c.sent["*ring.Want"] - wants; n > 3*2*2 {
+		t.Errorf("asked for the token with %d messages", n)
+	}
+}

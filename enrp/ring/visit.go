@@ -161,10 +161,12 @@ func (m *Machine) accept(t *Token, c *Copy) {
 		m.ask = nil
 	}
 	m.deliverNew(c)
+	before := m.own.stable
 	if m.made != nil {
 		c.Runs = without(c.Runs, m.made.Seq)
 		m.stableUpTo(m.made.Seq)
 	}
+	m.served = m.own.stable > before
 	m.copy = c
 	m.openLocks()
 	m.visit()
@@ -261,6 +263,10 @@ func (m *Machine) visit() {
 			m.keepUntil = m.now.Add(m.cfg.Timers.IdleRotation / time.Duration(n))
 		}
 		return
+	}
+	if m.served {
+		// Who waited for what is stable now may have more, once it is told.
+		next.Rush = max(next.Rush, m.accepted+n)
 	}
 	m.pass(next)
 }
