@@ -19,11 +19,12 @@ import (
 )
 
 // largest is how many values a page holds at most, searched how many if they don't know
-// their places. Two neighbours that have less than half of that together become one when
-// values go.
+// their places. A page that comes to less than a quarter of that is joined with a neighbour
+// if both have half of it at most. So many that are given up are kept.
 const (
 	largest  = 128
 	searched = 64
+	spares   = 4
 )
 
 // Value is what a Set holds under a key.
@@ -49,7 +50,7 @@ type Set[K cmp.Ordered, V Value[K, V]] struct {
 	tree *btree.BTreeG[leaf[K, V]] // the other pages, nil if there were none
 	n    int
 
-	spare *page[K, V] // for the next split, so that steady changes allocate nothing
+	spare []*page[K, V] // for the next splits, so that steady changes allocate nothing
 }
 
 // page has what lies between its bound and the next one: values, and at the same places
@@ -124,14 +125,14 @@ func (s *Set[K, V]) insert(p *page[K, V], k K, v V) {
 	p.values = slices.Insert(p.values, at, v)
 }
 
-// Delete takes out a value. It does nothing if that is not in the set.
+// Delete takes out a value. It does nothing if that is in no set; it must not be in
+// another one.
 func (s *Set[K, V]) Delete(k K, v V) {
 	p, at := s.where(k, v)
 	if at < 0 {
 		return
 	}
 	s.n--
-	note(nil, v, 0)
 	last := len(p.keys) - 1
 	if p.loose {
 		p.keys[at], p.values[at] = p.keys[last], p.values[last]
@@ -140,6 +141,7 @@ func (s *Set[K, V]) Delete(k K, v V) {
 		copy(p.keys[at:], p.keys[at+1:])
 		copy(p.values[at:], p.values[at+1:])
 	}
+	note(nil, v, 0)
 	p.cut(last)
 	if s.tree != nil && last < size(v)/4 {
 		s.join(p, size(v)/2)
@@ -285,10 +287,7 @@ func loosen[K cmp.Ordered, V Value[K, V]](p *page[K, V]) {
 // Values that come in order fill whole pages.
 func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
 	full := len(p.keys)
-	q := s.spare
-	if s.spare = nil; q == nil {
-		q = &page[K, V]{keys: make([]K, 0, full), values: make([]V, 0, full)}
-	}
+	q := s.fresh(full)
 	q.bound = b
 	for i := range p.keys {
 		if at(p, i).compare(b) > 0 {
@@ -318,6 +317,16 @@ func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
 	return q
 }
 
+// fresh returns an empty page.
+func (s *Set[K, V]) fresh(size int) *page[K, V] {
+	if n := len(s.spare); n > 0 {
+		q := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return q
+	}
+	return &page[K, V]{keys: make([]K, 0, size), values: make([]V, 0, size)}
+}
+
 // middle returns the middle one of some values on a full page.
 func middle[K cmp.Ordered, V Value[K, V]](p *page[K, V]) bound[K] {
 	var some [9]bound[K]
@@ -333,31 +342,50 @@ func at[K cmp.Ordered, V Value[K, V]](p *page[K, V], i int) bound[K] {
 	return bound[K]{p.keys[i], p.values[i].Tie()}
 }
 
-// join makes one page of p and the one before or, of the first, behind if they have at
-// most so much together.
+// join makes one page of p and a neighbour if they have at most so much together. What is
+// empty always finds one.
 func (s *Set[K, V]) join(p *page[K, V], most int) {
-	if p == &s.head {
-		l, found := s.tree.Min()
-		if !found {
-			return
-		}
-		p = l.page
+	before, behind := s.neighbours(p)
+	switch {
+	case before != nil && (len(p.keys) == 0 || len(before.keys)+len(p.keys) <= most):
+		s.merge(before, p)
+	case behind != nil && (len(p.keys) == 0 || len(behind.keys)+len(p.keys) <= most):
+		s.merge(p, behind)
 	}
-	before := &s.head
+}
+
+// neighbours returns the pages before and behind p, nil if there are none.
+func (s *Set[K, V]) neighbours(p *page[K, V]) (before, behind *page[K, V]) {
+	if p == &s.head {
+		if l, found := s.tree.Min(); found {
+			behind = l.page
+		}
+		return nil, behind
+	}
+	before = &s.head
 	s.tree.DescendLessOrEqual(leaf[K, V]{bound: p.bound}, func(l leaf[K, V]) bool {
-		before = l.page
+		if l.page != p {
+			before = l.page
+		}
 		return l.page == p
 	})
-	if before == p {
-		before = &s.head
+	s.tree.AscendGreaterOrEqual(leaf[K, V]{bound: p.bound}, func(l leaf[K, V]) bool {
+		if l.page != p {
+			behind = l.page
+		}
+		return l.page == p
+	})
+	return before, behind
+}
+
+// merge takes what is on q to p, the page before it, and gives q up.
+func (s *Set[K, V]) merge(p, q *page[K, V]) {
+	s.tree.Delete(leaf[K, V]{bound: q.bound})
+	if len(q.keys) > 0 {
+		p.keys, p.values = append(p.keys, q.keys...), append(p.values, q.values...)
+		loosen(p)
 	}
-	if len(before.keys)+len(p.keys) > most {
-		return
+	if q.cut(0); len(s.spare) < spares {
+		s.spare = append(s.spare, q)
 	}
-	before.keys = append(before.keys, p.keys...)
-	before.values = append(before.values, p.values...)
-	loosen(before)
-	s.tree.Delete(leaf[K, V]{bound: p.bound})
-	p.cut(0)
-	s.spare = p
 }

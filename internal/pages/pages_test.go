@@ -177,6 +177,69 @@ func TestPagesAreGivenUp(t *testing.T) {
 	}
 }
 
+// A set that grows at its end and shrinks from there, again and again, has no more pages
+// than it needs.
+func TestPagesAreGivenUpFromTheEnd(t *testing.T) {
+	for _, left := range []int{0, 1, 300} {
+		s, next := new(Set[uint32, pair]), uint32(0)
+		for range 5 {
+			var pairs []pair
+			for s.Len() < 20_000 {
+				p := newPair(7, next)
+				next++
+				s.Insert(7, p)
+				pairs = append(pairs, p)
+			}
+			for i := len(pairs) - 1; s.Len() > left && i >= 0; i-- {
+				s.Delete(7, pairs[i])
+			}
+			if n := s.tree.Len(); n > 4*left/largest+1 {
+				t.Fatalf("%d pages for %d values", n, s.Len())
+			}
+		}
+	}
+}
+
+// Who thins a set out, from whichever side, leaves no pages with a value each.
+func TestThinnedPagesAreJoined(t *testing.T) {
+	for _, backwards := range []bool{false, true} {
+		s, pairs := new(Set[uint32, pair]), make([]pair, 20_000)
+		for i := range pairs {
+			pairs[i] = newPair(uint32(i), 0)
+			s.Insert(pairs[i].a, pairs[i])
+		}
+		if backwards {
+			slices.Reverse(pairs)
+		}
+		for i, p := range pairs {
+			if i%100 > 0 {
+				s.Delete(p.a, p)
+			}
+		}
+		if n := s.tree.Len(); n > 200*4/largest*2 {
+			t.Errorf("backwards %v: %d pages for %d values", backwards, n, s.Len())
+		}
+	}
+}
+
+// To take out a value twice takes out nothing else.
+func TestDeleteTwice(t *testing.T) {
+	s := new(Set[uint32, pair])
+	for i := range uint32(2 * largest) {
+		s.Insert(i, newPair(i, 0))
+	}
+	for _, where := range []uint32{7, largest + 7, 5000} {
+		p, q := newPair(where, 1), newPair(where, 2)
+		s.Insert(p.a, p)
+		s.Delete(p.a, p)
+		s.Insert(q.a, q)
+		before := s.Len()
+		if s.Delete(p.a, p); s.Len() != before || p.spot.page != nil {
+			t.Errorf("%d of %d values are left", s.Len(), before)
+		}
+	}
+}
+
 // Values that come in order fill their pages.
 func TestInOrderPagesAreFull(t *testing.T) {
 	s := new(Set[uint32, pair])
