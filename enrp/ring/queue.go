@@ -127,10 +127,10 @@ func (m *Machine) hurry() {
 // want tells the others that this member waits for the token, unless it comes at
 // full speed anyway.
 func (m *Machine) want() {
-	if m.Returning() {
+	if m.Coming() {
 		return
 	}
-	next := m.accepted + uint64(len(m.view.Members))
+	next := m.nextVisit()
 	m.wanted = next
 	m.expectSoon()
 	for i, n := range m.view.Members {
@@ -140,14 +140,17 @@ func (m *Machine) want() {
 	}
 }
 
-// Returning reports whether the token is on its way back to this member at full speed,
-// because it carries something of its own until then, or somebody said that it shall.
+// nextVisit is the hop with which the token comes to this member the next time.
+func (m *Machine) nextVisit() uint64 { return m.accepted + uint64(len(m.view.Members)) }
+
+// Coming reports whether the token is on its way to this member at full speed, because
+// somebody has asked for that or it carries something of this member's own until then.
 // What is proposed meanwhile makes no difference before it is there, or the view changes.
-func (m *Machine) Returning() bool {
+func (m *Machine) Coming() bool {
 	if m.alone() || m.away() || m.holding || m.left {
 		return false
 	}
-	next := m.accepted + uint64(len(m.view.Members))
+	next := m.nextVisit()
 	if m.wanted == next || m.rush >= next {
 		return true
 	}

@@ -341,6 +341,29 @@ func TestWantWakesAnIdleRing(t *testing.T) {
 	}
 }
 
+// Who has asked for the token has nothing to do for what is proposed before it comes.
+func TestProposalsWaitForATokenThatIsComing(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	for i := range 30 {
+		c.run(time.Second + time.Duration(i)*37*time.Millisecond)
+		n := c.nodes[NodeID(i%3+1)]
+		if n.Coming() {
+			t.Fatal("the token comes at full speed to a member that has nothing for it")
+		}
+		c.propose(n.self.ID, "first") // goes with the token, or asks for it
+		asked := len(c.wire)
+		last := c.propose(n.self.ID, "second")
+		if asked == 0 || len(c.wire) != asked || !n.Coming() {
+			t.Errorf("%d messages for the first proposal, %d more for the second; coming: %v", asked, len(c.wire)-asked, n.Coming())
+		}
+		c.settle()
+		if n.stableUp() != last {
+			t.Error("not stable when the token was there")
+		}
+	}
+}
+
 func TestPartitionHeals(t *testing.T) {
 	c := newCluster(t, 1, 2, 3, 4, 5)
 	c.join(1, 2, 3, 4, 5)

@@ -58,7 +58,7 @@ func (g *Group) run() {
 	g.act() // the first view
 	for g.ctx.Err() == nil {
 		g.arm()
-		g.proposals.expect(l.machine.Returning())
+		g.proposals.expect(l.machine.Coming())
 		select {
 		case <-g.ctx.Done():
 		case m := <-g.inbox:
