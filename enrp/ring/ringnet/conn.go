@@ -207,15 +207,15 @@ func (c *conn) end(abort bool) {
 	}
 }
 
-// received is a message for the owner.
+// received is a message for the machine.
 type received struct {
 	from *conn
 	msg  ring.Message
 }
 
-// read passes on what arrives until the connection ends, and returns why.
-func (g *Group) read(c *conn) error {
-	frames := frameReader{
+// frames returns what puts the messages of a connection together.
+func (g *Group) frames(c *conn) *frameReader {
+	return &frameReader{
 		conn: c, buf: make([]byte, frameLen), max: ring.MaxMessage,
 		aside: func(kind byte, body []byte) (bool, error) {
 			switch kind {
@@ -228,28 +228,44 @@ func (g *Group) read(c *conn) error {
 		},
 		memory: &g.memory, stranger: func() bool { return !c.inView.Load() },
 	}
-	defer frames.release()
-	for {
-		data, err := frames.message(g.ctx)
-		if err != nil {
-			return err
+}
+
+// read takes what arrives to the machine until the connection ends, and tells why, or
+// until it is relieved.
+func (g *Group) read(c *conn, frames *frameReader) {
+	h := &holder{standIn: func() { g.workers.Go(func() { g.read(c, frames) }) }}
+	for !h.relieved {
+		if err := g.receive(c, frames); err != nil {
+			frames.release()
+			_ = g.post(func(now time.Time) { g.loop.net.ended(c, err, now) }) // fails only when the group ends
+			return
 		}
-		c.counts.receivedOctets.Add(uint64(len(data)))
-		c.counts.receivedMessages.Add(1)
-		msg, err := ring.Decode(data)
-		if err != nil {
-			// A member that speaks nonsense is as good as none.
-			return errors.Join(&refusal{refusedMessage, "message that can't be decoded"}, err)
-		}
-		select {
-		case g.inbox <- received{c, msg}: // nearly always, and cheaper alone
-		default:
-			select {
-			case g.inbox <- received{c, msg}:
-			case <-g.ctx.Done():
-				return context.Cause(g.ctx)
-			}
-		}
-		frames.release()
+		g.serve(h)
 	}
+}
+
+// receive puts the next message into the inbox.
+func (g *Group) receive(c *conn, frames *frameReader) error {
+	data, err := frames.message(g.ctx)
+	if err != nil {
+		return err
+	}
+	c.counts.receivedOctets.Add(uint64(len(data)))
+	c.counts.receivedMessages.Add(1)
+	msg, err := ring.Decode(data)
+	if err != nil {
+		// A member that speaks nonsense is as good as none.
+		return errors.Join(&refusal{refusedMessage, "message that can't be decoded"}, err)
+	}
+	select {
+	case g.inbox <- received{c, msg}: // nearly always, and cheaper alone
+	default:
+		select {
+		case g.inbox <- received{c, msg}:
+		case <-g.ctx.Done():
+			return context.Cause(g.ctx)
+		}
+	}
+	frames.release()
+	return nil
 }

@@ -14,15 +14,16 @@ const (
 	// inboxLen is how many received messages, which can be long, wait for the
 	// owner before readers wait.
 	inboxLen = 16
-	// batch is how many messages the owner takes before it looks at other
-	// things.
+	// batch is how many messages are taken to the machine before other things are
+	// looked at.
 	batch = 64
 	// flushTime is how long connections have to send what is queued at the end.
 	flushTime = 200 * time.Millisecond
 )
 
-// loop is what the owner goroutine owns.
+// loop belongs to the one who has the turn.
 type loop struct {
+	holder  *holder // nil: run has the turn
 	machine *ring.Machine
 	store   *store
 	net     peers
@@ -50,44 +51,48 @@ func (l *loop) init(g *Group, machine *ring.Machine, store *store) {
 	l.slow.Stop()
 }
 
-// run owns the machine until the group is stopped.
+// holder is a reader that has the turn. While the application is at work somebody else has
+// to read what comes: members ask whether this one is still there.
+type holder struct {
+	standIn  func() // goes on reading
+	relieved bool
+}
+
+func (h *holder) relieve() {
+	if h != nil && !h.relieved {
+		h.relieved = true
+		h.standIn()
+	}
+}
+
+// run does what is due, and what was asked for, until the group ends. What others have
+// sent readers take to the machine themselves where they can (serve): to wake another
+// goroutine for each token takes longer than most visits.
 func (g *Group) run() {
 	defer close(g.done)
 	l := &g.loop
 	g.maintain(time.Now())
 	g.act() // the first view
-	for g.ctx.Err() == nil {
-		g.arm()
-		g.proposals.expect(l.machine.Coming())
+	for !g.finish(nil) {
 		select {
 		case <-g.ctx.Done():
-		case m := <-g.inbox:
-			g.step(m, time.Now())
-			g.drain()
+			g.turn <- struct{}{}
+		case <-g.more:
+			g.turn <- struct{}{}
 		case op := <-g.ops:
+			g.turn <- struct{}{}
 			op(time.Now())
 			g.act()
 		case a := <-g.arrivals:
+			g.turn <- struct{}{}
 			a.then(a.conn, a.err, time.Now())
 		case <-g.proposals.wake:
+			g.turn <- struct{}{}
 			g.propose(time.Now())
 		case <-l.timer.C:
+			g.turn <- struct{}{}
 			l.due = time.Time{}
 			g.tick(time.Now())
-		}
-		for len(l.later) > 0 && g.ctx.Err() == nil {
-			m := l.later[0]
-			l.later = slices.Delete(l.later, 0, 1)
-			g.step(m, time.Now())
-		}
-		if l.stuck() {
-			g.propose(time.Now()) // the machine may have room again
-		}
-		if l.leaving && l.machine.Status().State == ring.Left {
-			g.acknowledge()
-			g.flush()
-			g.flushAll()
-			break
 		}
 	}
 	l.timer.Stop()
@@ -98,16 +103,84 @@ func (g *Group) run() {
 	g.workers.Wait()
 }
 
-// drain takes messages that are already there.
-func (g *Group) drain() {
-	for range batch {
-		select {
-		case m := <-g.inbox:
-			g.step(m, time.Now())
-		default:
-			return
+// serve takes what is in the inbox to the machine, unless somebody has the turn, who does
+// so then.
+func (g *Group) serve(h *holder) {
+	if g.tryTurn() && g.finish(h) {
+		g.loop.holder = nil
+		<-g.turn // run takes it, and ends the group
+	}
+}
+
+func (g *Group) tryTurn() bool {
+	select {
+	case g.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// finish ends a turn: it takes messages to the machine, until there are none or run has
+// to look at other things, and gives the turn back. It reports whether the group ends, and
+// keeps the turn then.
+func (g *Group) finish(h *holder) (over bool) {
+	l := &g.loop
+	for left := batch; ; {
+		l.holder = h
+		left = g.drain(left)
+		if g.ctx.Err() != nil {
+			return true
+		}
+		if l.stuck() {
+			g.propose(time.Now()) // the machine may have room again
+		}
+		if l.leaving && l.machine.Status().State == ring.Left {
+			g.acknowledge()
+			g.flush()
+			g.flushAll()
+			g.cancel()
+			return true
+		}
+		g.arm()
+		g.proposals.expect(l.machine.Coming())
+		l.holder = nil
+		waits := len(l.later) > 0
+		<-g.turn
+		switch {
+		case !waits && len(g.inbox) == 0:
+			return false
+		case left == 0:
+			select {
+			case g.more <- struct{}{}:
+			default:
+			}
+			return false
+		case !g.tryTurn():
+			return false
 		}
 	}
+}
+
+// drain takes up to so many messages that are already there, and returns for how many
+// there was room.
+func (g *Group) drain(most int) (left int) {
+	l := &g.loop
+	for ; most > 0 && g.ctx.Err() == nil; most-- {
+		var m received
+		if len(l.later) > 0 {
+			m = l.later[0]
+			l.later = slices.Delete(l.later, 0, 1)
+		} else {
+			select {
+			case m = <-g.inbox:
+			default:
+				return most
+			}
+		}
+		g.step(m, time.Now())
+	}
+	return most
 }
 
 // arm sets the timer to the next deadline. Later deadlines are left to an early call,
@@ -300,6 +373,7 @@ func (g *Group) apply(out *ring.Output) (early, applied bool, then func()) {
 	if done == nil {
 		return false, true, after
 	}
+	l.holder.relieve()
 	l.slow.Reset(g.cfg.Timers.HopRetry / 4)
 	defer l.slow.Stop()
 	var inbox <-chan received

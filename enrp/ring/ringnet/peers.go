@@ -16,7 +16,7 @@ import (
 )
 
 // peers is the table of the members that this one knows, and of the configured
-// addresses where others may be. The owner goroutine owns it.
+// addresses where others may be. It belongs to the one who has the turn.
 type peers struct {
 	g       *Group
 	members map[ring.Member]*peer
@@ -321,10 +321,7 @@ func (p *peers) established(c *conn, now time.Time) {
 		m.conns[0].flush(g.ctx)
 	}
 	g.workers.Go(func() { c.write(g.ctx) })
-	g.workers.Go(func() {
-		err := g.read(c)
-		_ = g.post(func(now time.Time) { p.ended(c, err, now) }) // fails only when the group ends
-	})
+	g.workers.Go(func() { g.read(c, g.frames(c)) })
 	c.flush(g.ctx)
 	if before == 0 {
 		g.loop.machine.Found(m.node, now)

@@ -54,17 +54,19 @@ type Group struct {
 	listeners []transport.Listener
 	addrs     []netip.AddrPort
 
-	// For the owner goroutine; see loop.go and peers.go.
+	// For the one who has the turn; see loop.go and peers.go.
 	loop loop
 
 	inbox        chan received
+	turn         chan struct{} // holds a value while somebody has the loop
+	more         chan struct{} // tells run of messages that wait
 	ops          chan func(now time.Time)
 	proposals    queue
 	arrivals     chan arrival
 	unidentified crowd
 	refusals     refusals
 	memory       allowance
-	done         chan struct{} // closed when the owner goroutine has ended
+	done         chan struct{} // closed when run has ended
 
 	company atomic.Bool // as of the latest maintenance
 
@@ -85,6 +87,8 @@ func New(cfg Config) (*Group, error) {
 		versions:     spoken,
 		wall:         time.Now,
 		inbox:        make(chan received, inboxLen),
+		turn:         make(chan struct{}, 1),
+		more:         make(chan struct{}, 1),
 		ops:          make(chan func(time.Time), inboxLen),
 		arrivals:     make(chan arrival),
 		unidentified: crowd{limit: cfg.MaxUnidentified},
@@ -150,6 +154,7 @@ func (g *Group) start(ctx context.Context) error {
 	for _, l := range g.listeners {
 		g.workers.Go(func() { g.accept(l) })
 	}
+	g.turn <- struct{}{} // until the loop runs
 	go g.run()
 	return nil
 }
@@ -258,8 +263,7 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 	}
 }
 
-// post hands an operation to the owner goroutine, which runs it unless it ends
-// before.
+// post hands an operation to run, which does it unless it ends before.
 func (g *Group) post(op func(now time.Time)) error {
 	g.mu.Lock()
 	running := g.started && g.cancel != nil
