@@ -140,3 +140,43 @@ func TestTokenComesBackToWhoWasServed(t *testing.T) {
 		t.Errorf("asked for the token with %d messages", n)
 	}
 }
+
+// A holder that dies without a word while others use the ring is missed as soon as who
+// waits for the token has waited long enough, though nobody had to ask for it.
+func TestSilentDeathIsNoticedByWhoWaitsForTheToken(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	members := c.nodes[1].view.Members
+	first, next, third := c.nodes[members[0].ID], c.nodes[members[1].ID], c.nodes[members[2].ID]
+	served := c.propose(first.self.ID, "x")
+	var asked bool
+	var died time.Time
+	c.cut = func(from, to NodeID, m Message) bool {
+		if from == next.self.ID && next.dead {
+			return true
+		}
+		switch m := m.(type) {
+		case *Token:
+			if from == first.self.ID && !asked && len(m.Runs) > 0 && m.Runs[0].From == first.self.Member {
+				asked = true
+				c.propose(third.self.ID, "z")
+			}
+		case *TokenAck:
+			if died.IsZero() && from == next.self.ID && first.stableUp() >= served && m.Hop == first.hop {
+				next.dead, died = true, c.now
+			}
+		}
+		return false
+	}
+	c.run(time.Millisecond)
+	c.propose(first.self.ID, "y")
+	c.settle()
+	c.until(3*time.Second, "a view without it", func() bool { return len(first.view.Members) == 2 && len(third.view.Members) == 2 })
+	if died.IsZero() {
+		t.Fatal("it did not die")
+	}
+	timers := c.nodes[1].cfg.Timers
+	if took, most := c.now.Sub(died), timers.HopTimeout+2*timers.CollectWait; took > most {
+		t.Errorf("took %v, more than %v", took, most)
+	}
+}

@@ -420,6 +420,9 @@ func (m *Machine) passed() {
 	m.timed(m.passing)
 	m.passing = nil
 	m.patience = m.now.Add(m.cfg.Timers.Starving())
+	if m.made != nil && m.made.Rush >= m.nextVisit() {
+		m.expectSoon()
+	}
 	if m.ask != nil && m.ask.cause == CauseNoAck {
 		m.ask = nil
 	}
