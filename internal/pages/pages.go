@@ -51,15 +51,23 @@ type Set[K cmp.Ordered, V Value[K, V]] struct {
 	n    int
 
 	spare []*page[K, V] // for the next splits, so that steady changes allocate nothing
+	ahead *ahead[K, V]  // nil until something is read ahead
 }
 
 // page has what lies between its bound and the next one: values, and at the same places
 // their keys.
 type page[K cmp.Ordered, V any] struct {
-	bound  bound[K] // of head: none
-	keys   []K
-	values []V
-	loose  bool // in no order
+	keys    []K
+	values  []V
+	loose   bool     // in no order
+	bounded bool     // has an end
+	bound   bound[K] // of head: none
+	end     bound[K] // bound of the next page
+}
+
+// covers reports whether a value belongs on the page. Of head it need not know.
+func (p *page[K, V]) covers(b bound[K]) bool {
+	return b.compare(p.bound) >= 0 && (!p.bounded || b.compare(p.end) < 0)
 }
 
 // bound is below a value or the same as it.
@@ -175,6 +183,14 @@ func (s *Set[K, V]) Settle(visit func(K, V) bool) {
 
 // find returns the page for a value.
 func (s *Set[K, V]) find(b bound[K]) *page[K, V] {
+	if p := s.ahead.find(b); p != nil {
+		return p
+	}
+	return s.descend(b)
+}
+
+// descend finds a page in the tree.
+func (s *Set[K, V]) descend(b bound[K]) *page[K, V] {
 	p := &s.head
 	if s.tree != nil {
 		s.tree.DescendLessOrEqual(leaf[K, V]{bound: b}, func(l leaf[K, V]) bool {
@@ -295,6 +311,8 @@ func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
 			break
 		}
 	}
+	q.bounded, q.end = p.bounded, p.end
+	p.bounded, p.end = true, q.bound
 	left := 0
 	for i, k := range p.keys {
 		if v := p.values[i]; at(p, i).compare(q.bound) < 0 {
@@ -381,6 +399,8 @@ func (s *Set[K, V]) neighbours(p *page[K, V]) (before, behind *page[K, V]) {
 // merge takes what is on q to p, the page before it, and gives q up.
 func (s *Set[K, V]) merge(p, q *page[K, V]) {
 	s.tree.Delete(leaf[K, V]{bound: q.bound})
+	p.bounded, p.end = q.bounded, q.end
+	q.bounded, q.end = true, q.bound // covers nothing
 	if len(q.keys) > 0 {
 		p.keys, p.values = append(p.keys, q.keys...), append(p.values, q.values...)
 		loosen(p)

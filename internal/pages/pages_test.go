@@ -90,6 +90,9 @@ func TestSetIsASortedSlice(t *testing.T) {
 				model = slices.Delete(model, at, at+1)
 			}
 			if r.IntN(20) == 0 {
+				readAhead(s, model, r)
+			}
+			if r.IntN(20) == 0 {
 				n := r.IntN(100)
 				s.Settle(func(uint32, pair) bool {
 					n--
@@ -101,6 +104,36 @@ func TestSetIsASortedSlice(t *testing.T) {
 			}
 		}
 		check(t, s, model, r)
+	}
+}
+
+// readAhead reads what changes will need, of which perhaps none comes.
+func readAhead(s *Set[uint32, pair], in []pair, r *rand.Rand) {
+	keys, values := make([]uint32, r.IntN(200)), []pair{newPair(1, 1)}
+	for i := range keys {
+		keys[i] = r.Uint32N(100)
+		if len(in) > 0 {
+			values = append(values, in[r.IntN(len(in))])
+		}
+	}
+	s.BeforeInsert(keys)
+	s.BeforeDelete(values)
+}
+
+// getAll compares what GetAll finds with what should be in a set.
+func getAll(t *testing.T, s *Set[uint64, single], model map[uint64]single, keys []uint64) {
+	t.Helper()
+	none := single{1 << 32, 1}
+	got := slices.Repeat([]single{none}, len(keys))
+	s.GetAll(keys, got)
+	for i, k := range keys {
+		want, there := model[k]
+		if !there {
+			want = none
+		}
+		if got[i] != want {
+			t.Fatalf("%d of %d, %d: %v, want %v", i, len(keys), k, got[i], want)
+		}
 	}
 }
 
@@ -120,6 +153,13 @@ func TestSetIsAMap(t *testing.T) {
 		for range 5000 {
 			v := single{r.Uint64N(keys), r.Uint64()}
 			got, found := s.Get(v.key)
+			if r.IntN(50) == 0 {
+				some := make([]uint64, r.IntN(3*together))
+				for i := range some {
+					some[i] = r.Uint64N(keys)
+				}
+				getAll(t, s, model, some)
+			}
 			if want, there := model[v.key]; found != there || got != want {
 				t.Fatalf("seed %d: %v, %v, want %v, %v", seed, got, found, want, there)
 			}
