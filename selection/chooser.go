@@ -69,6 +69,22 @@ type Circle interface {
 	Turn() *Item
 }
 
+// Change is what is going to happen to an element: Put with Policy, or Remove.
+// Item is nil for an element that is not in yet.
+type Change struct {
+	Item   *Item
+	Policy param.Policy
+	Remove bool
+}
+
+// Foresighted is a Chooser that reads what several changes will need, in passes that do
+// not wait for the memory of one after the other. It changes nothing, and what it was
+// told need not happen.
+type Foresighted interface {
+	Chooser
+	Foresee(changes []Change)
+}
+
 // NewChooser returns an empty Chooser for a pool of the given policy type. Types
 // without a policy of their own are served by Round Robin (AMB-55). r is used by
 // the random policies only and may be nil for others.

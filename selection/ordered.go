@@ -62,6 +62,21 @@ func (c *ordered) Remove(it *Item) {
 	}
 }
 
+// Foresee implements Foresighted. Elements that change their place go and come.
+func (c *ordered) Foresee(changes []Change) {
+	goes, comes := make([]queued, 0, 64), make([]uint64, 0, 64)
+	for _, change := range changes {
+		if it := change.Item; it != nil && it.held {
+			goes = append(goes, queued{it})
+		}
+		if !change.Remove {
+			comes = append(comes, c.measure.base(change.Policy))
+		}
+	}
+	c.tree.BeforeDelete(goes)
+	c.tree.BeforeInsert(comes)
+}
+
 func (c *ordered) Choose(dst []*Item, n, room int) []*Item {
 	start := len(dst)
 	var next *Item // the first that is not in the reply

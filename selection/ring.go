@@ -12,6 +12,8 @@ import (
 type ring struct {
 	head *Item
 	n    int
+
+	touched int // see Foresee
 }
 
 func newRing(*rand.Rand) Chooser { return &ring{} }
@@ -49,6 +51,17 @@ func (c *ring) Remove(it *Item) {
 	}
 	it.prev.next, it.next.prev = it.next, it.prev
 	it.next, it.prev = nil, nil
+}
+
+// Foresee implements Foresighted.
+func (c *ring) Foresee(changes []Change) {
+	size := 0
+	for _, change := range changes {
+		if it := change.Item; it != nil && it.held && change.Remove {
+			size += it.next.Size + it.prev.Size
+		}
+	}
+	c.touched += size
 }
 
 // Choose lists the elements from the head on. The head moves by one, however

@@ -1,70 +1,163 @@
 package handlespace
 
-// ahead is for how many commands ApplyAll looks up the elements beforehand: what that
+import (
+	"rserpool/asap/param"
+	"rserpool/selection"
+)
+
+// ahead is for how many commands ApplyAll reads beforehand what they need: what that
 // brings into the processor's cache is still there when they are applied.
 const ahead = 64
 
 // ApplyAll applies commands one after the other, as Apply does, and returns what each
 // changed. With many elements it takes less time than as many calls of Apply: those
-// wait for the memory of one element after the other, the look-ups beforehand for that
-// of several at a time. One goroutine only.
+// wait for one place in memory after the other, the reading beforehand for those of
+// several commands at a time. One goroutine only.
 func (s *Space) ApplyAll(cmds []Command) [][]Event {
 	s.events = make([]Event, 0, len(cmds))
 	changes := make([][]Event, len(cmds))
-	var elements [ahead]*element
+	u := &s.upcoming
 	for i, cmd := range cmds {
 		if i%ahead == 0 {
-			elements = s.touch(cmds[i:min(i+ahead, len(cmds))])
+			u.touch(s, cmds[i:min(i+ahead, len(cmds))])
 		}
 		start := len(s.events)
-		s.near = elements[i%ahead]
+		s.near = u.elements[i%ahead]
 		s.apply(cmd)
 		changes[i] = s.events[start:len(s.events):len(s.events)]
 	}
 	s.near = nil
+	*u = upcoming{}
 	return changes
 }
 
-// touch reads what the commands are going to need, in passes that don't wait for
-// what they read. It returns the elements that they are about.
-func (s *Space) touch(cmds []Command) (elements [ahead]*element) {
-	var keys [ahead]Key
-	var pools [ahead]*pool
-	var records [ahead]*Record
+// upcoming is what commands are about, as it is before the first of them is applied.
+type upcoming struct {
+	keys     [ahead]Key
+	pools    [ahead]*pool
+	elements [ahead]*element
+	changes  [ahead]selection.Change // of the elements in their choosers
+	commands [ahead]int              // of one pool
+	some     [ahead]selection.Change // in one pool
+	touched  uint64                  // what is read ends here, so that it is read
+}
+
+// touch reads what commands are going to need, in passes that don't wait for what they
+// read.
+func (u *upcoming) touch(s *Space, cmds []Command) {
+	*u = upcoming{}
 	for i, cmd := range cmds {
+		u.about(i, cmd)
 		if c, ok := cmd.(Remove); ok && c.spot.space == s {
-			elements[i] = c.spot.element
-		} else if keys[i] = about(cmd); keys[i].Handle != "" {
-			pools[i] = s.lookup(keys[i].Handle)
+			u.elements[i] = c.spot.element
+		}
+		if u.keys[i].Handle != "" {
+			u.pools[i] = s.lookup(u.keys[i].Handle)
 		}
 	}
-	for i, p := range pools {
-		if p != nil {
-			elements[i] = p.members.find(keys[i].ID)
-		}
-	}
-	for i, e := range elements {
+	u.each(u.find)
+	var records [ahead]*Record
+	for i, e := range u.elements {
 		if e != nil {
 			records[i] = e.record.Load()
+			u.changes[i].Item = &e.item
 		}
 	}
 	for _, r := range records {
 		if r != nil {
-			s.touched += r.digest
+			u.touched += r.digest + r.Generation.Stamp + uint64(r.room[0])
 		}
 	}
-	return elements
+	u.each(u.choosers)
+	s.index.beforeUnfile(u)
 }
 
-// about returns the element that a command of the usual ones is about.
-func about(cmd Command) Key {
+// about notes what a command of the usual ones is about.
+func (u *upcoming) about(i int, cmd Command) {
 	switch c := cmd.(type) {
 	case Register:
-		return Key{c.Handle, c.Element.ID}
+		u.keys[i] = Key{c.Handle, c.Element.ID}
+		u.changes[i].Policy = c.Element.Policy
 	case Deregister:
-		return Key{c.Handle, c.ID}
+		u.keys[i] = Key{c.Handle, c.ID}
+		u.changes[i].Remove = true
 	case Remove:
-		return Key{c.Handle, c.ID}
+		u.keys[i] = Key{c.Handle, c.ID}
+		u.changes[i].Remove = true
 	}
-	return Key{}
+}
+
+// each visits the pools, with the numbers of the commands for each.
+func (u *upcoming) each(visit func(p *pool, commands []int)) {
+	var seen [ahead]bool
+	for i, p := range u.pools {
+		if p == nil || seen[i] {
+			continue
+		}
+		commands := u.commands[:0]
+		for j := i; j < ahead; j++ {
+			if u.pools[j] == p {
+				commands, seen[j] = append(commands, j), true
+			}
+		}
+		visit(p, commands)
+	}
+}
+
+// find looks up the elements of a pool.
+func (u *upcoming) find(p *pool, commands []int) {
+	if p.members.tree == nil {
+		for _, i := range commands {
+			if u.elements[i] == nil {
+				u.elements[i] = p.members.find(u.keys[i].ID)
+			}
+		}
+		return
+	}
+	ids, found := make([]param.PEID, 0, ahead), make([]member, ahead)
+	for _, i := range commands {
+		ids = append(ids, u.keys[i].ID)
+	}
+	p.mu.Lock()
+	p.members.tree.GetAll(ids, found)
+	p.mu.Unlock()
+	for k, i := range commands {
+		if u.elements[i] == nil {
+			u.elements[i] = found[k].element
+		}
+	}
+}
+
+// choosers lets the chooser of a pool with many members read what it needs.
+func (u *upcoming) choosers(p *pool, commands []int) {
+	c, ok := p.sound.(selection.Foresighted)
+	if !ok || p.members.tree == nil {
+		return
+	}
+	changes := u.some[:0]
+	for _, i := range commands {
+		changes = append(changes, u.changes[i])
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.Foresee(changes)
+}
+
+// beforeUnfile reads what unfile will need for elements that go.
+func (x *index) beforeUnfile(u *upcoming) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var pages [ahead]*page
+	for i, e := range u.elements {
+		if e != nil && u.changes[i].Remove && e.page != nil {
+			pages[i] = e.page
+			u.touched += uint64(e.page.left)
+		}
+	}
+	for i, p := range pages {
+		if p != nil {
+			last := p.lines[len(p.lines)-1].element // gets the place of the one that goes
+			u.touched += uint64(p.lines[u.elements[i].line].at) + uint64(last.line)
+		}
+	}
 }

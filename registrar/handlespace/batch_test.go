@@ -3,6 +3,7 @@ package handlespace
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"rserpool/asap/param"
@@ -74,4 +75,97 @@ func TestPagingWhileElementsGo(t *testing.T) {
 			}
 		}
 	}
+}
+
+// inBatches applies the same random commands to a Space in batches and to another one by
+// one: pools of more than a thousand elements of several policies, that register again
+// with other values, go and come back, become suspect, and are in a batch several times.
+func inBatches(t *testing.T, together *Space, batches int, compare func(alone *Space)) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(10, 10))
+	policies := []param.PolicyType{param.RoundRobin, param.LeastUsed, param.WeightedRandom, param.Priority, param.Random}
+	alone := space(together.cfg)
+	for n := range batches {
+		grows := n < batches*2/3
+		commands := together.Due(nil, here, at(float64(n)), 20)
+		for range r.IntN(1000) {
+			i := r.IntN(len(policies))
+			handle, id := param.PoolHandle(fmt.Sprint("pool", i)), param.PEID(1+r.IntN(2000))
+			stored := together.Get(handle, id)
+			switch k := r.IntN(8); {
+			case k == 0, k < 6 && !grows:
+				commands = append(commands, Deregister{Handle: handle, ID: id, Raiser: here, Incarnation: 1, Now: at(float64(n))})
+			case k == 1 && stored != nil:
+				commands = append(commands, remove(stored, Unreachable, at(float64(n))))
+			case k == 2 && stored != nil:
+				commands = append(commands, Alive{handle, id, stored.Generation, at(float64(n))})
+			default:
+				p := param.Policy{Type: policies[i], Weight: r.Uint32N(4), Load: r.Uint32N(100), Priority: r.Uint32N(2)}
+				commands = append(commands, register(handle, id, at(float64(n)), policy(p), life(param.Life(1+r.IntN(100)))))
+			}
+		}
+		for i, events := range together.ApplyAll(commands) {
+			if got, want := fmt.Sprint(words(events)), fmt.Sprint(words(alone.Apply(commands[i]))); got != want {
+				t.Fatalf("%+v: %s, want %s", commands[i], got, want)
+			}
+		}
+		compare(alone)
+	}
+}
+
+// crowded has less room for tombstones than elements go, so that places are used again.
+var crowded = Config{RemovalFloor: 20, RemovalShare: 0.2, MaxTombstones: 1000}
+
+// In large pools batches do what commands do, and choices are the same afterwards.
+func TestBatchesInLargePools(t *testing.T) {
+	s := space(crowded)
+	most := 0
+	inBatches(t, s, 120, func(alone *Space) {
+		if alone.Digest() != s.Digest() || alone.Counts() != s.Counts() {
+			t.Fatal("two states from the same commands")
+		}
+		most = max(most, s.Counts().Elements)
+		for _, p := range s.Pools(nil, "", 10) {
+			var chosen [2]string
+			for i, s := range []*Space{s, alone} {
+				records, _, _ := s.Resolve(nil, p.Handle, Query{Items: 5})
+				for _, x := range records {
+					chosen[i] += fmt.Sprint(x.ID, " ")
+				}
+			}
+			if chosen[0] != chosen[1] {
+				t.Fatalf("%s: chosen %s, else %s", p.Handle, chosen[0], chosen[1])
+			}
+		}
+	})
+	if most < 5000 {
+		t.Fatalf("%d elements are too few", most)
+	}
+}
+
+// What is read ahead is not what readers change.
+func TestReadersBesideBatches(t *testing.T) {
+	s := space(crowded)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for n := range 2 {
+		readers.Go(func() {
+			r := rand.New(rand.NewPCG(11, uint64(n)))
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				handle := param.PoolHandle(fmt.Sprint("pool", r.IntN(5)))
+				s.Resolve(nil, handle, Query{Items: r.IntN(20)})
+				s.Elements(nil, handle, param.PEID(r.IntN(2000)), 10)
+				s.Get(handle, param.PEID(r.IntN(2000)))
+				s.NextDeadline(here)
+			}
+		})
+	}
+	inBatches(t, s, 30, func(*Space) {})
+	close(stop)
+	readers.Wait()
 }

@@ -25,7 +25,7 @@ type Space struct {
 	// Writer only.
 	events     []Event               // of the command that is being applied
 	near       *element              // where it may be about, so that no search is needed
-	touched    uint64                // see touch
+	upcoming   upcoming              // see ApplyAll
 	octets     []byte                // to encode elements in
 	reporters  map[*element][]string // who reported this generation, of elements with reports
 	places     places
