@@ -19,6 +19,11 @@ type ahead[K cmp.Ordered, V any] struct {
 	keys  [together]K
 	pages [together]*page[K, V]
 
+	// Where all pages began when there was a look at them: next to each other, so that
+	// the processor's cache has them. The first one is head.
+	begins []K
+	begun  []*page[K, V]
+
 	// What is read ends here, so that it is read.
 	key   K
 	count int
@@ -45,14 +50,38 @@ func (s *Set[K, V]) hints() *ahead[K, V] {
 // look finds the pages for some keys, the last one for each, and reads what they are.
 func (s *Set[K, V]) look(keys []K) *ahead[K, V] {
 	a := s.hints()
+	if len(a.begins) == 0 || s.moved > len(a.begins)/16 {
+		a.begins, a.begun = append(a.begins[:0], s.head.bound.key), append(a.begun[:0], &s.head)
+		s.tree.Ascend(func(l leaf[K, V]) bool {
+			a.begins, a.begun = append(a.begins, l.key), append(a.begun, l.page)
+			return true
+		})
+		s.moved = 0
+	}
 	a.n = copy(a.keys[:], keys)
 	for i, k := range keys {
-		a.pages[i] = s.descend(bound[K]{k, math.MaxUint64})
+		a.pages[i] = a.begun[before(a.begins, k)]
 	}
-	for _, p := range a.pages[:a.n] {
-		a.count += len(p.keys)
+	for i, p := range a.pages[:a.n] {
+		if b := (bound[K]{keys[i], math.MaxUint64}); !p.covers(b) {
+			a.pages[i] = s.descend(b)
+		}
 	}
 	return a
+}
+
+// before returns the last place but the first one where a key in order is not above k, or
+// the first one. The processor need not guess which way the search goes.
+func before[K cmp.Ordered](keys []K, k K) int {
+	at, n := 0, len(keys)
+	for n > 1 {
+		half := n / 2
+		if keys[at+half] <= k {
+			at += half
+		}
+		n -= half
+	}
+	return at
 }
 
 // GetAll does what Get does for several keys: it writes the values of those that have

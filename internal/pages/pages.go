@@ -52,6 +52,7 @@ type Set[K cmp.Ordered, V Value[K, V]] struct {
 
 	spare []*page[K, V] // for the next splits, so that steady changes allocate nothing
 	ahead *ahead[K, V]  // nil until something is read ahead
+	moved int           // pages that came or went since ahead looked at all of them
 }
 
 // page has what lies between its bound and the next one: values, and at the same places
@@ -329,6 +330,7 @@ func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
 		s.tree = btree.NewG(32, leaf[K, V].less)
 	}
 	s.tree.ReplaceOrInsert(leaf[K, V]{q.bound, q})
+	s.moved++
 	if b.compare(q.bound) < 0 {
 		return p
 	}
@@ -399,6 +401,7 @@ func (s *Set[K, V]) neighbours(p *page[K, V]) (before, behind *page[K, V]) {
 // merge takes what is on q to p, the page before it, and gives q up.
 func (s *Set[K, V]) merge(p, q *page[K, V]) {
 	s.tree.Delete(leaf[K, V]{bound: q.bound})
+	s.moved++
 	p.bounded, p.end = q.bounded, q.end
 	q.bounded, q.end = true, q.bound // covers nothing
 	if len(q.keys) > 0 {
