@@ -75,9 +75,9 @@
 // KiB: what grows, grows in pieces.
 //
 // Octets per element with one IPv4 address, under Round Robin: 192 the record with its
-// encoded form, 136 the place with what its chooser knows, some 24 in the pool's tree,
-// which is two thirds full, and 20 on a page of deadlines. Least Used adds 36,
-// Weighted Random 13. BenchmarkMemory measures the sum; what is resident is more by what
+// encoded form, 152 the place with what its chooser knows, some 28 on a page of the
+// pool's identifiers, which is two thirds full, and 20 on a page of deadlines. Least Used
+// adds 24, Weighted Random 13. BenchmarkMemory measures the sum; what is resident is more by what
 // the garbage collector leaves between records that were replaced. A pool takes some
 // 700 more; what a removed element leaves 300, with a pool that is gone 380.
 //
