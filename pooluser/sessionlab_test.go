@@ -291,6 +291,12 @@ func inFrames(serve func(c *framed.Conn)) func(net.Conn) {
 	}
 }
 
+// dies reads a message and goes without a word.
+func dies(c *framed.Conn) {
+	_, _ = c.Next(context.Background())
+	_ = c.Abort()
+}
+
 // reset ends a stream as the kernel of a process does that was killed with data unread.
 func reset(c net.Conn) { _ = transport.Reset(c) }
 

@@ -79,10 +79,7 @@ func TestRestThatComesDuringTheHook(t *testing.T) {
 func TestHookHearsOfTheOrderlyEnd(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		home := l.registrar(home1)
-		l.scripted(1, inFrames(func(c *framed.Conn) {
-			_, _ = c.Next(context.Background())
-			_ = c.Abort()
-		}))
+		l.scripted(1, inFrames(dies))
 		l.scripted(2, inFrames(func(c *framed.Conn) {
 			say(c, "hello")
 			_ = c.Close()

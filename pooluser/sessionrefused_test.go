@@ -86,10 +86,7 @@ func TestMessagesThatTheTransportRefuses(t *testing.T) {
 func TestKeptMessagesThatTheTransportRefuses(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		home := l.registrar(home1)
-		l.scripted(1, inFrames(func(c *framed.Conn) {
-			_, _ = c.Next(context.Background())
-			_ = c.Abort()
-		}))
+		l.scripted(1, inFrames(dies))
 		l.scripted(3, inFrames(func(c *framed.Conn) {
 			if m, err := c.Next(context.Background()); err == nil && len(m.Data) == 0 {
 				say(c, "well")

@@ -49,28 +49,17 @@ func (l *lab) converse(st *pooluser.Stream, text, want string) {
 // plainPeer starts an element that echoes octets by TCP, and returns its connections.
 func (l *lab) plainPeer(id param.PEID) <-chan net.Conn {
 	l.t.Helper()
-	name := address(id).String()
-	socket, err := l.net.Host(name).ListenStream(l.t.Context(), "tcp", fmt.Sprintf("%s:%d", name, service))
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() { l.net.Kill(name) })
 	conns := make(chan net.Conn, 10)
-	go func() {
-		for c, err := socket.Accept(); err == nil; c, err = socket.Accept() {
-			conns <- c
-			go func() { _, _ = io.Copy(c, c) }()
-		}
-	}()
+	l.scripted(id, func(c net.Conn) {
+		conns <- c
+		_, _ = io.Copy(c, c)
+	})
 	return conns
 }
 
 func TestPlainStream(t *testing.T) {
 	for name, stop := range map[string]func(l *lab, c net.Conn){
-		"reset": func(_ *lab, c net.Conn) {
-			_ = c.(interface{ SetLinger(int) error }).SetLinger(0)
-			_ = c.Close()
-		},
+		"reset":                   func(_ *lab, c net.Conn) { reset(c) },
 		"end taken for a failure": func(l *lab, c net.Conn) { _ = c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
