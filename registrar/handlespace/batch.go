@@ -47,10 +47,11 @@ type upcoming struct {
 func (u *upcoming) touch(s *Space, cmds []Command) {
 	*u = upcoming{}
 	for i, cmd := range cmds {
-		u.about(i, cmd)
 		if c, ok := cmd.(Remove); ok && c.spot.space == s {
-			u.elements[i] = c.spot.element
+			// Elements that are due come nearly as they lie in memory.
+			continue
 		}
+		u.about(i, cmd)
 		if u.keys[i].Handle != "" {
 			u.pools[i] = s.lookup(u.keys[i].Handle)
 		}
