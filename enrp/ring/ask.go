@@ -162,6 +162,9 @@ func (m *Machine) onPong(p *Pong) {
 		m.deferred++
 		left := m.cfg.Timers.Starving() - p.Age
 		m.patience = m.now.Add(max(left, m.cfg.Timers.CollectWait))
+		if m.wants() {
+			m.sayWant(m.view.Members) // who keeps it has not heard it
+		}
 	case m.ask.cause == CauseNoAck && m.passing != nil && p.View.ID == m.view.ID && p.Hop >= m.hop && p.Promised == p.View.ID:
 		m.passed() // only the acknowledgement was lost
 	case m.ask.cause == CauseMerge && m.mergeReady(), m.ask.cause != CauseMerge && m.enough():

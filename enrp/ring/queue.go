@@ -130,12 +130,20 @@ func (m *Machine) want() {
 	if m.Coming() {
 		return
 	}
-	next := m.nextVisit()
-	m.wanted = next
+	m.wanted = m.nextVisit()
 	m.expectSoon()
-	for i, n := range m.view.Members {
-		if i != m.me {
-			m.send(n, &Want{View: m.view.ID, Hop: next})
+	m.sayWant(m.view.Members)
+}
+
+// wants reports whether this member has said that it waits for the token.
+func (m *Machine) wants() bool {
+	return m.wanted == m.nextVisit() && !m.holding && !m.alone() && !m.away()
+}
+
+func (m *Machine) sayWant(to []Node) {
+	for _, n := range to {
+		if n.Member != m.self.Member {
+			m.send(n, &Want{View: m.view.ID, Hop: m.wanted})
 		}
 	}
 }
@@ -170,10 +178,12 @@ func (m *Machine) onWant(w *Want) {
 	case w.Hop > m.hop+2*n || w.Hop%n != uint64(i):
 		m.drop("want of the future")
 	default:
+		known := w.Hop <= m.rush
 		m.rush = max(m.rush, w.Hop)
-		if m.holding {
+		switch {
+		case m.holding:
 			m.visit()
-		} else {
+		case !known: // else it was lost for others, or the token takes its time
 			m.expectSoon()
 		}
 	}

@@ -115,8 +115,8 @@ func (m *Machine) hopTimeout(to Member) time.Duration {
 	return m.cfg.Timers.HopTimeout
 }
 
-// lostMember takes the hint that a connection fell: the token is not kept, asked
-// for or sent again, and patience gets shorter.
+// lostMember takes the hint that a connection fell: the token is not kept, or sent or
+// asked for again, and patience gets shorter.
 func (m *Machine) lostMember(member Member) {
 	if have, ok := m.outside[member.ID]; ok && have.Member == member {
 		delete(m.outside, member.ID)
@@ -127,10 +127,13 @@ func (m *Machine) lostMember(member Member) {
 	}
 	m.lost[member] = true
 	n := len(m.view.Members)
-	m.rush = max(m.rush, m.accepted+uint64(n))
 	t := m.cfg.Timers
+	if m.wants() {
+		m.sayWant(m.view.Members[i : i+1]) // it may not have heard it
+	}
 	switch {
 	case m.holding:
+		m.rush = max(m.rush, m.nextVisit())
 		m.visit()
 	case m.passing != nil && m.passing.to.Member == member:
 		m.passing.until = earlier(m.passing.until, m.now.Add(t.LostWait))

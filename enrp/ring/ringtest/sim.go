@@ -285,9 +285,11 @@ func (w *world) idle(live []*life) {
 }
 
 // rush checks that an idle ring brings the token at full speed to one who wants
-// it, and that what it says then is stable two rotations later.
+// it, whatever it was told of connections, and that what it says then is stable two
+// rotations later.
 func (w *world) rush(l *life, members int) {
 	hop := w.net.Delay + w.net.Jitter
+	w.act(Action{Kind: Hint, A: l.node.index, B: w.rng.IntN(len(w.nodes))}, 0)
 	w.actPropose(l, Action{Kind: Propose, A: l.node.index, N: 1, Size: 20})
 	want := l.record.proposed
 	start := w.now
