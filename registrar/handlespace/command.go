@@ -220,6 +220,10 @@ type Merge struct {
 	Items []Item
 	// Marks are those of the other side.
 	Marks Marks
+	// Sides is how many registrars, this one among them, may tell what they know until
+	// End; less than 2 stands for 2. So many times Config.MaxTombstones are remembered
+	// until then.
+	Sides int
 	// Settle is how many pools get what Items of all Merges said of them, when
 	// there are no more Items to come.
 	Settle int

@@ -42,7 +42,7 @@ func (s *Space) Find(k Key) (Item, bool) {
 func (s *Space) Marks() Marks { return s.marks }
 
 func (s *Space) merge(c *Merge) {
-	s.merging = true
+	s.merging = max(s.merging, c.Sides, 2)
 	s.marks.Stamp = max(s.marks.Stamp, c.Marks.Stamp)
 	s.holdBack(c.Marks.HeldBack)
 	for i := range c.Items {
@@ -80,7 +80,7 @@ func (s *Space) merge(c *Merge) {
 		}
 	}
 	if c.End {
-		s.merging = false
+		s.merging = 0
 		s.trim()
 		for _, p := range s.guesses {
 			p.guessed = false

@@ -3,6 +3,7 @@ package handlespace
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"rserpool/asap/param"
 )
@@ -112,6 +113,63 @@ func TestMergeAtTheBoundOfTombstones(t *testing.T) {
 	}
 	if c := s.Counts(); c.Tombstones != 6 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Sides with full tables of tombstones end with the same, in whatever order they hear of
+// each other's, and so go on to give the same generations.
+func TestFullTablesOfTombstonesMergeAlike(t *testing.T) {
+	const bound, sides, keys = 4, 5, 12
+	draw := func(r *rand.Rand) []Item {
+		var items []Item
+		for _, id := range r.Perm(keys)[:bound] {
+			g := Generation{Stamp: 1e6 * uint64(1+r.IntN(1000)), Raiser: here}
+			g.Content = g.Stamp
+			if r.IntN(3) == 0 {
+				items = append(items, item(t, func(e *Entry) { e.Element.ID, e.Generation = param.PEID(id+1), g }))
+			} else {
+				items = append(items, Item{Tombstone: &Tombstone{Key{"echo", param.PEID(id + 1)}, g, at(float64(r.IntN(1000)))}})
+			}
+		}
+		return items
+	}
+	for run := range uint64(500) {
+		r := rand.New(rand.NewPCG(6, run))
+		var spaces []*Space
+		var items [][]Item
+		var marks Marks
+		for range sides {
+			s := space(Config{MaxTombstones: bound})
+			s.Apply(Merge{Items: draw(r), End: true})
+			spaces, items = append(spaces, s), append(items, known(s))
+			marks.Stamp = max(marks.Stamp, s.Marks().Stamp)
+		}
+		for i, s := range spaces {
+			var told []Item
+			for j := range spaces {
+				if i != j {
+					told = append(told, items[j]...)
+				}
+			}
+			r.Shuffle(len(told), func(a, b int) { told[a], told[b] = told[b], told[a] })
+			n := r.IntN(len(told))
+			s.Apply(Merge{Items: told[:n], Sides: sides})
+			s.Apply(Merge{Items: told[n:], Marks: marks, Sides: sides, End: true})
+		}
+		for i, s := range spaces[1:] {
+			if all(s) != all(spaces[0]) {
+				t.Fatalf("run %d: side %d ends with\n%s, side 0 with\n%s", run, i+1, all(s), all(spaces[0]))
+			}
+		}
+		for id := range param.PEID(keys + 1) {
+			c := register("echo", id+1, time.Unix(0, 0)) // a clock that is behind
+			want := words(spaces[0].Apply(c))
+			for i, s := range spaces[1:] {
+				if got := words(s.Apply(c)); got != want {
+					t.Fatalf("run %d: side %d stores %q, side 0 %q", run, i+1, got, want)
+				}
+			}
+		}
 	}
 }
 

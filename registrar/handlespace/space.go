@@ -33,7 +33,7 @@ type Space struct {
 	marks      Marks
 	stated     map[param.PoolHandle]*PoolState // what a Merge said of pools, until its end
 	guesses    []*pool                         // of which it has said nothing
-	merging    bool                            // amid several Merges
+	merging    int                             // amid several Merges: of so many sides, else 0
 	merges     int                             // ended
 }
 

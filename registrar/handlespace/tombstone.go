@@ -112,14 +112,11 @@ func (s *Space) remember(e *element, t *Tombstone) {
 	s.trim()
 }
 
-// trim keeps the bound. Until all Merges have told what they have to tell there may be
-// twice as many: of what is forgotten in between, something older could come back.
+// trim keeps the bound. Until all Merges have told what they have to tell there is room
+// for all that the sides remember: what is forgotten in between depends on the order in
+// which they tell it, and something older could come back at some registrars only.
 func (s *Space) trim() {
-	bound := s.cfg.MaxTombstones
-	if s.merging {
-		bound *= 2
-	}
-	for s.tombstones.ages.Len() > bound {
+	for uint64(s.tombstones.ages.Len()) > uint64(s.cfg.MaxTombstones)*uint64(max(s.merging, 1)) {
 		s.forgetTombstone(s.tombstones.oldest())
 		s.index.forgotten()
 	}

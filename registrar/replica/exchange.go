@@ -239,7 +239,7 @@ func (x *exchange) mergeSome(r *Replica) (done []byte) {
 	room := x.bounds.merge
 	p := min(len(x.pools), room)
 	n := min(x.merged+room-p, len(x.better))
-	some := handlespace.Merge{Items: slices.Concat(x.pools[:p], x.better[x.merged:n])}
+	some := handlespace.Merge{Items: slices.Concat(x.pools[:p], x.better[x.merged:n]), Sides: len(x.view.Members)}
 	x.pools, x.merged = x.pools[p:], n
 	if len(x.pools) == 0 && n == len(x.better) {
 		some.Settle = room - len(some.Items)
@@ -318,7 +318,7 @@ func (x *exchange) collect(r *Replica, i int, items []handlespace.Item) {
 		}
 	}
 	if len(fresh) > 0 {
-		r.apply(0, handlespace.Merge{Items: fresh})
+		r.apply(0, handlespace.Merge{Items: fresh, Sides: len(x.view.Members)})
 	}
 }
 
@@ -353,7 +353,7 @@ func (x *exchange) compare(i int, key handlespace.Key, item handlespace.Item) {
 
 // rest returns what is still to be taken over at END.
 func (x *exchange) rest() handlespace.Merge {
-	return handlespace.Merge{Items: append(x.pools, x.better[x.merged:]...), Marks: x.marks, End: true}
+	return handlespace.Merge{Items: append(x.pools, x.better[x.merged:]...), Marks: x.marks, Sides: len(x.view.Members), End: true}
 }
 
 // report tells what differed; false if nobody met.

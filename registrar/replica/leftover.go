@@ -12,6 +12,7 @@ type leftover struct {
 	torn  bool // there are items, or pools to be settled
 	items []handlespace.Item
 	marks handlespace.Marks
+	sides int // of that exchange
 	queue []queued
 }
 
@@ -33,7 +34,7 @@ func (r *Replica) interrupted() {
 		queue = nil
 	}
 	l := &r.left
-	l.torn, l.marks = true, x.marks
+	l.torn, l.marks, l.sides = true, x.marks, len(x.view.Members)
 	l.items = append(l.items, x.rest().Items...)
 	l.queue = append(l.queue, queue...)
 }
@@ -42,7 +43,7 @@ func (r *Replica) interrupted() {
 func (r *Replica) resumed() bool {
 	l, room := &r.left, r.cfg.bounds.merge
 	if n := min(len(l.items), room); n > 0 {
-		r.apply(0, handlespace.Merge{Items: l.items[:n]})
+		r.apply(0, handlespace.Merge{Items: l.items[:n], Sides: l.sides})
 		l.items = l.items[n:]
 		room -= n
 	}

@@ -237,3 +237,31 @@ func TestQueueOfAnExchangeIsBounded(t *testing.T) {
 		t.Errorf("%v, %d wait", s.w.happened, waiting(m[0]))
 	}
 }
+
+// What sides remember of removals is more than one of them may. Until END it is not
+// forgotten: a starting member, which takes what it is told at once, would take over an
+// older copy that another side tells last.
+func TestSidesMergeAtTheBoundOfTombstones(t *testing.T) {
+	s, m := newScene(t, worldConfig{tombstones: 1}, 4)
+	s.merge(m...)
+	s.register(m[3], 1, 2, 3)
+	s.run()
+	for i, m := range m {
+		s.install(ring.CauseNoAck, m)
+		s.run()
+		if i < 3 {
+			s.pass(time.Second)
+			s.deregister(m, param.PEID(i+1))
+			s.run()
+		}
+	}
+	joiner := s.start(9, false)
+	s.merge(append(m, joiner)...)
+	for _, m := range append(m, joiner) {
+		for id := range param.PEID(3) {
+			if s.has(m, id+1) != nil {
+				t.Errorf("%d is back at %v", id+1, m.self)
+			}
+		}
+	}
+}

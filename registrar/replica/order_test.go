@@ -319,6 +319,9 @@ func configOf(seed uint64, faults fault.Set) worldConfig {
 	if seed%3 == 0 {
 		cfg.bounds = bounds{chunk: 300, window: 2, scan: 5, merge: 2}
 	}
+	if seed%5 == 0 {
+		cfg.tombstones = 2
+	}
 	return cfg
 }
 

@@ -37,6 +37,9 @@ type worldConfig struct {
 	faults fault.Set
 	ack    Ack
 	bounds bounds
+	// tombstones is how many there may be; 0: enough. With few, registrars must know
+	// the same; what they know then is not what was promised.
+	tombstones int
 }
 
 // promise is an answer that went out.
@@ -107,7 +110,7 @@ func (w *world) newNode(self ring.Member, alone bool, now time.Time) *node {
 	n := &node{w: w, self: self, calls: map[uint64]*call{}, now: now}
 	n.space = handlespace.New(handlespace.Config{
 		Rand: rand.New(rand.NewPCG(1, uint64(self.ID))), RemovalFloor: 1, RemovalShare: 0.3, RemovalWindow: 100 * time.Millisecond,
-		HoldBack: 50 * time.Millisecond, Tombstone: time.Hour,
+		HoldBack: 50 * time.Millisecond, Tombstone: time.Hour, MaxTombstones: w.cfg.tombstones,
 	})
 	n.replica = New(Config{
 		Space: n.space, Self: self, Ack: w.cfg.ack, Alone: alone, JoinWait: 100 * time.Millisecond,
@@ -315,7 +318,7 @@ func (n *node) answered(c *call) {
 	if c.promise == nil {
 		return
 	}
-	if n.w.cfg.ack.Local {
+	if n.w.cfg.ack.Local || n.w.cfg.tombstones > 0 {
 		return
 	}
 	p := *c.promise
@@ -412,7 +415,7 @@ func (n *node) element(key handlespace.Key, home param.RegistrarID) (param.PoolE
 	n.w.serial++
 	n.w.proposed[n.w.serial] = key
 	return param.PoolElement{
-		ID: key.ID, Home: home, Life: param.InfiniteLife,
+		ID: key.ID, Home: home, Life: []param.Life{param.InfiniteLife, 60_000, 300_000}[n.w.serial%3],
 		User:   param.Transport{Type: param.TypeTCPTransport, Port: 7, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(key.ID)})}},
 		Policy: param.Policy{Type: param.WeightedRandom, Weight: n.w.serial},
 	}, n.w.serial
