@@ -249,7 +249,8 @@ type Limits struct {
 	// Tombstone is for how long it is remembered that an element was removed,
 	// beyond its registration life, so that a registrar that was cut off does
 	// not bring it back; longer than it takes to find a dead element and to
-	// hold it back. Tombstones bounds them in number; beyond, the oldest goes.
+	// hold it back. Tombstones bounds them in number, and their pool handles
+	// together to 256 octets for each; beyond, the oldest goes.
 	// Defaults 10 min and 1,000,000.
 	Tombstone    time.Duration
 	Tombstones   int

@@ -57,8 +57,8 @@ type Config struct {
 	// beyond its registration life (at most a day of it): longer than
 	// keep-alives take to find a dead element and HoldBack together. A side
 	// that was apart for longer may bring elements back. MaxTombstones bounds
-	// them, of some 300 octets each; beyond, the oldest is forgotten. While sides merge
-	// there may be as many of each.
+	// them, of some 300 octets each, and their pool handles together to 256 octets for
+	// each; beyond, the oldest is forgotten. While sides merge there may be as many of each.
 	// Deregistrations of elements that are not remembered leave one only while no
 	// more than half of them are in use. Defaults 10 minutes and 1,000,000.
 	Tombstone     time.Duration

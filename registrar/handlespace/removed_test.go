@@ -1,6 +1,7 @@
 package handlespace
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -190,6 +191,35 @@ func TestTombstonesOfOneMomentAreForgottenInOrder(t *testing.T) {
 	}
 	if a.Digest() != b.Digest() || a.Counts().Forgotten != b.Counts().Forgotten || a.Counts().Tombstones > bound {
 		t.Errorf("%+v and %+v", a.Counts(), b.Counts())
+	}
+}
+
+// Long handles take room, so that of these there are fewer.
+func TestTombstonesOfLongHandlesAreFewer(t *testing.T) {
+	const bound, length = 100, 1000
+	handle := func(i int) param.PoolHandle { return param.PoolHandle(fmt.Sprintf("%0*d", length, i)) }
+	s := space(Config{MaxTombstones: bound})
+	for i := range bound {
+		s.Apply(Deregister{Handle: handle(i), ID: 1, Now: at(0), Raiser: here})
+	}
+	if n := s.Counts().Tombstones; n != bound/2*handleShare/length {
+		t.Errorf("%d marks of what never was", n)
+	}
+	for i := range bound {
+		s.Apply(register(handle(i), 1, at(0)))
+		s.Apply(Deregister{Handle: handle(i), ID: 1, Now: at(float64(i)), Raiser: here})
+	}
+	if n := s.Counts().Tombstones; n != bound*handleShare/length {
+		t.Errorf("%d tombstones", n)
+	}
+	if x, ok := s.Find(Key{handle(bound - 1), 1}); !ok || x.Tombstone == nil {
+		t.Error("the latest is forgotten")
+	}
+	for s.Counts().Tombstones > 0 {
+		s.Apply(Sweep{at(1e9)})
+	}
+	if s.tombstones.octets != 0 {
+		t.Errorf("%d octets are left", s.tombstones.octets)
 	}
 }
 

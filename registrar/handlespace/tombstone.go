@@ -8,10 +8,12 @@ import (
 	"rserpool/asap/param"
 )
 
-// maxRemembered is how much of a registration life counts for a tombstone, and
-// sweepBatch how many of them one Sweep forgets.
+// maxRemembered is how much of a registration life counts for a tombstone, handleShare
+// how many octets the handles of tombstones have on average at most when there are as many
+// as there may be, and sweepBatch is how many of them one Sweep forgets.
 const (
 	maxRemembered = 24 * time.Hour
+	handleShare   = 256
 	sweepBatch    = 4096
 )
 
@@ -19,7 +21,8 @@ const (
 // place among the members of its pool, with its tombstone, so that to remove it touches
 // hardly anything that to find it has not. Writer only.
 type tombstones struct {
-	ages *btree.BTreeG[grave]
+	ages   *btree.BTreeG[grave]
+	octets int // of their pool handles
 	// pools are the members of pools that are gone.
 	pools map[param.PoolHandle]*members
 }
@@ -56,6 +59,17 @@ func (b *tombstones) oldest() *element {
 	return first.element
 }
 
+// exceed reports whether there are more than n tombstones, or longer handles than n have
+// room for.
+func (b *tombstones) exceed(n uint64) bool {
+	return uint64(b.ages.Len()) > n || uint64(b.octets) > n*handleShare
+}
+
+// room reports whether there is room for one more among n.
+func (b *tombstones) room(handle param.PoolHandle, n int) bool {
+	return b.ages.Len() < n && uint64(b.octets+len(handle)) <= uint64(n)*handleShare
+}
+
 // behind visits the tombstones behind t, the oldest first, until visit returns false.
 func (b *tombstones) behind(t *Tombstone, visit func(*Tombstone) bool) {
 	start := graveOf(&element{tombstone: t})
@@ -82,7 +96,7 @@ func (s *Space) absent(c *Deregister) Absent {
 	k := Key{c.Handle, c.ID}
 	if e != nil {
 		k = e.tombstone.Key
-	} else if c.Handle == "" || c.ID == 0 || s.tombstones.ages.Len() >= s.cfg.MaxTombstones/2 {
+	} else if c.Handle == "" || c.ID == 0 || !s.tombstones.room(c.Handle, s.cfg.MaxTombstones/2) {
 		return Absent{Handle: c.Handle, ID: c.ID}
 	}
 	raised := s.raised(e, HomeID{c.Raiser, c.Incarnation}, c.Now)
@@ -109,6 +123,7 @@ func (s *Space) bury(t *Tombstone) {
 func (s *Space) remember(e *element, t *Tombstone) {
 	e.tombstone = t
 	s.tombstones.ages.ReplaceOrInsert(graveOf(e))
+	s.tombstones.octets += len(t.Key.Handle)
 	s.trim()
 }
 
@@ -116,7 +131,7 @@ func (s *Space) remember(e *element, t *Tombstone) {
 // for all that the sides remember: what is forgotten in between depends on the order in
 // which they tell it, and something older could come back at some registrars only.
 func (s *Space) trim() {
-	for uint64(s.tombstones.ages.Len()) > uint64(s.cfg.MaxTombstones)*uint64(max(s.merging, 1)) {
+	for bound := uint64(s.cfg.MaxTombstones) * uint64(max(s.merging, 1)); s.tombstones.exceed(bound); {
 		s.forgetTombstone(s.tombstones.oldest())
 		s.index.forgotten()
 	}
@@ -125,6 +140,7 @@ func (s *Space) trim() {
 // unbury takes the tombstone of an element away.
 func (s *Space) unbury(e *element) {
 	s.tombstones.ages.Delete(graveOf(e))
+	s.tombstones.octets -= len(e.tombstone.Key.Handle)
 	s.index.tombstone(e.tombstone, -1)
 	e.tombstone = nil
 }
