@@ -13,22 +13,30 @@ func (e *Envelope) Early() bool {
 	return false
 }
 
-// Answer answers a question while what Ready returned is still being handled, which
-// stays as it is; false: the message has to wait for Step. Who applies for almost as long
-// as Starving doesn't answer any more: the others can't wait for ever.
+// Answer takes a message while what Ready returned is still being handled, which stays as
+// it is, and returns what is to be sent for it; false: the message has to wait for Step.
+// Only questions are answered, and signs of life noted, of which many come when others miss
+// the token. Who applies for almost as long as Starving doesn't answer any more: the others
+// can't wait for ever.
 func (m *Machine) Answer(msg Message, now time.Time) ([]Envelope, bool) {
-	ping, ok := msg.(*Ping)
 	busy := m.clock(now).Sub(m.now)
-	if !ok || m.left || m.misled(ping.Head()) != "" || busy+m.cfg.Timers.CollectWait >= m.cfg.Timers.Starving() {
+	if m.left || m.misled(msg.Head()) != "" || busy+m.cfg.Timers.CollectWait >= m.cfg.Timers.Starving() {
 		return nil, false
 	}
-	handing := m.out
-	m.out = Output{}
-	m.hear(ping.From.Member)
-	m.onPing(ping)
-	answers := m.out.Messages
-	m.out = handing
-	return answers, true
+	switch msg := msg.(type) {
+	case *Hear:
+		m.hear(msg.From.Member)
+		return nil, true
+	case *Ping:
+		handing := m.out
+		m.out = Output{}
+		m.hear(msg.From.Member)
+		m.onPing(msg)
+		answers := m.out.Messages
+		m.out = handing
+		return answers, true
+	}
+	return nil, false
 }
 
 // Handled says when what Ready returned had been handled. If that took time, this

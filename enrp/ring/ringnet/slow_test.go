@@ -1,6 +1,7 @@
 package ringnet
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,46 @@ func TestSlowApplication(t *testing.T) {
 					t.Errorf("member 1 was in %v, and is in %v", view, now)
 				}
 				c.waitWhole(20*time.Second, 1, 2, 3)
+			})
+		})
+	}
+}
+
+// The more members there are, the more they ask a slow one how it is, and each other: that
+// must not keep it from answering.
+func TestSlowApplicationAmongMany(t *testing.T) {
+	for _, n := range []int{6, 20} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			inCluster(t, n, func(t *testing.T, c *cluster) {
+				slow := &slowMember{took: ring.LAN().Starving() - 2*ring.LAN().HopTimeout}
+				c.change = func(id int, cfg *Config) {
+					if id == 2 {
+						slow.testMember = cfg.Handler.(*testMember)
+						cfg.Handler = slow
+					}
+				}
+				defer slow.wg.Wait()
+				defer c.stopAll()
+				var all []int
+				for id := range n {
+					all = append(all, id+1)
+				}
+				c.start(all...)
+				c.waitWhole(30*time.Second, all...)
+				time.Sleep(time.Second)
+				view := c.status(1).View.ID
+				c.propose(1, "much to do")
+				for _, id := range all {
+					if id != 2 {
+						time.Sleep(5 * time.Millisecond)
+						c.propose(id, "more")
+					}
+				}
+				time.Sleep(2 * slow.took)
+				synctest.Wait()
+				if now := c.status(1).View; now.ID != view {
+					t.Errorf("member 1 was in %v, and is in %v", view, now)
+				}
 			})
 		})
 	}

@@ -151,3 +151,36 @@ func TestTornInstallTimes(t *testing.T) {
 	}
 	t.Logf("%v at most", longest)
 }
+
+// A member whose machine gets all late, or whose application needs long for each output,
+// stays, however long that goes on, as long as it is not later than it may be.
+func TestMemberThatIsOverloadedStays(t *testing.T) {
+	timers := ring.LAN()
+	late, long := timers.HopTimeout*9/10, timers.Starving()-timers.HopTimeout
+	for name, strain := range map[string]func(a, b *node){
+		"late":            func(a, b *node) { a.lag = late },
+		"neighbours late": func(a, b *node) { a.lag, b.lag = late, late },
+		"slow to apply":   func(a, b *node) { a.busy = long },
+		"neighbours slow": func(a, b *node) { a.busy, b.busy = long, long },
+	} {
+		for members := 2; members <= storyNodes; members++ {
+			t.Run(fmt.Sprint(name, " of ", members), func(t *testing.T) {
+				s := ringOf(t, members)
+				view := s.nodes[0].life.record.view
+				strain(s.nodes[0], s.nodes[1])
+				for i := range 1000 {
+					s.actPropose(s.nodes[i%members].life, Action{Kind: Propose, N: 3, Size: 20})
+					s.run(s.now + 7*time.Millisecond)
+				}
+				for _, n := range s.nodes[:members] {
+					if n.life.record.view != view {
+						t.Errorf("%s is in %s", letter(n.index), describeView(n.life.record.view.event.View))
+					}
+				}
+				if s.err != nil {
+					t.Error(s.err)
+				}
+			})
+		}
+	}
+}
