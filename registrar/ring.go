@@ -440,7 +440,7 @@ var ErrIdentifierTaken = errors.New("another registrar that lives is the member 
 // started later; and if none is, the one in the lower view, which the members have left.
 func (e *ringEnd) clash(c ring.Clash) {
 	e.r.shown.clashed(c)
-	if c.Mine.Member != e.group.Self().Member {
+	if c.Mine.Member != e.group.Self().Member || e.r.owner.disowned {
 		return
 	}
 	alone, otherAlone := len(e.members) == 1, len(c.View.Members) == 1
@@ -454,6 +454,12 @@ func (e *ringEnd) clash(c ring.Clash) {
 	e.r.ready.Store(false)
 	e.r.owner.leave()
 	e.r.owner.disowned = true
+	if alone {
+		e.r.cfg.Log.WithField("elements", e.r.space.Counts().Elements).
+			Error("ring: this registrar ends, and was alone: nobody else knows what it has acknowledged since; these elements have to register again")
+	} else {
+		e.r.cfg.Log.WithField("members", memberNames(e.members)).Error("ring: this registrar ends; the members of its view know what it has acknowledged")
+	}
 	select {
 	case e.r.failed <- fmt.Errorf("ring: %w: %s at %s", ErrIdentifierTaken, c.Other.Member, c.Other.Contact):
 	default:

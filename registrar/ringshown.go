@@ -42,7 +42,8 @@ type ringShown struct {
 	// exchange is the one that runs, nil without. What was interrupted goes on in
 	// the next.
 	exchange *admin.RingExchange
-	clashes  []ring.Member // others under the identifiers of members
+	clashes  []ring.Member // the latest others under the identifiers of members
+	clashing uint64        // how many reports of such there were
 }
 
 // join notes what is known from the start on.
@@ -62,6 +63,7 @@ func (s *ringShown) ended() {
 func (s *ringShown) clashed(c ring.Clash) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.clashing++
 	s.clashes = slices.Insert(s.clashes, 0, c.Other.Member)[:min(len(s.clashes)+1, shownClashes)]
 }
 
@@ -318,6 +320,7 @@ var (
 	ringOctets      = ringDesc("entry_octets_total", "Octets of entries delivered.")
 	ringHeldOff     = ringDesc("merges_held_off_total", "Merges refused to unsteady members.")
 	ringLateHops    = ringDesc("late_hops_total", "Tokens acknowledged after more than half of the hop time-out.")
+	ringClashes     = ringDesc("clashes_total", "Times that another registrar that lives was found under the identifier of a member.")
 	ringStalls      = ringDesc("stalls_total", "Times that this member itself was late, because its process or machine was held up.")
 	ringMembers     = ringDesc("members", "Members of the view.")
 	ringMissing     = ringDesc("missing_members", "Configured members that are not in the view.")
@@ -336,7 +339,7 @@ var (
 func (c ringCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		ringViews, ringStates, ringTokenLosses, ringRefused, ringDropped, ringCommands, ringConnections, ringHops, ringResent, ringDuplicates,
-		ringEntries, ringOctets, ringHeldOff, ringLateHops, ringStalls, ringMembers, ringMissing, ringSynced, ringRotation,
+		ringEntries, ringOctets, ringHeldOff, ringLateHops, ringClashes, ringStalls, ringMembers, ringMissing, ringSynced, ringRotation,
 		ringQueue, ringQueueOctets, ringStableLag, ringWhole, ringHeld, ringExchange, ringClock,
 	} {
 		ch <- d
@@ -367,8 +370,12 @@ func (c ringCollector) Collect(ch chan<- prometheus.Metric) {
 			value(one.desc, prometheus.CounterValue, float64(n), label)
 		}
 	}
+	c.shown.mu.Lock()
+	clashing := c.shown.clashing
+	c.shown.mu.Unlock()
 	for desc, n := range map[*prometheus.Desc]uint64{
-		ringHops: r.Counters.Hops, ringResent: r.Counters.Resent, ringDuplicates: r.Counters.Duplicate,
+		ringClashes: clashing,
+		ringHops:    r.Counters.Hops, ringResent: r.Counters.Resent, ringDuplicates: r.Counters.Duplicate,
 		ringEntries: r.Counters.Entries, ringOctets: r.Counters.Octets, ringHeldOff: r.Counters.HeldOff,
 		ringLateHops: r.Counters.LateHops, ringStalls: r.Counters.Stalls,
 	} {
