@@ -50,7 +50,7 @@ type Machine struct {
 	nonce, answer uint64
 	answers       map[Member][]proof // latest answers to others' Pings
 	heard         map[Member]time.Time
-	lost          map[Member]bool // connection fell, and not heard since
+	lost          map[Member]bool // connection fell, and not heard or found since
 
 	outside map[NodeID]Node // known nodes that are not in the view
 	probe   *probe

@@ -19,6 +19,7 @@ type probe struct {
 }
 
 func (m *Machine) found(n Node) {
+	delete(m.lost, n.Member) // it can be sent to again
 	switch {
 	case m.left || n.ID == 0 || n.Member == m.self.Member || m.index(&m.view, n.Member) >= 0 || len(n.Contact) > MaxContact:
 		return

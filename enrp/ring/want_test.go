@@ -104,3 +104,43 @@ func TestRepeatedWantMakesNobodyImpatient(t *testing.T) {
 		t.Errorf("it waits until %v, not %v", next.patience, patient)
 	}
 }
+
+// A connection that is there again is a sign of life, like any message: from then on the
+// member may take its time with the token as ever.
+func TestMemberThatIsConnectedAgainMayBeSlow(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		t.Run(fmt.Sprintf("again %v", again), func(t *testing.T) {
+			c := newCluster(t, 1, 2, 3)
+			c.join(1, 2, 3)
+			c.lone = true // nobody is found but here
+			_, n, slow := c.idle()
+			n.Lost(slow.self.Member, c.now)
+			c.collect(n)
+			if again {
+				n.Found(slow.self, c.now)
+				c.collect(n)
+			}
+			var since time.Time
+			var late []Envelope
+			c.cut = func(from, to NodeID, m Message) bool {
+				if isToken(m) && to == slow.self.ID && since.IsZero() {
+					since = c.now
+				}
+				if stopped := !since.IsZero() && c.now.Sub(since) < LAN().HopTimeout-10*time.Millisecond; stopped && to == slow.self.ID {
+					late = append(late, Envelope{To: slow.self, Message: m})
+					return true
+				}
+				return false
+			}
+			c.run(500 * time.Millisecond)
+			c.wire = append(c.wire, late...)
+			c.run(time.Second)
+			if since.IsZero() {
+				t.Fatal("no token came")
+			}
+			if stays := n.counters.Views[CauseNoAck] == 0; stays != again {
+				t.Errorf("it stays: %v", stays)
+			}
+		})
+	}
+}
