@@ -127,6 +127,9 @@ func (m *Machine) lostMember(member Member) {
 	}
 	m.lost[member] = true
 	n := len(m.view.Members)
+	if m.faults.Has(fault.LostIsWanted) {
+		m.rush = max(m.rush, m.nextVisit())
+	}
 	t := m.cfg.Timers
 	if m.wants() {
 		m.sayWant(m.view.Members[i : i+1]) // it may not have heard it

@@ -77,6 +77,8 @@ const (
 	UnboundedVisit
 	// HoldOffIgnored: unsteady members are merged at once.
 	HoldOffIgnored
+	// LostIsWanted: who hears that a connection fell takes the token for coming.
+	LostIsWanted
 
 	end
 )
@@ -125,4 +127,5 @@ var names = map[Set]string{
 	OneWayNeighbours:                "OneWayNeighbours",
 	UnboundedVisit:                  "UnboundedVisit",
 	HoldOffIgnored:                  "HoldOffIgnored",
+	LostIsWanted:                    "LostIsWanted",
 }
