@@ -385,6 +385,7 @@ func (g *Group) apply(out *ring.Output) (early, applied bool, then func()) {
 			return early, false, then
 		case <-l.slow.C:
 			early, inbox = true, g.inbox
+			g.acknowledge()
 			g.send(out.Messages, (*ring.Envelope).Early)
 		case m := <-inbox:
 			answers, ok := []ring.Envelope(nil), false

@@ -115,3 +115,31 @@ func TestSlowApplicationAmongMany(t *testing.T) {
 		})
 	}
 }
+
+// An acknowledgement that was to go a little later goes before the application is slow, so
+// that nobody sends the token again meanwhile.
+func TestSlowApplicationDoesNotHoldBackAcknowledgements(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		slow := &slowMember{took: ring.LAN().Starving() / 2}
+		c.change = func(id int, cfg *Config) {
+			if id == 2 {
+				slow.testMember = cfg.Handler.(*testMember)
+				cfg.Handler = slow
+			}
+		}
+		defer slow.wg.Wait()
+		defer c.stopAll()
+		c.start(1, 2)
+		c.waitWhole(5*time.Second, 1, 2)
+		time.Sleep(2 * time.Second)
+		hops := c.status(2).Counters.Hops
+		c.wait(time.Second, "the idle token is at member 2", func() bool { return c.status(2).Counters.Hops > hops })
+		before := c.status(1).Counters
+		c.propose(2, "much to do")
+		time.Sleep(slow.took)
+		synctest.Wait()
+		if now := c.status(1).Counters; now.Resent != before.Resent || now.TokenLost != before.TokenLost {
+			t.Errorf("sent again %d times, lost: %v, before %v", now.Resent-before.Resent, now.TokenLost, before.TokenLost)
+		}
+	})
+}
