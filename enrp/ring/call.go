@@ -143,12 +143,6 @@ func (m *Machine) callExpired() {
 	}
 	m.call = nil
 	m.failed++
-	cause := c.cause
-	if cause == CauseMerge {
-		// Those who promised can't go back; the merge itself comes again by
-		// probing, and not too soon.
-		cause = CauseNoAck
-	}
 	for _, n := range c.view.Members {
 		if c.promises[n.Member] == nil {
 			m.vain[n.Member]++
@@ -156,6 +150,16 @@ func (m *Machine) callExpired() {
 				m.steady.dropped(n.ID, m.now, m.cfg.Timers)
 			}
 		}
+	}
+	m.callRest(c)
+}
+
+// callRest asks those who are left of a call that is given up. Those who promised can't
+// go back; a merge comes again by probing, and not too soon.
+func (m *Machine) callRest(c *call) {
+	cause := c.cause
+	if cause == CauseMerge {
+		cause = CauseNoAck
 	}
 	m.startAsk(cause, m.everybody(c.view.Members), nil)
 }

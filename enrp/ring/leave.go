@@ -35,15 +35,22 @@ func (m *Machine) tryLeave() {
 	m.ask, m.call, m.probe, m.passing, m.holding = nil, nil, nil, nil, false
 }
 
-// onLeave notes that a member is gone. The first in the list that stays calls a
-// view without it.
+// onLeave notes that a member is gone. The first in the list that stays calls a view
+// without it; an own call that waits for it begins anew.
 func (m *Machine) onLeave(l *Leave) {
-	if m.index(&m.view, l.From.Member) < 0 {
-		delete(m.outside, l.From.ID)
+	c := m.call
+	called := c != nil && m.index(&c.view, l.From.Member) >= 0 && c.promises[l.From.Member] == nil
+	m.notOutside(l.From.Member)
+	if !called && m.index(&m.view, l.From.Member) < 0 {
 		return
 	}
 	m.leavers[l.From.Member] = true
-	if m.away() || m.call != nil {
+	if called {
+		m.call = nil
+		m.callRest(c)
+		return
+	}
+	if m.away() || c != nil {
 		return
 	}
 	for i, n := range m.view.Members {

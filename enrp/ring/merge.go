@@ -40,6 +40,13 @@ func (m *Machine) foundOutside(n Node) bool {
 	return !ok || have.Member != n.Member
 }
 
+// notOutside forgets a node, but not another life of it.
+func (m *Machine) notOutside(member Member) {
+	if m.outside[member.ID].Member == member {
+		delete(m.outside, member.ID)
+	}
+}
+
 // mayProbe reports whether this member looks for other groups: those of a view that
 // goes on do. The coordinator comes first, see relayAfter.
 func (m *Machine) mayProbe() bool {

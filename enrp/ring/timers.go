@@ -118,9 +118,7 @@ func (m *Machine) hopTimeout(to Member) time.Duration {
 // lostMember takes the hint that a connection fell: the token is not kept, or sent or
 // asked for again, and patience gets shorter.
 func (m *Machine) lostMember(member Member) {
-	if have, ok := m.outside[member.ID]; ok && have.Member == member {
-		delete(m.outside, member.ID)
-	}
+	m.notOutside(member)
 	i := m.index(&m.view, member)
 	if i < 0 || i == m.me || m.away() {
 		return
