@@ -23,7 +23,7 @@ type Space struct {
 	scratch sync.Pool // *[]*selection.Item
 
 	// Writer only.
-	events     []Event               // of the command that is being applied
+	events     []Event               // of the latest commands, and room for more
 	near       *element              // where it may be about, so that no search is needed
 	upcoming   upcoming              // see ApplyAll
 	octets     []byte                // to encode elements in
@@ -55,10 +55,16 @@ func New(cfg Config) *Space {
 // Apply changes the handlespace and tells what changed, in order; nothing if the
 // command does not apply. One goroutine only.
 func (s *Space) Apply(cmd Command) []Event {
-	s.events, s.near = nil, nil
+	if s.near = nil; len(s.events) == cap(s.events) {
+		s.events = make([]Event, 0, eventRoom)
+	}
+	before := len(s.events)
 	s.apply(cmd)
-	return s.events
+	return s.events[before:len(s.events):len(s.events)]
 }
+
+// eventRoom is for how many events there is room at a time: most commands have one.
+const eventRoom = 32
 
 func (s *Space) emit(e Event) { s.events = append(s.events, e) }
 
