@@ -17,9 +17,9 @@ const (
 	// clockVersion is the first version with clock frames.
 	clockVersion version = 2
 	clockLen             = 8 + 8
-	// clockEvery is the time between two questions to a member, in probe
-	// intervals.
-	clockEvery = 20
+	// clockEvery is the time between two questions, in probe intervals. Members are
+	// asked in turn: an idle ring stays cheap however many it has.
+	clockEvery = 120
 	// clockPause is how long the log says nothing more about a member's clock.
 	clockPause = 10 * time.Minute
 	// maxAnswers bounds the octets that wait on a connection to which the answer
@@ -53,20 +53,48 @@ func appendClock(dst []byte, stamp uint64, clock int64) []byte {
 	return binary.BigEndian.AppendUint64(dst, uint64(clock))
 }
 
-// askClock asks the other side for its clock, if it is time to and it knows how to
-// answer.
+// askClock asks the other side for its clock.
 func (g *Group) askClock(c *conn, now time.Time) {
 	c.mu.Lock()
 	q := &c.clock
-	due := c.version >= clockVersion && (q.asked.IsZero() || now.Sub(q.asked) >= clockEvery*g.cfg.Timers.ProbeInterval)
-	if due {
-		q.asked, q.stamp, q.open = now, q.stamp+1, true
-	}
+	q.asked, q.stamp, q.open = now, q.stamp+1, true
 	stamp := q.stamp
 	c.mu.Unlock()
-	if due {
-		c.putFrames(appendFrame(nil, frameClock, appendClock(nil, stamp, 0)), 0)
-		c.flush(g.ctx)
+	c.putFrames(appendFrame(nil, frameClock, appendClock(nil, stamp, 0)), 0)
+	c.flush(g.ctx)
+}
+
+// askedClock returns when the other side was asked for its clock last.
+func (c *conn) askedClock() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clock.asked
+}
+
+// askClocks asks those that were never asked, and else whoever was not for longest, if
+// it is time to. Some don't know how to answer.
+func (p *peers) askClocks(now time.Time) {
+	var next *conn
+	var before, latest time.Time
+	for _, m := range p.members {
+		if len(m.conns) == 0 || m.conns[0].version < clockVersion {
+			continue
+		}
+		switch c, asked := m.conns[0], m.conns[0].askedClock(); {
+		case asked.IsZero():
+			p.g.askClock(c, now)
+			latest = now
+		default:
+			if next == nil || asked.Before(before) {
+				next, before = c, asked
+			}
+			if asked.After(latest) {
+				latest = asked
+			}
+		}
+	}
+	if next != nil && now.Sub(latest) >= clockEvery*p.g.cfg.Timers.ProbeInterval {
+		p.g.askClock(next, now)
 	}
 }
 
@@ -113,13 +141,12 @@ func (c *conn) waiting() int {
 // clocks asks connected members for their clocks, and says in the log whose differs
 // too much.
 func (p *peers) clocks(now time.Time) {
+	p.askClocks(now)
 	for _, m := range p.members {
 		if len(m.conns) == 0 {
 			continue
 		}
-		c := m.conns[0]
-		p.g.askClock(c, now)
-		s := c.skew()
+		s := m.conns[0].skew()
 		switch log := p.g.cfg.Log.WithFields(logrus.Fields{
 			"member": m.node.Member.String(), "ahead": s.Ahead.Round(time.Millisecond).String(), "bound": p.g.cfg.MaxSkew.String(),
 		}); {
