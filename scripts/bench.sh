@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Benchmarks: codec, handlespace and selection as Go benchmarks, then the
 # registrar under load over TCP on this host, resolutions beside a bare TCP echo with
-# messages of the same sizes, and registrations. Last the ring beside Corosync and etcd, as root
-# (scripts/ringbench.sh). Tables are markdown; everything is in out/bench.md.
+# messages of the same sizes, and registrations. Last the ring beside Corosync and etcd, as root:
+# all of scripts/ringbench.sh. Tables are markdown; everything is in out/bench.md.
 #
 #   RUNS=7 DURATION=2s CONNECTIONS=8 POOLS="1 100 1000" OUTSTANDING="1 16" PORT=13863
 #   CHURN=20000 re-registrations per second; POOLS= leaves whole pools out
-#   BENCHTIME=1s for the Go benchmarks, 0 leaves them out; RING=0 the ring
+#   BENCHTIME=1s for the Go benchmarks, 0 leaves them out; RING=0 the ring, RING=short
+#   its curves, and most of the kills
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -101,9 +102,12 @@ if [ -s "$work/log" ]; then
 	cat "$work/log"
 fi
 
-# The ring beside others, in short: RING=0 leaves it out, scripts/ringbench.sh does it
-# at length.
-if [ "${RING:-1}" != 0 ]; then
+# The ring beside others.
+case ${RING:-all} in
+0) ;;
+short)
 	RUNS=3 SECONDS_EACH=2 KILLS=${KILLS:-20} COROSYNC_KILLS=1 \
 		scripts/ringbench.sh order batches corosync registrations failover
-fi
+	;;
+*) SVG=${SVG:-out/ring.svg} RUNS= scripts/ringbench.sh ;;
+esac
