@@ -109,8 +109,10 @@ func guarded(t *testing.T, c cluster, change ...func(*TLS)) (netip.AddrPort, *fa
 	return l.Addrs()[0], f, l
 }
 
-// Nobody without a valid certificate of the cluster gets a message in.
-func TestENRP_6_3_01_StrangersAreNotAccepted(t *testing.T) {
+// Nobody without a valid certificate of the cluster gets a message in: both ends are
+// authenticated, certificates are checked against the configured authority, and who
+// speaks too old a TLS, or none, is cut off.
+func TestENRP_6_2_01_ENRP_6_3_01_StrangersAreNotAccepted(t *testing.T) {
 	blue, red := newCluster(t, "blue"), newCluster(t, "red")
 	alike := newCluster(t, "blue") // the same name, another authority
 	pair := func(files authoritytest.Files) tls.Certificate {
