@@ -1,13 +1,14 @@
 // Package pages keeps large ordered sets that change more often than they are read in
 // order.
 //
-// A [Set] has its values on pages, each of which holds what lies between two bounds, and
-// the bounds in a balanced tree (google/btree) that is small enough for the processor's
-// cache. A page is put in order only when somebody reads it: to add a value is to find
-// its page and to write behind what is on it, without looking at any of that. A value may
-// know its page, so that to take it out is to find nothing; otherwise the keys on its page
-// are read from the first to the last. A tree of single values reads a dozen places in
-// memory one after the other for either, and waits for each.
+// A [Set] has its values on pages, each of which holds what lies between two bounds; the
+// bounds in order on shelves of some hundreds, small enough for the processor's cache; and
+// the shelves in a balanced tree (google/btree). A page is put in order only when somebody
+// reads it: to add a value is to find its page and to write behind what is on it, or where
+// something was, without looking at any of that. A value may know its page, so that to take
+// it out is to find nothing; otherwise the keys on its page are read from the first to the
+// last. A tree of single values reads a dozen places in memory one after the other for
+// either, and waits for each.
 package pages
 
 import (
@@ -22,7 +23,7 @@ import (
 // their places. A page that comes to less than a quarter of that is joined with a neighbour
 // if both have half of it at most. So many that are given up are kept.
 const (
-	largest  = 128
+	largest  = 120
 	searched = 64
 	spares   = 4
 )
@@ -46,20 +47,22 @@ type Spot[K cmp.Ordered, V any] struct {
 // be copied. Methods that change it and Settle must not run at the same time as others;
 // those that only read may.
 type Set[K cmp.Ordered, V Value[K, V]] struct {
-	head page[K, V]                // what is below all bounds
-	tree *btree.BTreeG[leaf[K, V]] // the other pages, nil if there were none
-	n    int
+	head  page[K, V]                // what is below all bounds
+	first shelf[K, V]               // begins with head; empty as long as there was no other page
+	tree  *btree.BTreeG[leaf[K, V]] // the other shelves, nil if there were none
+	n     int
 
 	spare []*page[K, V] // for the next splits, so that steady changes allocate nothing
+	found *page[K, V]   // by Find, perhaps nil
 	ahead *ahead[K, V]  // nil until something is read ahead
-	moved int           // pages that came or went since ahead looked at all of them
 }
 
 // page has what lies between its bound and the next one: values, and at the same places
-// their keys.
+// their keys. If values note their places, those that go from a loose page leave gaps.
 type page[K cmp.Ordered, V any] struct {
 	keys    []K
 	values  []V
+	gaps    gaps
 	loose   bool     // in no order
 	bounded bool     // has an end
 	bound   bound[K] // of head: none
@@ -70,6 +73,9 @@ type page[K cmp.Ordered, V any] struct {
 func (p *page[K, V]) covers(b bound[K]) bool {
 	return b.compare(p.bound) >= 0 && (!p.bounded || b.compare(p.end) < 0)
 }
+
+// len returns how many values are on the page.
+func (p *page[K, V]) len() int { return len(p.keys) - p.gaps.len() }
 
 // bound is below a value or the same as it.
 type bound[K cmp.Ordered] struct {
@@ -82,16 +88,6 @@ func (b bound[K]) compare(c bound[K]) int {
 		return cmp.Compare(b.key, c.key)
 	}
 	return cmp.Compare(b.tie, c.tie)
-}
-
-// leaf is a page as it is searched for.
-type leaf[K cmp.Ordered, V any] struct {
-	bound[K]
-	page *page[K, V]
-}
-
-func (l leaf[K, V]) less(m leaf[K, V]) bool {
-	return l.key < m.key || l.key == m.key && l.tie < m.tie
 }
 
 // Len returns the number of values.
@@ -112,8 +108,17 @@ func (s *Set[K, V]) Put(k K, v V) {
 }
 
 // Get returns the value of a key, and false if it has none.
-func (s *Set[K, V]) Get(k K) (v V, found bool) {
-	p := s.find(bound[K]{key: k})
+func (s *Set[K, V]) Get(k K) (v V, found bool) { return s.page(bound[K]{key: k}).get(k) }
+
+// Find does what Get does, for who is going to change the set: to change the value of the
+// same key takes less time then. It may run at the same time as methods that only read,
+// but not as Find.
+func (s *Set[K, V]) Find(k K) (v V, found bool) {
+	s.found = s.find(bound[K]{key: k})
+	return s.found.get(k)
+}
+
+func (p *page[K, V]) get(k K) (v V, found bool) {
 	if at := slices.Index(p.keys, k); at >= 0 {
 		return p.values[at], true
 	}
@@ -122,16 +127,25 @@ func (s *Set[K, V]) Get(k K) (v V, found bool) {
 
 func (s *Set[K, V]) insert(p *page[K, V], k K, v V) {
 	s.n++
-	if len(p.keys) == size(v) {
+	if p.len() == size(v) {
 		p = s.split(p, bound[K]{k, v.Tie()})
 	}
-	at := len(p.keys)
-	if !p.loose {
-		at = search(p, bound[K]{k, v.Tie()})
+	add(p, k, v)
+}
+
+// add writes a value onto a page that has room for it.
+func add[K cmp.Ordered, V Value[K, V]](p *page[K, V], k K, v V) {
+	at := p.gaps.take()
+	if at >= 0 {
+		p.keys[at], p.values[at] = k, v
+	} else {
+		if at = len(p.keys); !p.loose {
+			at = search(p, bound[K]{k, v.Tie()})
+		}
+		p.keys = slices.Insert(p.keys, at, k)
+		p.values = slices.Insert(p.values, at, v)
 	}
 	note(p, v, at)
-	p.keys = slices.Insert(p.keys, at, k)
-	p.values = slices.Insert(p.values, at, v)
 }
 
 // Delete takes out a value. It does nothing if that is in no set; it must not be in
@@ -142,18 +156,27 @@ func (s *Set[K, V]) Delete(k K, v V) {
 		return
 	}
 	s.n--
-	last := len(p.keys) - 1
-	if p.loose {
-		p.keys[at], p.values[at] = p.keys[last], p.values[last]
-		note(p, p.values[at], at)
-	} else {
-		copy(p.keys[at:], p.keys[at+1:])
-		copy(p.values[at:], p.values[at+1:])
-	}
+	remove(p, at, v)
 	note(nil, v, 0)
-	p.cut(last)
-	if s.tree != nil && last < size(v)/4 {
+	if p.len() < size(v)/4 {
 		s.join(p, size(v)/2)
+	}
+}
+
+// remove takes the value that is somewhere off the page.
+func remove[K cmp.Ordered, V Value[K, V]](p *page[K, V], at int, v V) {
+	var none V
+	switch last := len(p.keys) - 1; {
+	case !p.loose:
+		p.keys, p.values = slices.Delete(p.keys, at, at+1), slices.Delete(p.values, at, at+1)
+	case v.Spot() != nil:
+		// The last one stays where it is, so that nobody has to look for it in memory.
+		p.values[at] = none
+		p.gaps.add(at)
+	default:
+		p.keys[at], p.values[at] = p.keys[last], p.values[last]
+		p.values[last] = none
+		p.keys, p.values = p.keys[:last], p.values[:last]
 	}
 }
 
@@ -165,7 +188,7 @@ func (s *Set[K, V]) Ascend(visit func(K, V) bool) {
 
 // AscendFrom does what Ascend does, from a key on, which need not be in the set.
 func (s *Set[K, V]) AscendFrom(from K, visit func(K, V) bool) {
-	s.pages(s.find(bound[K]{key: from}), func(p *page[K, V]) bool {
+	s.pages(s.page(bound[K]{key: from}), func(p *page[K, V]) bool {
 		return read(p, func(k K, v V) bool { return k < from || visit(k, v) })
 	})
 }
@@ -175,31 +198,24 @@ func (s *Set[K, V]) AscendFrom(from K, visit func(K, V) bool) {
 func (s *Set[K, V]) Settle(visit func(K, V) bool) {
 	s.pages(&s.head, func(p *page[K, V]) bool {
 		if p.loose {
-			order(p, p.keys, p.values)
-			p.loose = false
+			n := order(p, p.keys, p.values)
+			clear(p.values[n:])
+			p.keys, p.values = p.keys[:n], p.values[:n]
+			p.gaps, p.loose = gaps{}, false
 		}
 		return read(p, visit)
 	})
 }
 
-// find returns the page for a value.
+// find returns the page for a value, for who changes the set.
 func (s *Set[K, V]) find(b bound[K]) *page[K, V] {
+	if s.found != nil && s.found.covers(b) {
+		return s.found
+	}
 	if p := s.ahead.find(b); p != nil {
 		return p
 	}
-	return s.descend(b)
-}
-
-// descend finds a page in the tree.
-func (s *Set[K, V]) descend(b bound[K]) *page[K, V] {
-	p := &s.head
-	if s.tree != nil {
-		s.tree.DescendLessOrEqual(leaf[K, V]{bound: b}, func(l leaf[K, V]) bool {
-			p = l.page
-			return false
-		})
-	}
-	return p
+	return s.page(b)
 }
 
 // where returns the place of a value, -1 if it is not in the set.
@@ -218,13 +234,9 @@ func (s *Set[K, V]) where(k K, v V) (*page[K, V], int) {
 }
 
 // pages visits the pages in order, from one of them on.
-func (s *Set[K, V]) pages(first *page[K, V], visit func(*page[K, V]) bool) {
-	next := func(l leaf[K, V]) bool { return visit(l.page) }
-	switch {
-	case first != &s.head:
-		s.tree.AscendGreaterOrEqual(leaf[K, V]{bound: first.bound}, next)
-	case visit(first) && s.tree != nil:
-		s.tree.Ascend(next)
+func (s *Set[K, V]) pages(p *page[K, V], visit func(*page[K, V]) bool) {
+	for visit(p) && p.bounded {
+		p = s.page(p.end)
 	}
 }
 
@@ -234,8 +246,8 @@ func read[K cmp.Ordered, V Value[K, V]](p *page[K, V], visit func(K, V) bool) bo
 	if p.loose {
 		var k [largest]K
 		var v [largest]V
-		keys, values = k[:len(keys)], v[:len(keys)]
-		order(p, keys, values)
+		n := order(p, k[:], v[:])
+		keys, values = k[:n], v[:n]
 	}
 	for i, k := range keys {
 		if !visit(k, values[i]) {
@@ -254,27 +266,25 @@ func search[K cmp.Ordered, V Value[K, V]](p *page[K, V], b bound[K]) int {
 	return first + sort.Search(len(p.keys)-first, func(i int) bool { return at(p, first+i).compare(b) >= 0 })
 }
 
-// order writes what is on a page in order into slices, which may be its own.
-func order[K cmp.Ordered, V Value[K, V]](p *page[K, V], keys []K, values []V) {
+// order writes what is on a page in order into slices, which may be its own, and returns
+// how much that is.
+func order[K cmp.Ordered, V Value[K, V]](p *page[K, V], keys []K, values []V) int {
 	type entry struct {
 		bound[K]
 		value V
 	}
 	var room [largest]entry
-	entries := room[:len(p.keys)]
+	entries := room[:0]
 	for i, v := range p.values {
-		entries[i] = entry{bound[K]{p.keys[i], v.Tie()}, v}
+		if !p.gaps.has(i) {
+			entries = append(entries, entry{bound[K]{p.keys[i], v.Tie()}, v})
+		}
 	}
 	slices.SortFunc(entries, func(a, b entry) int { return a.compare(b.bound) })
 	for i, e := range entries {
 		keys[i], values[i] = e.key, e.value
 	}
-}
-
-// cut leaves the first n values on a page.
-func (p *page[K, V]) cut(n int) {
-	clear(p.values[n:])
-	p.keys, p.values = p.keys[:n], p.values[:n]
+	return len(entries)
 }
 
 // size returns how many values a page holds.
@@ -294,6 +304,9 @@ func note[K cmp.Ordered, V Value[K, V]](p *page[K, V], v V, at int) {
 
 // loosen notes where the values are on a page that is kept in no order from now on.
 func loosen[K cmp.Ordered, V Value[K, V]](p *page[K, V]) {
+	if p.loose {
+		return
+	}
 	p.loose = true
 	for i, v := range p.values {
 		note(p, v, i)
@@ -307,44 +320,51 @@ func (s *Set[K, V]) split(p *page[K, V], b bound[K]) *page[K, V] {
 	q := s.fresh(full)
 	q.bound = b
 	for i := range p.keys {
-		if at(p, i).compare(b) > 0 {
+		if !below(p, i, b) {
 			q.bound = middle(p)
 			break
 		}
 	}
 	q.bounded, q.end = p.bounded, p.end
 	p.bounded, p.end = true, q.bound
-	left := 0
-	for i, k := range p.keys {
-		if v := p.values[i]; at(p, i).compare(q.bound) < 0 {
-			p.keys[left], p.values[left] = k, v
-			left++
-		} else {
-			q.keys, q.values = append(q.keys, k), append(q.values, v)
+	q.loose = true
+	loosen(p)
+	for i, v := range slices.Backward(p.values) {
+		if !below(p, i, q.bound) {
+			add(q, p.keys[i], v)
+			remove(p, i, v)
 		}
 	}
-	p.cut(left)
-	loosen(p)
-	loosen(q)
-	if s.tree == nil {
-		s.tree = btree.NewG(32, leaf[K, V].less)
-	}
-	s.tree.ReplaceOrInsert(leaf[K, V]{q.bound, q})
-	s.moved++
+	s.shelve(q)
 	if b.compare(q.bound) < 0 {
 		return p
 	}
 	return q
 }
 
-// fresh returns an empty page.
+// fresh returns an empty page. It is one piece of memory with what will be on it.
 func (s *Set[K, V]) fresh(size int) *page[K, V] {
 	if n := len(s.spare); n > 0 {
 		q := s.spare[n-1]
 		s.spare = s.spare[:n-1]
 		return q
 	}
-	return &page[K, V]{keys: make([]K, 0, size), values: make([]V, 0, size)}
+	if size == searched {
+		var piece struct {
+			page   page[K, V]
+			keys   [searched]K
+			values [searched]V
+		}
+		piece.page.keys, piece.page.values = piece.keys[:0], piece.values[:0]
+		return &piece.page
+	}
+	var piece struct {
+		page   page[K, V]
+		keys   [largest]K
+		values [largest]V
+	}
+	piece.page.keys, piece.page.values = piece.keys[:0], piece.values[:0]
+	return &piece.page
 }
 
 // middle returns the middle one of some values on a full page.
@@ -357,6 +377,12 @@ func middle[K cmp.Ordered, V Value[K, V]](p *page[K, V]) bound[K] {
 	return some[len(some)/2]
 }
 
+// below reports whether a value on a page comes before a bound. It looks at the value only
+// if it must.
+func below[K cmp.Ordered, V Value[K, V]](p *page[K, V], i int, b bound[K]) bool {
+	return p.keys[i] < b.key || p.keys[i] == b.key && p.values[i].Tie() < b.tie
+}
+
 // at returns the bound that is the same as a value on a page.
 func at[K cmp.Ordered, V Value[K, V]](p *page[K, V], i int) bound[K] {
 	return bound[K]{p.keys[i], p.values[i].Tie()}
@@ -366,49 +392,30 @@ func at[K cmp.Ordered, V Value[K, V]](p *page[K, V], i int) bound[K] {
 // empty always finds one.
 func (s *Set[K, V]) join(p *page[K, V], most int) {
 	before, behind := s.neighbours(p)
-	switch {
-	case before != nil && (len(p.keys) == 0 || len(before.keys)+len(p.keys) <= most):
+	switch n := p.len(); {
+	case before != nil && (n == 0 || before.len()+n <= most):
 		s.merge(before, p)
-	case behind != nil && (len(p.keys) == 0 || len(behind.keys)+len(p.keys) <= most):
+	case behind != nil && (n == 0 || behind.len()+n <= most):
 		s.merge(p, behind)
 	}
 }
 
-// neighbours returns the pages before and behind p, nil if there are none.
-func (s *Set[K, V]) neighbours(p *page[K, V]) (before, behind *page[K, V]) {
-	if p == &s.head {
-		if l, found := s.tree.Min(); found {
-			behind = l.page
-		}
-		return nil, behind
-	}
-	before = &s.head
-	s.tree.DescendLessOrEqual(leaf[K, V]{bound: p.bound}, func(l leaf[K, V]) bool {
-		if l.page != p {
-			before = l.page
-		}
-		return l.page == p
-	})
-	s.tree.AscendGreaterOrEqual(leaf[K, V]{bound: p.bound}, func(l leaf[K, V]) bool {
-		if l.page != p {
-			behind = l.page
-		}
-		return l.page == p
-	})
-	return before, behind
-}
-
 // merge takes what is on q to p, the page before it, and gives q up.
 func (s *Set[K, V]) merge(p, q *page[K, V]) {
-	s.tree.Delete(leaf[K, V]{bound: q.bound})
-	s.moved++
+	s.unshelve(q)
 	p.bounded, p.end = q.bounded, q.end
 	q.bounded, q.end = true, q.bound // covers nothing
-	if len(q.keys) > 0 {
-		p.keys, p.values = append(p.keys, q.keys...), append(p.values, q.values...)
+	if q.len() > 0 {
 		loosen(p)
 	}
-	if q.cut(0); len(s.spare) < spares {
+	for i, v := range q.values {
+		if !q.gaps.has(i) {
+			add(p, q.keys[i], v)
+		}
+	}
+	clear(q.values)
+	q.keys, q.values, q.gaps = q.keys[:0], q.values[:0], gaps{}
+	if len(s.spare) < spares {
 		s.spare = append(s.spare, q)
 	}
 }

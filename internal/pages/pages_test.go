@@ -107,6 +107,58 @@ func TestSetIsASortedSlice(t *testing.T) {
 	}
 }
 
+// So is one of several shelves of pages, while it grows and until nothing is left, whether
+// its values have keys of their own, or all one key, or some a key.
+func TestLargeSetIsASortedSlice(t *testing.T) {
+	const most = 50_000
+	for _, keys := range []uint32{1, 300, 1 << 31} {
+		for _, goes := range []string{"anywhere", "first", "last"} {
+			r := rand.New(rand.NewPCG(uint64(keys), 3))
+			s := new(Set[uint32, pair])
+			var model []pair
+			for i := range most {
+				model = append(model, newPair(r.Uint32N(keys), uint32(i)*2654435761)) // odd: no tie comes twice
+			}
+			for i, p := range model {
+				s.Insert(p.a, p)
+				if i%7 == 0 {
+					s.Delete(p.a, p)
+					s.Insert(p.a, p)
+				}
+			}
+			slices.SortFunc(model, pair.compare)
+			check(t, s, model, r)
+			if s.tree == nil || s.tree.Len() == 0 {
+				t.Fatalf("%d values need one shelf only", most)
+			}
+			if goes == "anywhere" {
+				r.Shuffle(most, func(i, k int) { model[i], model[k] = model[k], model[i] })
+			}
+			for len(model) > 0 {
+				next := len(model) * 3 / 4
+				gone := model[next:]
+				if goes == "first" {
+					gone, model = model[:len(model)-next], model[len(model)-next:]
+				} else {
+					model = model[:next]
+				}
+				for i, p := range gone {
+					if s.Delete(p.a, p); i%10 == 0 { // there is room, but perhaps not on the same shelf
+						s.Insert(p.a, p)
+						s.Delete(p.a, p)
+					}
+				}
+				sorted := slices.Clone(model)
+				slices.SortFunc(sorted, pair.compare)
+				check(t, s, sorted, r)
+			}
+			if s.tree.Len() > 0 || count(s) > 0 {
+				t.Errorf("%d keys, %s: %d shelves and %d pages for nothing", keys, goes, s.tree.Len(), count(s))
+			}
+		}
+	}
+}
+
 // readAhead reads what changes will need, of which perhaps none comes.
 func readAhead(s *Set[uint32, pair], in []pair, r *rand.Rand) {
 	keys, values := make([]uint32, r.IntN(200)), []pair{newPair(1, 1)}
@@ -118,6 +170,14 @@ func readAhead(s *Set[uint32, pair], in []pair, r *rand.Rand) {
 	}
 	s.BeforeInsert(keys)
 	s.BeforeDelete(values)
+}
+
+// count returns the number of pages but for the first one.
+func count(s *Set[uint32, pair]) (n int) {
+	for p := &s.head; p.bounded; p = s.page(p.end) {
+		n++
+	}
+	return n
 }
 
 // getAll compares what GetAll finds with what should be in a set.
@@ -153,6 +213,9 @@ func TestSetIsAMap(t *testing.T) {
 		for range 5000 {
 			v := single{r.Uint64N(keys), r.Uint64()}
 			got, found := s.Get(v.key)
+			if v, there := s.Find(v.key); r.IntN(2) == 0 {
+				got, found = v, there
+			}
 			if r.IntN(50) == 0 {
 				some := make([]uint64, r.IntN(3*together))
 				for i := range some {
@@ -206,13 +269,13 @@ func TestPagesAreGivenUp(t *testing.T) {
 	for _, p := range values {
 		s.Insert(p.a, p)
 	}
-	if n := s.tree.Len(); n > 2*len(values)/largest {
+	if n := count(s); n > 2*len(values)/largest {
 		t.Errorf("%d pages for %d values", n, len(values))
 	}
 	for _, p := range values[100:] {
 		s.Delete(p.a, p)
 	}
-	if n := s.tree.Len(); n > 4 {
+	if n := count(s); n > 4 {
 		t.Errorf("%d pages for 100 values", n)
 	}
 }
@@ -233,7 +296,7 @@ func TestPagesAreGivenUpFromTheEnd(t *testing.T) {
 			for i := len(pairs) - 1; s.Len() > left && i >= 0; i-- {
 				s.Delete(7, pairs[i])
 			}
-			if n := s.tree.Len(); n > 4*left/largest+1 {
+			if n := count(s); n > 4*left/largest+1 {
 				t.Fatalf("%d pages for %d values", n, s.Len())
 			}
 		}
@@ -256,7 +319,7 @@ func TestThinnedPagesAreJoined(t *testing.T) {
 				s.Delete(p.a, p)
 			}
 		}
-		if n := s.tree.Len(); n > 200*4/largest*2 {
+		if n := count(s); n > 200*4/largest*2 {
 			t.Errorf("backwards %v: %d pages for %d values", backwards, n, s.Len())
 		}
 	}
@@ -286,7 +349,7 @@ func TestInOrderPagesAreFull(t *testing.T) {
 	for i := range uint32(100_000) {
 		s.Insert(i, newPair(i, 0))
 	}
-	if n := s.tree.Len(); n > 100_000/largest+1 {
+	if n := count(s); n > 100_000/largest+1 {
 		t.Errorf("%d pages for 100000 values", n)
 	}
 }

@@ -420,10 +420,10 @@ func (s *Space) place(handle param.PoolHandle, id param.PEID) (*pool, *element) 
 		return p, s.near
 	}
 	if p != nil {
-		return p, p.members.find(id)
+		return p, p.members.seek(id)
 	}
 	if m := s.tombstones.pools[handle]; m != nil {
-		return nil, m.find(id)
+		return nil, m.seek(id)
 	}
 	return nil, nil
 }
