@@ -47,8 +47,16 @@ func (s *Set[K, V]) hints() *ahead[K, V] {
 func (s *Set[K, V]) look(keys []K) *ahead[K, V] {
 	a := s.hints()
 	a.n = copy(a.keys[:], keys)
+	var shelves [together]*shelf[K, V]
+	var at [together]int // on the shelves
 	for i, k := range keys {
-		a.pages[i] = s.page(bound[K]{k, math.MaxUint64})
+		shelves[i] = s.shelf(bound[K]{k, math.MaxUint64})
+	}
+	for i, k := range keys {
+		at[i] = shelves[i].find(bound[K]{k, math.MaxUint64})
+	}
+	for i := range keys {
+		a.pages[i] = shelves[i].pages[at[i]]
 	}
 	return a
 }
