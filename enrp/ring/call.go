@@ -13,9 +13,11 @@ type call struct {
 	installed ViewID
 	proofs    map[Member]uint64
 	promises  map[Member]*Promise
+	began     time.Time
 	again     time.Time
 	until     time.Time
-	torn      bool // installed before all had promised: a deliberate fault
+	silence   time.Duration // of one who has not promised, that ends the call
+	torn      bool          // installed before all had promised: a deliberate fault
 }
 
 // nextView returns a number above all that this member has seen or promised.
@@ -34,9 +36,13 @@ func (m *Machine) startCall(cause Cause, list []Node) {
 	m.counters.Calls++
 	c := &call{
 		view: View{ID: m.nextView(), Members: list}, cause: cause, installed: m.view.ID,
-		proofs: map[Member]uint64{}, promises: map[Member]*Promise{},
-		until: m.now.Add(m.jitter(m.cfg.Timers.Promise(len(list), m.failed))),
+		proofs: map[Member]uint64{}, promises: map[Member]*Promise{}, began: m.now,
 	}
+	// Patience grows for those that live: who says nothing at all has as long as in a
+	// first call.
+	first, grown := m.cfg.Timers.Promise(len(list), 0), m.cfg.Timers.Promise(len(list), m.failed)
+	wait := m.jitter(grown)
+	c.until, c.silence = m.now.Add(wait), wait/(grown/first)
 	if m.ask != nil {
 		for member, p := range m.ask.answers {
 			c.proofs[member] = p.Answer
@@ -63,12 +69,31 @@ func (m *Machine) leaveOldView(id ViewID) {
 // callAgain sends the call to those that have not promised.
 func (m *Machine) callAgain() {
 	c := m.call
+	if m.silent(c) {
+		m.callExpired()
+		return
+	}
 	c.again = m.now.Add(m.cfg.Timers.CollectWait)
 	for _, n := range c.view.Members {
 		if c.promises[n.Member] == nil {
 			m.send(n, &Call{View: c.view, Cause: c.cause, Installed: m.view.ID, Hop: m.hop, Proof: c.proofs[n.Member]})
 		}
 	}
+}
+
+// silent reports whether one who has not promised has said nothing for so long that it
+// is as good as dead.
+func (m *Machine) silent(c *call) bool {
+	for _, n := range c.view.Members {
+		heard := m.heard[n.Member]
+		if heard.Before(c.began) {
+			heard = c.began
+		}
+		if c.promises[n.Member] == nil && m.now.Sub(heard) >= c.silence {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *Machine) onPromise(p *Promise) {

@@ -589,6 +589,26 @@ func TestPromiseToACallThatIsOver(t *testing.T) {
 	}
 }
 
+// A member that has seen many calls fail is patient with those that live, and with no
+// one who died since it was asked.
+func TestDeadMemberDoesNotHoldUpACall(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	c.run(time.Second)
+	caller := c.nodes[1]
+	caller.failed = 5
+	c.cut = func(_, to NodeID, m Message) bool { _, call := m.(*Call); return call && to == 3 }
+	caller.startAsk(CauseNoAck, caller.everybody(nil), nil)
+	c.collect(caller)
+	c.until(time.Second, "it calls", func() bool { return caller.call != nil && len(caller.call.view.Members) == 3 })
+	c.nodes[3].dead, c.cut = true, nil
+	since := c.now
+	c.until(time.Minute, "the others go on", c.together(1, 2))
+	if took := c.now.Sub(since); took > 2*LAN().Promise(3, 0) {
+		t.Errorf("they go on after %v", took)
+	}
+}
+
 // The head of a view in between may lack what its own members had delivered. What
 // comes after such a gap is not for those who have not: they would deliver it out of
 // order.
