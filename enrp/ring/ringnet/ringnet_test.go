@@ -288,7 +288,10 @@ func TestIdle(t *testing.T) {
 			}
 			return n
 		}
-		packets := func(id int) uint64 { return sent(id)*3/2 + questions(id)*3 }
+		packets := func(id int) uint64 {
+			asked := questions(id) // before status, which has the loop go on after that
+			return sent(id)*3/2 + asked*3
+		}
 		before := map[int]uint64{1: packets(1), 2: packets(2), 3: packets(3)}
 		const watched = 10 * time.Minute
 		time.Sleep(watched)
