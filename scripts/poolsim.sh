@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Simulates pools under every policy in virtual time, prints what they did, and draws
-# the pictures of docs/policies.md. About a minute on two cores. The same command
+# the pictures of docs/policies.md. Two or three minutes on two cores. The same command
 # prints and draws the same, octet for octet.
 #
 #   scripts/poolsim.sh [FIGURE...]   default: all

@@ -404,7 +404,7 @@ func TestPeakEWMAForgets(t *testing.T) {
 // Elements that come and go do not change what the others get of each other.
 func TestFairnessWhileElementsComeAndGo(t *testing.T) {
 	for _, d := range All() {
-		if d.Type == param.RendezvousHashing || d.Type == param.Priority {
+		if d.Type == param.RendezvousHashing {
 			continue // whose replies do not change by turns
 		}
 		t.Run(d.Name, func(t *testing.T) {
