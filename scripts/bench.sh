@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Benchmarks: codec, handlespace and selection as Go benchmarks, then the
+# Benchmarks: codec, handlespace and selection as Go benchmarks, the handlespace beside
+# rsplib's C library where that is installed (scripts/handlespacebench.sh), then the
 # registrar under load over TCP on this host, resolutions beside a bare TCP echo with
 # messages of the same sizes, and registrations. Last the ring beside Corosync and etcd, as root:
 # all of scripts/ringbench.sh. Tables are markdown; everything is in out/bench.md.
 #
 #   RUNS=7 DURATION=2s CONNECTIONS=8 POOLS="1 100 1000" OUTSTANDING="1 16" PORT=13863
 #   CHURN=20000 re-registrations per second; POOLS= leaves whole pools out
-#   BENCHTIME=1s for the Go benchmarks, 0 leaves them out; RING=0 the ring, RING=short
-#   its curves, and most of the kills
+#   BENCHTIME=1s for the Go benchmarks, 0 leaves them and the handlespace out
+#   HANDLESPACE_RUNS=1 measurements of the handlespace
+#   RING=0 leaves the ring out, RING=short its curves, and most of the kills
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,12 +40,18 @@ if [ "$benchtime" != 0 ]; then
 	go test -run '^$' -bench 'Space|Memory|ResolveDuring' -benchtime 1x -timeout 1h ./registrar/handlespace |
 		grep -E "$shown"
 	echo '```'
+	echo
+	echo "## Handlespace, $(nproc) cores, CPU time"
+	echo
+	RUNS=${HANDLESPACE_RUNS:-1} scripts/handlespacebench.sh
 fi
 
 go build -o "$work" ./cmd/rspd ./scripts/loadgen
 
 # The admin interface is off, as it is no part of what is compared.
-"$work/rspd" --listen "tcp://127.0.0.1:$port" --enrp-listen off --admin off --log-level warn 2>"$work/log" &
+# All elements come from one address.
+"$work/rspd" --listen "tcp://127.0.0.1:$port" --enrp-listen off --admin off --log-level warn \
+	--limit-elements-per-client 2000000 2>"$work/log" &
 registrar=$!
 for _ in $(seq 100); do
 	if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
@@ -94,7 +102,7 @@ ratios
 
 header "Registrations, one registrar without a ring"
 "$work/loadgen" registrations --system "rspd=tcp://127.0.0.1:$port" --pids "$registrar" \
-	--clients 16 --outstanding 16 --runs "$runs" --duration "$duration"
+	--clients 16 --outstanding 16 --runs "$runs" --duration "$duration" --writes new,more,again
 
 if [ -s "$work/log" ]; then
 	echo

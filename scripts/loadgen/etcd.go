@@ -12,7 +12,7 @@ import (
 
 // etcdKinds: what a registration would be there, a key with a lease of its own, and
 // one key written again and again.
-var etcdKinds = [2]kind{
+var etcdKinds = []kind{
 	{"lease + put", 2, 1, func(_ context.Context, address string, client, outstanding int) (link, error) {
 		return openEtcd(address, client, outstanding, true)
 	}},

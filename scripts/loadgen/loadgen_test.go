@@ -133,7 +133,7 @@ func TestMain(m *testing.M) {
 
 func TestLoad(t *testing.T) {
 	f := startFake(t)
-	out := runLoad(t, "--json --echo-baseline --register 40 --outstanding 3 --connections 2 --runs 3 --warmup 10ms --duration 50ms --target fake=tcp://"+f.address)
+	out := runLoad(t, "--json --echo-baseline --register 40 --outstanding 3 --connections 2 --runs 3 --warmup 10ms --duration 150ms --target fake=tcp://"+f.address)
 	var got []summary
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
@@ -197,6 +197,24 @@ func TestRegistrations(t *testing.T) {
 	defer f.mu.Unlock()
 	if rows != 2 || f.most != 6 || f.acks == 0 {
 		t.Errorf("%d rows; %d elements at once, want 6; %d keep-alives acknowledged", rows, f.most, f.acks)
+	}
+}
+
+// TestRegistrationsThatStay: what a measurement has left is gone before the next.
+func TestRegistrationsThatStay(t *testing.T) {
+	f := startFake(t)
+	out := runLoad(t, "registrations --json --clients 2 --outstanding 3 --runs 2 --writes more --warmup 10ms --duration 50ms --system fake=tcp://"+f.address)
+	var r writeRow
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Rate <= 0 || r.Updates != r.Rate || len(r.Rates) != 2 {
+		t.Errorf("figures make no sense: %+v", r)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.most <= 6 || f.again > 0 || len(f.elements) != 0 {
+		t.Errorf("%d elements at once, %d registered again, %d left", f.most, f.again, len(f.elements))
 	}
 }
 

@@ -111,6 +111,13 @@ func (l *load) run(ctx context.Context) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	for _, k := range links {
+		if r, ok := k.(*registrationLink); ok {
+			if err := r.undo(); err != nil {
+				return result{}, fmt.Errorf("deregister: %w", err)
+			}
+		}
+	}
 	all := histograms[0]
 	for _, h := range histograms[1:] {
 		all.Merge(h)

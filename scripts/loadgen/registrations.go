@@ -41,7 +41,7 @@ type kind struct {
 type system struct {
 	name      string
 	addresses []string
-	kinds     [2]kind // new things, and the same again
+	kinds     []kind // new things, the same again, and new ones that stay
 	pids      []int
 }
 
@@ -135,7 +135,7 @@ func parseWrites(args []string) (*writeSettings, error) {
 	})
 	clients := fs.String("clients", "1,64", "how many clients, `N,N`")
 	fs.IntVar(&s.outstanding, "outstanding", 1, "writes outstanding at each client; etcd: 1")
-	writes := fs.String("writes", "new,again", "new: elements that come and go; again: elements that register again")
+	writes := fs.String("writes", "new,again", "new: elements that come and go; again: elements that register again; more: elements that come and stay until the measurement is over")
 	fs.DurationVar(&s.warmup, "warmup", 300*time.Millisecond, "time before each measurement")
 	fs.DurationVar(&s.duration, "duration", 2*time.Second, "time of each measurement")
 	fs.IntVar(&s.runs, "runs", 3, "measurements of each; the medians are printed")
@@ -148,9 +148,14 @@ func parseWrites(args []string) (*writeSettings, error) {
 		return nil, err
 	}
 	for text := range strings.SplitSeq(*writes, ",") {
-		k := slices.Index([]string{"new", "again"}, text)
+		k := slices.Index([]string{"new", "again", "more"}, text)
 		if k < 0 {
 			return nil, fmt.Errorf("--writes %q", *writes)
+		}
+		for _, sys := range s.systems {
+			if k >= len(sys.kinds) {
+				return nil, fmt.Errorf("--writes %q: not for %s", *writes, sys.name)
+			}
 		}
 		s.kinds = append(s.kinds, k)
 	}
@@ -221,15 +226,12 @@ func reportWrites(out io.Writer, s *writeSettings, sys *system, k, clients int, 
 	return err
 }
 
-// registrarKinds: new elements, which are deregistered before the next, and some that
-// register again with another load each time.
-var registrarKinds = [2]kind{
-	{"new element", 2, 2, func(ctx context.Context, address string, client, outstanding int) (link, error) {
-		return openRegistrations(ctx, address, client, outstanding, true)
-	}},
-	{"element again", 1, 1, func(ctx context.Context, address string, client, outstanding int) (link, error) {
-		return openRegistrations(ctx, address, client, outstanding, false)
-	}},
+// registrarKinds: new elements, which are deregistered before the next, some that
+// register again with another load each time, and new ones that stay.
+var registrarKinds = []kind{
+	{"new element", 2, 2, openRegistrations(true, false)},
+	{"element again", 1, 1, openRegistrations(false, false)},
+	{"one more element", 1, 1, openRegistrations(true, true)},
 }
 
 // registrationLink is a host with some elements, one for each request outstanding,
@@ -237,10 +239,12 @@ var registrarKinds = [2]kind{
 type registrationLink struct {
 	stream
 	fresh    bool // a new one each time
+	stays    bool // until undo
 	elements []param.PoolElement
-	sent     int // requests
-	answered int // of them
-	answers  int // in one receive
+	before   []param.PEID // each one's
+	sent     int          // requests
+	answered int          // of them
+	answers  int          // in one receive
 
 	// Scratch.
 	out, want    []byte
@@ -253,37 +257,40 @@ type registrationLink struct {
 // registrationsPool is where they register.
 const registrationsPool = param.PoolHandle("registrations")
 
-func openRegistrations(ctx context.Context, address string, client, outstanding int, fresh bool) (link, error) {
-	s, err := dialStream(ctx, address)
-	if err != nil {
-		return nil, err
+func openRegistrations(fresh, stays bool) func(ctx context.Context, address string, client, outstanding int) (link, error) {
+	return func(ctx context.Context, address string, client, outstanding int) (link, error) {
+		s, err := dialStream(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		own, err := netip.ParseAddrPort(s.LocalAddr().String())
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		if s.Conn, err = bare(s.Conn); err != nil {
+			return nil, err
+		}
+		r := &registrationLink{stream: s, fresh: fresh, stays: stays}
+		r.register.Handle, r.registered.Handle = registrationsPool, registrationsPool
+		r.deregister.Handle, r.deregistered.Handle = registrationsPool, registrationsPool
+		for i := range outstanding {
+			r.before = append(r.before, param.PEID((client*outstanding+i+1)<<20))
+			r.elements = append(r.elements, param.PoolElement{
+				ID:     r.before[i],
+				Life:   life,
+				User:   param.Transport{Type: param.TypeTCPTransport, Port: 7, Addrs: []netip.Addr{own.Addr()}},
+				Policy: param.Policy{Type: param.LeastUsed},
+			})
+		}
+		return r, nil
 	}
-	own, err := netip.ParseAddrPort(s.LocalAddr().String())
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	if s.Conn, err = bare(s.Conn); err != nil {
-		return nil, err
-	}
-	r := &registrationLink{stream: s, fresh: fresh}
-	r.register.Handle, r.registered.Handle = registrationsPool, registrationsPool
-	r.deregister.Handle, r.deregistered.Handle = registrationsPool, registrationsPool
-	for i := range outstanding {
-		r.elements = append(r.elements, param.PoolElement{
-			ID:     param.PEID((client*outstanding + i + 1) << 20),
-			Life:   life,
-			User:   param.Transport{Type: param.TypeTCPTransport, Port: 7, Addrs: []netip.Addr{own.Addr()}},
-			Policy: param.Policy{Type: param.LeastUsed},
-		})
-	}
-	return r, nil
 }
 
 // place returns the element that a request is about, and whether the request takes it
 // away.
 func (r *registrationLink) place(request int) (e *param.PoolElement, undo bool) {
 	n := len(r.elements)
-	return &r.elements[request%n], r.fresh && request/n%2 == 1
+	return &r.elements[request%n], r.fresh && !r.stays && request/n%2 == 1
 }
 
 func (r *registrationLink) send(n int) (err error) {
@@ -341,6 +348,11 @@ func (r *registrationLink) take(message []byte) (err error) {
 		r.answers++
 		return nil
 	}
+	return r.acknowledge(message)
+}
+
+// acknowledge answers a keep-alive. Anything else is an error.
+func (r *registrationLink) acknowledge(message []byte) error {
 	answer, _, err := asap.Decode(message)
 	if err != nil {
 		return fmt.Errorf("registrar's message % x: %w", message, err)
@@ -353,4 +365,42 @@ func (r *registrationLink) take(message []byte) (err error) {
 		return err
 	}
 	return r.flush()
+}
+
+// undo deregisters elements that have stayed.
+func (r *registrationLink) undo() (err error) {
+	if !r.stays {
+		return nil
+	}
+	for i, e := range r.elements {
+		for r.before[i] < e.ID {
+			r.out = r.out[:0]
+			waiting := 0
+			for ; waiting < window && r.before[i] < e.ID; waiting++ {
+				r.before[i]++
+				r.deregister.ID = r.before[i]
+				if r.out, err = r.deregister.Append(r.out); err != nil {
+					return err
+				}
+			}
+			if err := r.flush(); err != nil {
+				return err
+			}
+			for began := time.Now(); waiting > 0; {
+				if time.Since(began) > patience {
+					return fmt.Errorf("no answer for %s", patience)
+				}
+				if err := r.each(func(message []byte) error {
+					if asap.MessageType(message[0]) == asap.TypeDeregistrationResponse {
+						waiting--
+						return nil
+					}
+					return r.acknowledge(message)
+				}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }

@@ -124,10 +124,11 @@ func watch(ctx context.Context, paces []*pace) error {
 		}
 		for i := range max(n, 0) {
 			p := paces[ready[i].Fd]
+			over := p.over() // and a keep-alive has come
 			if err := p.step(); err != nil {
 				return err
 			}
-			if p.over() {
+			if !over && p.over() {
 				left--
 			}
 		}
