@@ -297,7 +297,7 @@ func inUse() (heap, process float64) {
 
 // BenchmarkResolveDuringChanges resolves 3 elements of a pool of a million while a
 // writer changes 50,000 a second, and prints which times 50, 99 and 99.9 of 100
-// resolutions stay below, us, and the longest.
+// resolutions stay below, us, the longest, and how many changes were made.
 func BenchmarkResolveDuringChanges(b *testing.B) {
 	const rate, seconds = 50_000, 10
 	for _, shape := range shapes {
@@ -312,7 +312,8 @@ func BenchmarkResolveDuringChanges(b *testing.B) {
 				for b.Loop() {
 					stop := make(chan struct{})
 					var writer sync.WaitGroup
-					writer.Go(func() { c.churn(space, changes, stop) })
+					done := 0
+					writer.Go(func() { done = c.churn(space, changes, stop) })
 					var took []time.Duration
 					var pieces [][]byte
 					var mark Bookmark
@@ -328,6 +329,7 @@ func BenchmarkResolveDuringChanges(b *testing.B) {
 						at := took[min(int(float64(len(took))*p/100), len(took)-1)]
 						b.ReportMetric(float64(at)/1e3, fmt.Sprintf("p%v-us", p))
 					}
+					b.ReportMetric(float64(done)/seconds, "changes/s")
 				}
 			})
 		}
@@ -335,13 +337,13 @@ func BenchmarkResolveDuringChanges(b *testing.B) {
 }
 
 // churn changes elements at a rate, in millisecond steps: most register again, some
-// leave and come back.
-func (c *crew) churn(s *Space, rate int, stop <-chan struct{}) {
-	began, done := time.Now(), 0
+// leave and come back. It returns how many changes it made.
+func (c *crew) churn(s *Space, rate int, stop <-chan struct{}) (done int) {
+	began := time.Now()
 	for {
 		select {
 		case <-stop:
-			return
+			return done
 		case <-time.After(time.Millisecond):
 		}
 		for ; done < int(time.Since(began).Seconds()*float64(rate)); done++ {
