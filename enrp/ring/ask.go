@@ -218,10 +218,10 @@ func (m *Machine) plausible(v *View) bool {
 	return true
 }
 
-// enough reports whether all candidates answered and all can be placed.
+// enough reports whether all candidates that have not left answered, and all can be placed.
 func (m *Machine) enough() bool {
 	for _, n := range m.ask.candidates {
-		if n.Member != m.self.Member && m.ask.answers[n.Member] == nil {
+		if n.Member != m.self.Member && !m.leavers[n.Member] && m.ask.answers[n.Member] == nil {
 			return false
 		}
 	}
@@ -229,12 +229,12 @@ func (m *Machine) enough() bool {
 	return len(m.order(list)) == len(list)
 }
 
-// joinable lists the candidates that answered and whose own view does not go on
-// without this member, this member first.
+// joinable lists the candidates that answered, have not left since, and whose own view
+// does not go on without this member, this member first.
 func (m *Machine) joinable() []Node {
 	list := []Node{m.self}
 	for _, n := range m.ask.candidates {
-		if n.Member == m.self.Member {
+		if n.Member == m.self.Member || m.leavers[n.Member] {
 			continue
 		}
 		if p := m.ask.answers[n.Member]; p != nil && !m.elsewhere(p) || m.faults.Has(fault.PromiseToDeafCaller) {

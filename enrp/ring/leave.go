@@ -1,6 +1,9 @@
 package ring
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Leave begins to leave. State is Left when it is done.
 func (m *Machine) Leave(now time.Time) {
@@ -30,18 +33,22 @@ func (m *Machine) tryLeave() {
 			m.send(n, &Leave{View: m.view.ID})
 		}
 	}
+	for _, n := range m.sortedOutside() { // who may be calling a merge
+		m.send(n, &Leave{View: m.view.ID})
+	}
 	m.left = true
 	m.queue = queue{next: m.queue.next}
 	m.ask, m.call, m.probe, m.passing, m.holding = nil, nil, nil, nil, false
 }
 
 // onLeave notes that a member is gone. The first in the list that stays calls a view
-// without it; an own call that waits for it begins anew.
+// without it; an own call that waits for it begins anew, and who is asking doesn't call it.
 func (m *Machine) onLeave(l *Leave) {
 	c := m.call
 	called := c != nil && m.index(&c.view, l.From.Member) >= 0 && c.promises[l.From.Member] == nil
+	asked := m.ask != nil && slices.ContainsFunc(m.ask.candidates, func(n Node) bool { return m.same(n.Member, l.From.Member) })
 	m.notOutside(l.From.Member)
-	if !called && m.index(&m.view, l.From.Member) < 0 {
+	if !called && !asked && m.index(&m.view, l.From.Member) < 0 {
 		return
 	}
 	m.leavers[l.From.Member] = true

@@ -121,3 +121,89 @@ func TestLateLeaveOfAFormerLife(t *testing.T) {
 		t.Errorf("%v outside after its LEAVE", got)
 	}
 }
+
+// Who answered, and leaves while others are still asked, is not called: its promise would
+// never come.
+func TestLeaveOfAMemberThatIsAsked(t *testing.T) {
+	for at := range 4 {
+		t.Run(fmt.Sprint("holder ", at), func(t *testing.T) {
+			c := newCluster(t, 1, 2, 3, 4)
+			c.join(1, 2, 3, 4)
+			c.run(2 * time.Second)
+			members := c.nodes[1].view.Members
+			who := func(i int) *node { return c.nodes[members[(at+i)%4].ID] }
+			holder, dead, leaver, last := who(0), who(1), who(2), who(3)
+			c.until(time.Second, "idle at the holder", func() bool { return holder.holding })
+			dead.dead = true
+			c.propose(holder.self.ID, "x")
+			c.until(time.Second, "answered", func() bool { return holder.ask != nil && holder.ask.answers[leaver.self.Member] != nil })
+			leaver.Leave(c.now)
+			leaver.leaveBy = c.now
+			leaver.Tick(c.now)
+			c.collect(leaver)
+			since := c.now
+			c.until(2*time.Second, "gone on", c.together(holder.self.ID, last.self.ID))
+			if took := c.now.Sub(since); took > 2*LAN().CollectWait {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+// A member that leaves while another group calls it says so there, too.
+func TestLeaveCrossesTheCallOfAMerge(t *testing.T) {
+	for _, when := range []string{"asked", "called"} {
+		t.Run(when, func(t *testing.T) {
+			c := newCluster(t, 1, 2, 3, 4)
+			parted := true
+			c.cut = func(from, to NodeID, m Message) bool { return parted && from > 2 != (to > 2) }
+			c.until(5*time.Second, "two groups", func() bool { return c.together(1, 2)() && c.together(3, 4)() })
+			c.run(time.Second)
+			caller, leaver := c.nodes[1], c.nodes[3]
+			if caller.view.ID.Compare(leaver.view.ID) < 0 {
+				caller, leaver = c.nodes[3], c.nodes[1]
+			}
+			caller = c.nodes[caller.view.Members[0].ID]
+			other := c.nodes[leaver.view.Members[0].ID]
+			leaver = c.nodes[leaver.view.Members[1].ID]
+			var stays []NodeID
+			for _, id := range []NodeID{1, 2, 3, 4} {
+				if id != leaver.self.ID {
+					stays = append(stays, id)
+				}
+			}
+			var since time.Time
+			leave := func() {
+				since = c.now
+				leaver.Leave(c.now)
+				leaver.leaveBy = c.now
+				leaver.Tick(c.now)
+				c.collect(leaver)
+			}
+			c.cut = func(from, to NodeID, m Message) bool {
+				switch m := m.(type) {
+				case *Pong:
+					if when == "asked" && since.IsZero() && caller.ask != nil && m.Nonce == caller.ask.nonce && from == other.self.ID {
+						leave()
+						return true
+					}
+				case *Call:
+					if when == "called" && since.IsZero() && to == leaver.self.ID {
+						leave()
+					}
+				}
+				return false
+			}
+			c.until(5*time.Second, "left", func() bool { return !since.IsZero() })
+			c.until(5*time.Second, "the others are together", c.together(stays...))
+			if took := c.now.Sub(since); took > 2*LAN().CollectWait {
+				t.Errorf("took %v", took)
+			}
+			for _, id := range stays {
+				if c.nodes[id].steady[leaver.self.ID].count > 0 {
+					t.Errorf("%d counts who left as unsteady", id)
+				}
+			}
+		})
+	}
+}
