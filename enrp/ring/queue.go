@@ -178,12 +178,12 @@ func (m *Machine) onWant(w *Want) {
 	case w.Hop > m.hop+2*n || w.Hop%n != uint64(i):
 		m.drop("want of the future")
 	default:
-		known := w.Hop <= m.rush
+		known := w.Hop <= max(m.rush, m.hop)
 		m.rush = max(m.rush, w.Hop)
 		switch {
 		case m.holding:
 			m.visit()
-		case !known: // else it was lost for others, or the token takes its time
+		case !known: // else it was lost for others, comes late, or the token takes its time
 			m.expectSoon()
 		}
 	}

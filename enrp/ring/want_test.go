@@ -144,3 +144,22 @@ func TestMemberThatIsConnectedAgainMayBeSlow(t *testing.T) {
 		})
 	}
 }
+
+// A WANT that comes when the token has long been where it was wanted makes nobody
+// impatient.
+func TestLateWantMakesNobodyImpatient(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	_, next, last := c.idle()
+	want := &Want{Header: Header{From: last.self, To: next.self.Member}, View: next.view.ID, Hop: last.accepted}
+	patient := next.patience
+	c.tell(next, want)
+	if next.patience != patient {
+		t.Errorf("it waits until %v, not %v", next.patience, patient)
+	}
+	lost := next.counters.TokenLost[Hungry]
+	c.run(time.Second)
+	if next.counters.TokenLost[Hungry] != lost {
+		t.Error("misses the token")
+	}
+}
