@@ -19,10 +19,12 @@ func (e *Envelope) Early() bool {
 // the token. Who applies for almost as long as Starving doesn't answer any more: the others
 // can't wait for ever.
 func (m *Machine) Answer(msg Message, now time.Time) ([]Envelope, bool) {
-	busy := m.clock(now).Sub(m.now)
-	if m.left || m.misled(msg.Head()) != "" || busy+m.cfg.Timers.CollectWait >= m.cfg.Timers.Starving() {
+	begun, at := m.now, m.clock(now)
+	if m.left || m.misled(msg.Head()) != "" || at.Sub(begun)+m.cfg.Timers.CollectWait >= m.cfg.Timers.Starving() {
 		return nil, false
 	}
+	m.now = at // signs of life, and answers as proofs, grow old from now on
+	defer func() { m.now = begun }()
 	switch msg := msg.(type) {
 	case *Hear:
 		m.hear(msg.From.Member)

@@ -172,3 +172,29 @@ func TestLateHopsAreCounted(t *testing.T) {
 		t.Errorf("longest %v", got)
 	}
 }
+
+// An answer given while the application was slow is as old as it is: a call right after it
+// is not refused.
+func TestAnswerOfASlowMemberIsFresh(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	_, next, last := c.idle()
+	at := c.now.Add(500 * time.Millisecond)
+	out, ok := next.Answer(&Ping{Header: Header{From: last.self, To: next.self.Member}, Nonce: 5, Candidates: next.view.Members}, at)
+	if !ok {
+		t.Fatal("no answer")
+	}
+	pong, _ := reply[*Pong](out)
+	next.Handled(at.Add(time.Millisecond))
+	c.now = at.Add(2 * time.Millisecond)
+	call := &Call{
+		Header: Header{From: last.self, To: next.self.Member}, Cause: CauseNoAck, Installed: last.view.ID, Hop: last.hop, Proof: pong.Answer,
+		View: View{ID: ViewID{Counter: last.counter + 1, Coordinator: last.self.Member}, Members: []Node{last.self, next.self}},
+	}
+	if refuse, ok := reply[*Refuse](c.tell(next, call)); ok {
+		t.Errorf("the call is refused: %v", refuse.Reason)
+	}
+	if age := next.now.Sub(next.heard[last.self.Member]); age > next.heardFor() {
+		t.Errorf("who asked was heard %v ago", age)
+	}
+}
