@@ -3,8 +3,10 @@ package handlespace
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
+	"weak"
 
 	"rserpool/asap/param"
 )
@@ -168,4 +170,35 @@ func TestReadersBesideBatches(t *testing.T) {
 	inBatches(t, s, 30, func(*Space) {})
 	close(stop)
 	readers.Wait()
+}
+
+// What one command has changed of many elements is not kept for as long as it takes until
+// as many events have followed.
+func TestEventsOfManyElementsAreNotKept(t *testing.T) {
+	s := fresh()
+	const many = 1000
+	for id := range param.PEID(many) {
+		s.Apply(register("echo", id+1, at(0)))
+	}
+	from := s.Get("echo", 1).Home()
+	var before []weak.Pointer[Record]
+	for _, e := range s.Apply(Takeover{From: from, To: []HomeID{{ID: there}}, Now: at(1)}) {
+		before = append(before, weak.Make(e.(Rehomed).Previous))
+	}
+	if len(before) != many {
+		t.Fatalf("%d are moved", len(before))
+	}
+	s.Apply(register("echo", many+1, at(2)))
+	s.Apply(register("echo", many+2, at(2)))
+	runtime.GC()
+	kept := 0
+	for _, r := range before {
+		if r.Value() != nil {
+			kept++
+		}
+	}
+	runtime.KeepAlive(s)
+	if kept > eventRoom {
+		t.Errorf("%d former records are kept", kept)
+	}
 }

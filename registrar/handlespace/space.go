@@ -55,7 +55,7 @@ func New(cfg Config) *Space {
 // Apply changes the handlespace and tells what changed, in order; nothing if the
 // command does not apply. One goroutine only.
 func (s *Space) Apply(cmd Command) []Event {
-	if s.near = nil; len(s.events) == cap(s.events) {
+	if s.near = nil; len(s.events) == cap(s.events) || cap(s.events) > eventRoom {
 		s.events = make([]Event, 0, eventRoom)
 	}
 	before := len(s.events)
@@ -63,7 +63,8 @@ func (s *Space) Apply(cmd Command) []Event {
 	return s.events[before:len(s.events):len(s.events)]
 }
 
-// eventRoom is for how many events there is room at a time: most commands have one.
+// eventRoom is for how many events there is room at a time: most commands have one. Where
+// there were more of them at once that room is not used up: they would be kept so long.
 const eventRoom = 32
 
 func (s *Space) emit(e Event) { s.events = append(s.events, e) }
