@@ -224,8 +224,9 @@ type Merge struct {
 	// End; less than 2 stands for 2. So many times Config.MaxTombstones are remembered
 	// until then.
 	Sides int
-	// Settle is how many pools get what Items of all Merges said of them, when
-	// there are no more Items to come.
+	// Settle is how many pools get what Items of all Merges said of them, and tombstones
+	// for which there is no room after End are forgotten, when there are no more Items to
+	// come.
 	Settle int
 	// End says that this was the last one of an exchange, and settles what is left.
 	End bool

@@ -79,6 +79,9 @@ func (s *Space) merge(c *Merge) {
 			s.settle(p, state)
 		}
 	}
+	for ; c.Settle > 0 && s.excess() > 0; c.Settle-- {
+		s.forgetOldest()
+	}
 	if c.End {
 		s.merging = 0
 		s.trim()
@@ -153,9 +156,9 @@ func (s *Space) adopt(item *Item) {
 	s.emit(Adopted{r.Handle, r, nil, created})
 }
 
-// Unsettled returns how many pools a Merge with Settle has work for. For the goroutine
-// that calls Apply.
-func (s *Space) Unsettled() int { return len(s.stated) }
+// Unsettled returns about how many pools and tombstones a Merge with Settle has work for; 0
+// if there are none. For the goroutine that calls Apply.
+func (s *Space) Unsettled() int { return len(s.stated) + s.excess() }
 
 // settle makes a pool what a merge decided.
 func (s *Space) settle(p *pool, state *PoolState) {

@@ -238,3 +238,30 @@ func TestReportersGoWithTheirElement(t *testing.T) {
 	other := registered(s.Apply(register("other", 77, at(1e9))))
 	one[Counted](t, s, report(other, "x"))
 }
+
+// What is too much can be forgotten step by step before the end, with the same result.
+func TestTombstonesCanBeForgottenBeforeTheEnd(t *testing.T) {
+	for _, length := range []int{1, 5 * handleShare} {
+		const bound, many = 30, 100
+		var told []Item
+		for i := range many {
+			handle := param.PoolHandle(fmt.Sprintf("%0*d", length, i%7))
+			told = append(told, Item{Tombstone: &Tombstone{Key{handle, param.PEID(i + 1)}, Generation{Stamp: 1, Raiser: here}, at(float64(i * 37 % many))}})
+		}
+		a, b := space(Config{MaxTombstones: bound}), space(Config{MaxTombstones: bound})
+		a.Apply(Merge{Items: told, Sides: many, End: true})
+		b.Apply(Merge{Items: told, Sides: many})
+		for steps := 0; b.Unsettled() > 0; steps++ {
+			before := b.Counts().Tombstones
+			if b.Apply(Merge{Settle: 7}); before-b.Counts().Tombstones > 7 || steps > many {
+				t.Fatalf("%d tombstones, then %d after %d steps", before, b.Counts().Tombstones, steps)
+			}
+		}
+		if all(a) != all(b) || a.tombstones.octets != b.tombstones.octets {
+			t.Errorf("ends with\n%s, not\n%s", all(b), all(a))
+		}
+		if b.Apply(Merge{End: true}); all(a) != all(b) {
+			t.Error("the end changes something")
+		}
+	}
+}

@@ -65,6 +65,13 @@ func (b *tombstones) exceed(n uint64) bool {
 	return uint64(b.ages.Len()) > n || uint64(b.octets) > n*handleShare
 }
 
+// excess returns about how many tombstones are to be forgotten at the end of all Merges; 0
+// if none are.
+func (s *Space) excess() int {
+	octets := s.tombstones.octets - s.cfg.MaxTombstones*handleShare
+	return max(0, s.tombstones.ages.Len()-s.cfg.MaxTombstones, (octets+handleShare-1)/handleShare)
+}
+
 // room reports whether there is room for one more among n.
 func (b *tombstones) room(handle param.PoolHandle, n int) bool {
 	return b.ages.Len() < n && uint64(b.octets+len(handle)) <= uint64(n)*handleShare
@@ -132,9 +139,14 @@ func (s *Space) remember(e *element, t *Tombstone) {
 // which they tell it, and something older could come back at some registrars only.
 func (s *Space) trim() {
 	for bound := uint64(s.cfg.MaxTombstones) * uint64(max(s.merging, 1)); s.tombstones.exceed(bound); {
-		s.forgetTombstone(s.tombstones.oldest())
-		s.index.forgotten()
+		s.forgetOldest()
 	}
+}
+
+// forgetOldest forgets a tombstone for which there is no room.
+func (s *Space) forgetOldest() {
+	s.forgetTombstone(s.tombstones.oldest())
+	s.index.forgotten()
 }
 
 // unbury takes the tombstone of an element away.

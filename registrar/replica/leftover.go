@@ -12,7 +12,7 @@ type leftover struct {
 	torn  bool // there are items, or pools to be settled
 	items []handlespace.Item
 	marks handlespace.Marks
-	sides int // of that exchange
+	sides int // of that exchange, the most of several
 	queue []queued
 }
 
@@ -34,7 +34,7 @@ func (r *Replica) interrupted() {
 		queue = nil
 	}
 	l := &r.left
-	l.torn, l.marks, l.sides = true, x.marks, len(x.view.Members)
+	l.torn, l.marks, l.sides = true, x.marks, max(l.sides, len(x.view.Members))
 	l.items = append(l.items, x.rest().Items...)
 	l.queue = append(l.queue, queue...)
 }

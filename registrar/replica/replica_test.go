@@ -511,3 +511,48 @@ func TestPoolsAreSettledBeforeTheEnd(t *testing.T) {
 		t.Error("they differ")
 	}
 }
+
+// Nor does it with the number of removals that are remembered.
+func TestTombstonesAreForgottenBeforeTheEnd(t *testing.T) {
+	const n = 5000
+	s, m := newScene(t, worldConfig{tombstones: n}, 2)
+	s.merge(m...)
+	for i, m := range m {
+		s.install(ring.CauseNoAck, m)
+		s.run()
+		s.pass(time.Second)
+		s.run()
+		for id := range param.PEID(n) {
+			s.register(m, param.PEID(i*n)+id+1)
+			s.deregister(m, param.PEID(i*n)+id+1)
+		}
+		s.run()
+	}
+	joiner := s.start(9, false)
+	all := append(m, joiner)
+	s.install(ring.CauseMerge, all...)
+	most, ended := uint64(0), 0
+	for ended < len(all) {
+		for _, m := range all {
+			for _, step := range []func(){
+				func() { s.pump(m) },
+				func() { s.put(m, len(m.queue)) },
+				func() { s.deliver(m, len(m.group.log)) },
+			} {
+				was, before := m.ended, m.space.Counts().Forgotten
+				if step(); m.ended && !was {
+					most = max(most, m.space.Counts().Forgotten-before)
+					ended++
+				}
+			}
+		}
+	}
+	if most > uint64(standard.merge) {
+		t.Errorf("%d are forgotten at END", most)
+	}
+	for _, m := range all {
+		if m.space.Counts().Tombstones != n || m.space.Digest() != all[0].space.Digest() {
+			t.Errorf("%v: %+v", m.self, m.space.Counts())
+		}
+	}
+}
