@@ -71,11 +71,11 @@ func (c *conn) askedClock() time.Time {
 	return c.clock.asked
 }
 
-// askClocks asks those that were never asked, and else whoever was not for longest, if
-// it is time to. Some don't know how to answer.
+// askClocks asks those that were never asked over their connection, and if it is time to
+// whoever else was not for longest. Some don't know how to answer.
 func (p *peers) askClocks(now time.Time) {
 	var next *conn
-	var before, latest time.Time
+	var before time.Time
 	for _, m := range p.members {
 		if len(m.conns) == 0 || m.conns[0].version < clockVersion {
 			continue
@@ -83,17 +83,13 @@ func (p *peers) askClocks(now time.Time) {
 		switch c, asked := m.conns[0], m.conns[0].askedClock(); {
 		case asked.IsZero():
 			p.g.askClock(c, now)
-			latest = now
-		default:
-			if next == nil || asked.Before(before) {
-				next, before = c, asked
-			}
-			if asked.After(latest) {
-				latest = asked
-			}
+		case next == nil || asked.Before(before):
+			next, before = c, asked
 		}
 	}
-	if next != nil && now.Sub(latest) >= clockEvery*p.g.cfg.Timers.ProbeInterval {
+	// Those that come and go take nobody's turn.
+	if every := clockEvery * p.g.cfg.Timers.ProbeInterval; next != nil && now.Sub(p.turn) >= every && now.Sub(before) >= every {
+		p.turn = now
 		p.g.askClock(next, now)
 	}
 }

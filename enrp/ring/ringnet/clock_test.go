@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rserpool/enrp/ring"
 )
 
 // Each member measures how much the others' clocks differ from its own, and says in
@@ -117,6 +119,34 @@ func TestClockQuestionsAreBounded(t *testing.T) {
 		synctest.Wait()
 		if n := c.status(1).Refused[refusedGarbage]; n != 1 {
 			t.Errorf("%d connections refused as garbage", n)
+		}
+	})
+}
+
+// One that connects again and again takes nobody's turn.
+func TestMemberThatComesAndGoesTakesNoTurnForClocks(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, c *cluster) {
+		defer c.stopAll()
+		c.start(1, 2, 3)
+		c.waitWhole(5*time.Second, 1, 2, 3)
+		time.Sleep(2 * ring.LAN().ProbeInterval)
+		measured := func() (at time.Time) {
+			for _, p := range c.status(1).Peers {
+				if p.Member.ID == 2 {
+					at = p.Skew.At
+				}
+			}
+			return at
+		}
+		before := measured()
+		for range 12 {
+			time.Sleep(clockEvery * ring.LAN().ProbeInterval / 2)
+			c.stop(3)
+			c.start(3)
+			c.waitWhole(30*time.Second, 1, 2, 3)
+		}
+		if now := measured(); !now.After(before) {
+			t.Errorf("the clock of member 2 was measured at %v, and not since", before)
 		}
 	})
 }

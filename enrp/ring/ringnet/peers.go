@@ -26,6 +26,7 @@ type peers struct {
 	// addresses are the targets of each configured peer, as last looked up.
 	addresses map[string][]transport.Endpoint
 	retryAt   time.Time // when attempts that failed are due again; zero: there are none
+	turn      time.Time // when a member was asked in turn for its clock
 }
 
 // peer is a member that is, or may be, reached over one or more connections.
