@@ -133,6 +133,14 @@ func (m *Machine) proven(caller Member, answer uint64) bool {
 	})
 }
 
+// askNoMore takes a member that is gone off the candidates, whatever it answered.
+func (m *Machine) askNoMore(member Member) {
+	if a := m.ask; a != nil {
+		a.candidates = slices.DeleteFunc(slices.Clone(a.candidates), func(n Node) bool { return n.Member == member })
+		delete(a.answers, member)
+	}
+}
+
 func (m *Machine) onPong(p *Pong) {
 	if !m.plausible(&p.View) || p.View.Index(p.From.Member) < 0 || p.View.ID.Compare(p.Promised) > 0 || !m.believable(p.Promised) {
 		m.drop("forged view")
@@ -218,10 +226,10 @@ func (m *Machine) plausible(v *View) bool {
 	return true
 }
 
-// enough reports whether all candidates that have not left answered, and all can be placed.
+// enough reports whether all candidates answered and all can be placed.
 func (m *Machine) enough() bool {
 	for _, n := range m.ask.candidates {
-		if n.Member != m.self.Member && !m.leavers[n.Member] && m.ask.answers[n.Member] == nil {
+		if n.Member != m.self.Member && m.ask.answers[n.Member] == nil {
 			return false
 		}
 	}
@@ -229,12 +237,12 @@ func (m *Machine) enough() bool {
 	return len(m.order(list)) == len(list)
 }
 
-// joinable lists the candidates that answered, have not left since, and whose own view
-// does not go on without this member, this member first.
+// joinable lists the candidates that answered and whose own view does not go on
+// without this member, this member first.
 func (m *Machine) joinable() []Node {
 	list := []Node{m.self}
 	for _, n := range m.ask.candidates {
-		if n.Member == m.self.Member || m.leavers[n.Member] {
+		if n.Member == m.self.Member {
 			continue
 		}
 		if p := m.ask.answers[n.Member]; p != nil && !m.elsewhere(p) || m.faults.Has(fault.PromiseToDeafCaller) {

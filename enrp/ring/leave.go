@@ -1,9 +1,6 @@
 package ring
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Leave begins to leave. State is Left when it is done.
 func (m *Machine) Leave(now time.Time) {
@@ -46,9 +43,9 @@ func (m *Machine) tryLeave() {
 func (m *Machine) onLeave(l *Leave) {
 	c := m.call
 	called := c != nil && m.index(&c.view, l.From.Member) >= 0 && c.promises[l.From.Member] == nil
-	asked := m.ask != nil && slices.ContainsFunc(m.ask.candidates, func(n Node) bool { return m.same(n.Member, l.From.Member) })
 	m.notOutside(l.From.Member)
-	if !called && !asked && m.index(&m.view, l.From.Member) < 0 {
+	m.askNoMore(l.From.Member)
+	if !called && m.index(&m.view, l.From.Member) < 0 {
 		return
 	}
 	m.leavers[l.From.Member] = true

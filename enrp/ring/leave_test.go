@@ -52,11 +52,6 @@ func TestLeaveGivesUpWhatNobodyTakes(t *testing.T) {
 	c.run(time.Second)
 	c.nodes[2].dead = true
 	n := c.nodes[1]
-	for _, own := range []bool{true} {
-		n.ends = own
-	}
-	c.nodes[1].leaving = true // no calls that would make it a view of its own
-	n.leaving = false
 	if n.holding {
 		n.pass(*n.copy)
 		c.collect(n)
@@ -173,6 +168,7 @@ func TestLeaveCrossesTheCallOfAMerge(t *testing.T) {
 				}
 			}
 			var since time.Time
+			views := len(eventsOf[Installed](caller))
 			leave := func() {
 				since = c.now
 				leaver.Leave(c.now)
@@ -198,6 +194,9 @@ func TestLeaveCrossesTheCallOfAMerge(t *testing.T) {
 			c.until(5*time.Second, "the others are together", c.together(stays...))
 			if took := c.now.Sub(since); took > 2*LAN().CollectWait {
 				t.Errorf("took %v", took)
+			}
+			if in := eventsOf[Installed](caller); in[len(in)-1].Cause == CauseLeave || len(in) > views+1 {
+				t.Errorf("the caller is in %+v: nobody of its group has left", in[len(in)-1])
 			}
 			for _, id := range stays {
 				if c.nodes[id].steady[leaver.self.ID].count > 0 {

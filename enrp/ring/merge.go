@@ -194,8 +194,8 @@ func (m *Machine) fits(list, group []Node) bool {
 	return true
 }
 
-// whole reports whether each member of a side answered, from that very view, has not left
-// since, and holds nobody off.
+// whole reports whether each member of a side answered, from that very view, and
+// holds nobody off.
 func (m *Machine) whole(side View) bool {
 	for _, n := range side.Members {
 		if n.Member == m.self.Member {
@@ -205,7 +205,7 @@ func (m *Machine) whole(side View) bool {
 		if p == nil && m.faults.Has(fault.MergeDropsMember) {
 			continue
 		}
-		if p == nil || m.leavers[n.Member] || p.View.ID != side.ID || p.Promised != side.ID || p.HoldOff > 0 {
+		if p == nil || p.View.ID != side.ID || p.Promised != side.ID || p.HoldOff > 0 {
 			return false
 		}
 	}
