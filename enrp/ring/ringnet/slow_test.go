@@ -33,6 +33,18 @@ func (s *slowMember) Start(events []ring.Event) (<-chan struct{}, func()) {
 	return applied, nil
 }
 
+// slowSecond makes the application of member 2 take so long.
+func (c *cluster) slowSecond(took time.Duration) *slowMember {
+	slow := &slowMember{took: took}
+	c.change = func(id int, cfg *Config) {
+		if id == 2 {
+			slow.testMember = cfg.Handler.(*testMember)
+			cfg.Handler = slow
+		}
+	}
+	return slow
+}
+
 // A member that takes longer to apply what was ordered than a hop may take stays, and
 // the token waits for it; one that takes much longer is left out.
 func TestSlowApplication(t *testing.T) {
@@ -44,13 +56,7 @@ func TestSlowApplication(t *testing.T) {
 	} {
 		t.Run(tt.took.String(), func(t *testing.T) {
 			inCluster(t, 3, func(t *testing.T, c *cluster) {
-				slow := &slowMember{took: tt.took}
-				c.change = func(id int, cfg *Config) {
-					if id == 2 {
-						slow.testMember = cfg.Handler.(*testMember)
-						cfg.Handler = slow
-					}
-				}
+				slow := c.slowSecond(tt.took)
 				defer slow.wg.Wait()
 				defer c.stopAll()
 				c.start(1, 2, 3)
@@ -82,13 +88,7 @@ func TestSlowApplicationAmongMany(t *testing.T) {
 	for _, n := range []int{6, 20} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			inCluster(t, n, func(t *testing.T, c *cluster) {
-				slow := &slowMember{took: ring.LAN().Starving() - 2*ring.LAN().HopTimeout}
-				c.change = func(id int, cfg *Config) {
-					if id == 2 {
-						slow.testMember = cfg.Handler.(*testMember)
-						cfg.Handler = slow
-					}
-				}
+				slow := c.slowSecond(ring.LAN().Starving() - 2*ring.LAN().HopTimeout)
 				defer slow.wg.Wait()
 				defer c.stopAll()
 				var all []int
@@ -120,13 +120,7 @@ func TestSlowApplicationAmongMany(t *testing.T) {
 // that nobody sends the token again meanwhile.
 func TestSlowApplicationDoesNotHoldBackAcknowledgements(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		slow := &slowMember{took: ring.LAN().Starving() / 2}
-		c.change = func(id int, cfg *Config) {
-			if id == 2 {
-				slow.testMember = cfg.Handler.(*testMember)
-				cfg.Handler = slow
-			}
-		}
+		slow := c.slowSecond(ring.LAN().Starving() / 2)
 		defer slow.wg.Wait()
 		defer c.stopAll()
 		c.start(1, 2)

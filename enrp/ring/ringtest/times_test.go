@@ -87,6 +87,19 @@ func ringOf(t *testing.T, members int) *story {
 	return s
 }
 
+// stay reports members that are not in the view any more.
+func stay(t *testing.T, s *story, members []*node, view *viewRecord) {
+	t.Helper()
+	for _, n := range members {
+		if n.life.record.view != view {
+			t.Errorf("%s is in %s", letter(n.index), describeView(n.life.record.view.event.View))
+		}
+	}
+	if s.err != nil {
+		t.Error(s.err)
+	}
+}
+
 // A member that is stopped for less than HopTimeout stays, also when the token is on
 // its way to it.
 func TestMemberThatIsSlowForAWhileStays(t *testing.T) {
@@ -102,14 +115,7 @@ func TestMemberThatIsSlowForAWhileStays(t *testing.T) {
 				s.resume(s.nodes[1])
 				s.run(s.now + 77*time.Millisecond)
 			}
-			for _, n := range s.nodes[:members] {
-				if n.life.record.view != view {
-					t.Errorf("%s is in %s", letter(n.index), describeView(n.life.record.view.event.View))
-				}
-			}
-			if s.err != nil {
-				t.Error(s.err)
-			}
+			stay(t, s, s.nodes[:members], view)
 		})
 	}
 }
@@ -172,14 +178,7 @@ func TestMemberThatIsOverloadedStays(t *testing.T) {
 					s.actPropose(s.nodes[i%members].life, Action{Kind: Propose, N: 3, Size: 20})
 					s.run(s.now + 7*time.Millisecond)
 				}
-				for _, n := range s.nodes[:members] {
-					if n.life.record.view != view {
-						t.Errorf("%s is in %s", letter(n.index), describeView(n.life.record.view.event.View))
-					}
-				}
-				if s.err != nil {
-					t.Error(s.err)
-				}
+				stay(t, s, s.nodes[:members], view)
 			})
 		}
 	}
