@@ -109,9 +109,7 @@ func (u *upcoming) each(visit func(p *pool, commands []int)) {
 func (u *upcoming) find(p *pool, commands []int) {
 	if p.members.tree == nil {
 		for _, i := range commands {
-			if u.elements[i] == nil {
-				u.elements[i] = p.members.find(u.keys[i].ID)
-			}
+			u.elements[i] = p.members.find(u.keys[i].ID)
 		}
 		return
 	}
@@ -123,9 +121,7 @@ func (u *upcoming) find(p *pool, commands []int) {
 	p.members.tree.GetAll(ids, found)
 	p.mu.Unlock()
 	for k, i := range commands {
-		if u.elements[i] == nil {
-			u.elements[i] = found[k].element
-		}
+		u.elements[i] = found[k].element
 	}
 }
 

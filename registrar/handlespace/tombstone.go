@@ -59,23 +59,19 @@ func (b *tombstones) oldest() *element {
 	return first.element
 }
 
-// exceed reports whether there are more than n tombstones, or longer handles than n have
-// room for.
-func (b *tombstones) exceed(n uint64) bool {
-	return uint64(b.ages.Len()) > n || uint64(b.octets) > n*handleShare
+// room returns for how many tombstones the present ones take the room, and those of some
+// more handles.
+func (b *tombstones) room(more ...param.PoolHandle) int {
+	octets := b.octets
+	for _, handle := range more {
+		octets += len(handle)
+	}
+	return max(b.ages.Len()+len(more), (octets+handleShare-1)/handleShare)
 }
 
 // excess returns about how many tombstones are to be forgotten at the end of all Merges; 0
 // if none are.
-func (s *Space) excess() int {
-	octets := s.tombstones.octets - s.cfg.MaxTombstones*handleShare
-	return max(0, s.tombstones.ages.Len()-s.cfg.MaxTombstones, (octets+handleShare-1)/handleShare)
-}
-
-// room reports whether there is room for one more among n.
-func (b *tombstones) room(handle param.PoolHandle, n int) bool {
-	return b.ages.Len() < n && uint64(b.octets+len(handle)) <= uint64(n)*handleShare
-}
+func (s *Space) excess() int { return max(0, s.tombstones.room()-s.cfg.MaxTombstones) }
 
 // behind visits the tombstones behind t, the oldest first, until visit returns false.
 func (b *tombstones) behind(t *Tombstone, visit func(*Tombstone) bool) {
@@ -103,7 +99,7 @@ func (s *Space) absent(c *Deregister) Absent {
 	k := Key{c.Handle, c.ID}
 	if e != nil {
 		k = e.tombstone.Key
-	} else if c.Handle == "" || c.ID == 0 || !s.tombstones.room(c.Handle, s.cfg.MaxTombstones/2) {
+	} else if c.Handle == "" || c.ID == 0 || s.tombstones.room(c.Handle) > s.cfg.MaxTombstones/2 {
 		return Absent{Handle: c.Handle, ID: c.ID}
 	}
 	raised := s.raised(e, HomeID{c.Raiser, c.Incarnation}, c.Now)
@@ -138,7 +134,8 @@ func (s *Space) remember(e *element, t *Tombstone) {
 // for all that the sides remember: what is forgotten in between depends on the order in
 // which they tell it, and something older could come back at some registrars only.
 func (s *Space) trim() {
-	for bound := uint64(s.cfg.MaxTombstones) * uint64(max(s.merging, 1)); s.tombstones.exceed(bound); {
+	// Each side's share, so that no product is too large.
+	for sides := max(s.merging, 1); (s.tombstones.room()+sides-1)/sides > s.cfg.MaxTombstones; {
 		s.forgetOldest()
 	}
 }
