@@ -102,7 +102,7 @@ func TestSimulation(t *testing.T) {
 	var mu sync.Mutex
 	happened := map[string]int{}
 	failed := 0
-	n := seeds(t, 300)
+	n := seeds(t, 375)
 	each(n, func(seed uint64) bool {
 		w, r := simulate(seed, configOf(seed, 0), ringtest.Options{})
 		mu.Lock()
@@ -159,11 +159,11 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 	for name, f := range allFaults {
 		t.Run(name, func(t *testing.T) {
-			simulated := find(seeds(t, 100), func(seed uint64) error {
+			simulated := find(seeds(t, 125), func(seed uint64) error {
 				_, r := simulate(seed, configOf(seed, f), ringtest.Options{})
 				return r.Err
 			})
-			told := find(seeds(t, 2000), func(seed uint64) error {
+			told := find(seeds(t, 2500), func(seed uint64) error {
 				_, err := story(seed, configOf(seed, f))
 				return err
 			})
