@@ -14,7 +14,7 @@ import (
 // sequence returns the types of the parameters at top level of a message.
 func sequence(t *testing.T, m Message, fixed int) []param.Type {
 	t.Helper()
-	b := mustEncode(t, m)[4+fixed:]
+	b := pt.MustEncode(t, m)[4+fixed:]
 	var out []param.Type
 	for len(b) >= 4 {
 		out = append(out, param.Type(b[0])<<8|param.Type(b[1]))
@@ -33,7 +33,7 @@ func wantSequence(t *testing.T, m Message, fixed int, want ...param.Type) {
 
 func TestRoundTrip(t *testing.T) {
 	for _, m := range corpus() {
-		if got := mustDecode(t, mustEncode(t, m)); !reflect.DeepEqual(got, m) {
+		if got := pt.MustDecode(t, Decode, pt.MustEncode(t, m)); !reflect.DeepEqual(got, m) {
 			t.Errorf("%s:\n got %+v\nwant %+v", m.Type(), got, m)
 		}
 	}
@@ -52,7 +52,7 @@ func TestASAP_2_2_3_03_RejectBitAndError(t *testing.T) {
 	for _, reject := range []bool{false, true} {
 		for _, e := range []param.OperationError{nil, {{Code: param.CauseInvalidValues}}} {
 			want := &RegistrationResponse{Reject: reject, Handle: "a", ID: 1, Error: e}
-			if got := mustDecode(t, mustEncode(t, want)); !reflect.DeepEqual(got, want) {
+			if got := pt.MustDecode(t, Decode, pt.MustEncode(t, want)); !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		}
@@ -60,7 +60,7 @@ func TestASAP_2_2_3_03_RejectBitAndError(t *testing.T) {
 }
 
 func TestASAP_2_2_6_03_NoPolicyParameter(t *testing.T) {
-	m := mustDecode(t, message(TypeHandleResolutionResponse, 0, handleTLV, elementTLV)).(*HandleResolutionResponse)
+	m := pt.MustDecode(t, Decode, message(TypeHandleResolutionResponse, 0, handleTLV, elementTLV)).(*HandleResolutionResponse)
 	if m.Policy.Type != 0 || len(m.Elements) != 1 {
 		t.Errorf("%+v", m)
 	}
@@ -97,7 +97,7 @@ func TestASAP_2_2_6_07_ErrorMeansNegative(t *testing.T) {
 		message(TypeHandleResolutionResponse, 0, handleTLV, errorTLV, policyTLV, elementTLV, errorTLV),
 		message(TypeHandleResolutionResponse, 0, handleTLV, policyTLV, elementTLV, errorTLV),
 	} {
-		if m := mustDecode(t, b); !reflect.DeepEqual(m, want) {
+		if m := pt.MustDecode(t, Decode, b); !reflect.DeepEqual(m, want) {
 			t.Errorf("%x: %+v", b, m)
 		}
 	}
@@ -110,7 +110,7 @@ func TestHandleResolutionResponseExtras(t *testing.T) {
 	}
 	b := message(TypeHandleResolutionResponse, 0,
 		handleTLV, idTLV, policyTLV, policyTLV, elementTLV, policyTLV, idTLV, elementTLV, handleTLV)
-	if m := mustDecode(t, b); !reflect.DeepEqual(m, want) {
+	if m := pt.MustDecode(t, Decode, b); !reflect.DeepEqual(m, want) {
 		t.Errorf("%+v", m)
 	}
 }
@@ -126,7 +126,7 @@ func TestASAP_2_2_10_01_AnnouncedTransports(t *testing.T) {
 	}
 	udp := pt.TLV(param.TypeUDPTransport, pt.U16(7, 0), pt.IPv4(192, 0, 2, 1))
 	b := pt.Message(uint8(TypeServerAnnounce), 0, pt.U32(9), udp, sctpTLV, udp, sctpTLV)
-	if m := mustDecode(t, b).(*ServerAnnounce); len(m.Transports) != 2 {
+	if m := pt.MustDecode(t, Decode, b).(*ServerAnnounce); len(m.Transports) != 2 {
 		t.Errorf("%+v", m)
 	}
 }
@@ -134,7 +134,7 @@ func TestASAP_2_2_10_01_AnnouncedTransports(t *testing.T) {
 func TestASAP_2_2_13_01_BusinessCard(t *testing.T) {
 	elements := pt.Elements()
 	m := &BusinessCard{Handle: "a", Elements: elements}
-	got := mustDecode(t, mustEncode(t, m)).(*BusinessCard)
+	got := pt.MustDecode(t, Decode, pt.MustEncode(t, m)).(*BusinessCard)
 	if !reflect.DeepEqual(got.Elements, elements) {
 		t.Error("another order of elements")
 	}
@@ -142,7 +142,7 @@ func TestASAP_2_2_13_01_BusinessCard(t *testing.T) {
 		t.Error(err)
 	}
 	b := message(TypeBusinessCard, 0, handleTLV, elementTLV, idTLV, elementTLV)
-	if m := mustDecode(t, b).(*BusinessCard); len(m.Elements) != 2 {
+	if m := pt.MustDecode(t, Decode, b).(*BusinessCard); len(m.Elements) != 2 {
 		t.Errorf("%+v", m)
 	}
 }
@@ -178,7 +178,7 @@ func TestAMB_25_ASAPTransportIsOptional(t *testing.T) {
 			&Registration{Handle: "a", Element: e},
 			&HandleResolutionResponse{Handle: "a", Elements: []param.PoolElement{e}},
 		} {
-			if got := mustDecode(t, mustEncode(t, want)); !reflect.DeepEqual(got, want) {
+			if got := pt.MustDecode(t, Decode, pt.MustEncode(t, want)); !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		}
@@ -198,8 +198,8 @@ func TestAMB_75_LongAnswers(t *testing.T) {
 		many[i] = e
 		many[i].ID = param.PEID(i)
 	}
-	plain := mustEncode(t, &HandleResolutionResponse{Handle: echoPool, Elements: many})
-	if got := mustDecode(t, plain).(*HandleResolutionResponse).Elements; !reflect.DeepEqual(got, many[:fit]) {
+	plain := pt.MustEncode(t, &HandleResolutionResponse{Handle: echoPool, Elements: many})
+	if got := pt.MustDecode(t, Decode, plain).(*HandleResolutionResponse).Elements; !reflect.DeepEqual(got, many[:fit]) {
 		t.Errorf("%d elements, want the first %d", len(got), fit)
 	}
 	var r Resolution
@@ -234,11 +234,11 @@ func TestAMB_75_LongAnswers(t *testing.T) {
 // A message of the longest length that there is, 65535, and its padding.
 func TestLongestMessage(t *testing.T) {
 	m := &Cookie{Cookie: bytes.Repeat([]byte{0xab}, 65535-8)}
-	b := mustEncode(t, m)
+	b := pt.MustEncode(t, m)
 	if len(b) != 65536 || b[2] != 0xff || b[3] != 0xff {
 		t.Errorf("%d octets, header %x", len(b), b[:4])
 	}
-	if got := mustDecode(t, b); !reflect.DeepEqual(got, m) {
+	if got := pt.MustDecode(t, Decode, b); !reflect.DeepEqual(got, m) {
 		t.Error("another cookie")
 	}
 	m.Cookie = append(m.Cookie, 0)
@@ -252,7 +252,7 @@ func TestResolutionOfOddElements(t *testing.T) {
 	e := element(1)
 	e.Policy = param.Policy{Type: 0x80000001, Data: "odd"}
 	elements := []param.PoolElement{e, e}
-	want := mustEncode(t, &HandleResolutionResponse{Handle: "a", Elements: elements})
+	want := pt.MustEncode(t, &HandleResolutionResponse{Handle: "a", Elements: elements})
 	tlv, err := param.AppendPoolElement(nil, &e, false)
 	if err != nil {
 		t.Fatal(err)
@@ -281,7 +281,7 @@ func TestDecoder(t *testing.T) {
 	var kept []Message
 	messages := corpus()
 	for _, m := range messages {
-		b := mustEncode(t, m)
+		b := pt.MustEncode(t, m)
 		got, report, err := d.Decode(b)
 		if err != nil || report != nil || !reflect.DeepEqual(got, m) {
 			t.Fatalf("got %+v, report %v, %v\nwant %+v", got, report, err, m)
@@ -302,15 +302,15 @@ func TestDecoderRepeats(t *testing.T) {
 		return pt.Message(uint8(TypeHandleResolution), 0, handleTLV, pt.TLV(param.TypeHandleResolutionOption, b))
 	}
 	messages := map[string][]byte{
-		"plain":          mustEncode(t, &HandleResolution{Handle: echoPool}),
-		"updates":        mustEncode(t, &HandleResolution{Handle: echoPool, SendUpdates: true}),
-		"another pool":   mustEncode(t, &HandleResolution{Handle: "x"}),
-		"long":           mustEncode(t, &HandleResolution{Handle: param.PoolHandle(bytes.Repeat([]byte{'x'}, 2*latestLength))}),
+		"plain":          pt.MustEncode(t, &HandleResolution{Handle: echoPool}),
+		"updates":        pt.MustEncode(t, &HandleResolution{Handle: echoPool, SendUpdates: true}),
+		"another pool":   pt.MustEncode(t, &HandleResolution{Handle: "x"}),
+		"long":           pt.MustEncode(t, &HandleResolution{Handle: param.PoolHandle(bytes.Repeat([]byte{'x'}, 2*latestLength))}),
 		"items":          option(0, 0, 0, 3),
 		"report":         pt.Message(uint8(TypeHandleResolution), 0, handleTLV, pt.TLV(0xc0aa, nil)),
 		"refused":        pt.Message(uint8(TypeHandleResolution), 0, handleTLV, pt.TLV(0x40aa, nil)),
 		"empty handle":   pt.Message(uint8(TypeHandleResolution), 0, pt.TLV(param.TypePoolHandle, nil)),
-		"another type":   mustEncode(t, &EndpointUnreachable{Handle: echoPool, ID: 1}),
+		"another type":   pt.MustEncode(t, &EndpointUnreachable{Handle: echoPool, ID: 1}),
 		"nothing at all": nil,
 	}
 	for first, a := range messages {

@@ -24,24 +24,6 @@ func message(t MessageType, flags uint8, params ...[]byte) []byte {
 	return pt.Message(uint8(t), flags, nil, params...)
 }
 
-func mustEncode(t *testing.T, m Message) []byte {
-	t.Helper()
-	b, err := m.Append(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func mustDecode(t *testing.T, b []byte) Message {
-	t.Helper()
-	m, report, err := Decode(b)
-	if err != nil || report != nil {
-		t.Fatalf("Decode %x: report %v, error %v", b, report, err)
-	}
-	return m
-}
-
 // refused is the error for bytes that are no message.
 func refused(t *testing.T, b []byte) (Message, *param.Error) {
 	t.Helper()
@@ -128,7 +110,7 @@ func TestPAR_3_02_UnknownTypes01DropAndReport(t *testing.T) {
 
 func TestPAR_3_03_UnknownTypes10AreSkipped(t *testing.T) {
 	everyPlace(t, []param.Type{0x8000, 0x8011, 0x803f, 0xbfff}, func(t *testing.T, _, b []byte) {
-		if m := mustDecode(t, b); !reflect.DeepEqual(m, golden["V01"]) {
+		if m := pt.MustDecode(t, Decode, b); !reflect.DeepEqual(m, golden["V01"]) {
 			t.Errorf("%+v", m)
 		}
 	})
@@ -184,7 +166,7 @@ func TestAMB_06_KnownButUnexpected(t *testing.T) {
 		message(TypeRegistration, 0, handleTLV, pt.TLV(param.TypePoolElement,
 			pt.U32(uint32(peID), 0, 300), sctpTLV, policyTLV, policyTLV, handleTLV)),
 	} {
-		if m := mustDecode(t, b); !reflect.DeepEqual(m, golden["V01"]) {
+		if m := pt.MustDecode(t, Decode, b); !reflect.DeepEqual(m, golden["V01"]) {
 			t.Errorf("%x: %+v", b, m)
 		}
 	}
@@ -257,7 +239,7 @@ func TestAMB_14_AnswerToMalformedRequests(t *testing.T) {
 		"half a header":           {1, 0, 0},
 		"length below a header":   {1, 0, 0, 3},
 		"length beyond the end":   {5, 0, 0, 5},
-		"octets behind the end":   append(mustEncode(t, golden["V02"]), 0, 0, 0, 0),
+		"octets behind the end":   append(pt.MustEncode(t, golden["V02"]), 0, 0, 0, 0),
 	} {
 		t.Run(name, func(t *testing.T) { wantDropped(t, b, param.Malformed) })
 	}
@@ -305,7 +287,7 @@ func TestAMB_71_EmptyHandle(t *testing.T) {
 	}
 	// The answer echoes it.
 	answer := &RegistrationResponse{Reject: true, ID: 1}
-	if m := mustDecode(t, mustEncode(t, answer)); !reflect.DeepEqual(m, answer) {
+	if m := pt.MustDecode(t, Decode, pt.MustEncode(t, answer)); !reflect.DeepEqual(m, answer) {
 		t.Errorf("%+v", m)
 	}
 }
@@ -347,24 +329,24 @@ func TestAMB_13_AssignedTypes(t *testing.T) {
 
 func TestPAR_4_03_Flags(t *testing.T) {
 	for _, m := range corpus() {
-		b := mustEncode(t, m)
+		b := pt.MustEncode(t, m)
 		if b[1] > 1 {
 			t.Errorf("%s sent with flags 0x%02x", m.Type(), b[1])
 		}
 		b[1] |= 0xfe
-		if got := mustDecode(t, b); !reflect.DeepEqual(got, m) {
+		if got := pt.MustDecode(t, Decode, b); !reflect.DeepEqual(got, m) {
 			t.Errorf("with undefined flags:\n got %+v\nwant %+v", got, m)
 		}
 	}
 }
 
 func TestPAR_4_04_Length(t *testing.T) {
-	b := mustEncode(t, &HandleResolution{Handle: "abc"})
+	b := pt.MustEncode(t, &HandleResolution{Handle: "abc"})
 	if len(b) != 12 || b[3] != 11 {
 		t.Errorf("%x", b)
 	}
 	for _, m := range corpus() {
-		b := mustEncode(t, m)
+		b := pt.MustEncode(t, m)
 		if n := int(b[2])<<8 | int(b[3]); len(b) != (n+3)&^3 {
 			t.Errorf("%s: length %d in %d octets", m.Type(), n, len(b))
 		}
@@ -380,7 +362,7 @@ func TestAMB_03_LengthTolerance(t *testing.T) {
 		{5, 0, 0, 12, 0, 9, 0, 7, 'a', 'b', 'c', 0xff},
 		{5, 0, 0, 11, 0, 9, 0, 7, 'a', 'b', 'c'},
 	} {
-		if m := mustDecode(t, b); !reflect.DeepEqual(m, want) {
+		if m := pt.MustDecode(t, Decode, b); !reflect.DeepEqual(m, want) {
 			t.Errorf("%x: %+v", b, m)
 		}
 	}
@@ -388,7 +370,7 @@ func TestAMB_03_LengthTolerance(t *testing.T) {
 
 func TestPAR_4_05_MessagePadding(t *testing.T) {
 	for n := range 8 {
-		b := mustEncode(t, &Cookie{Cookie: bytes.Repeat([]byte{0xff}, n)})
+		b := pt.MustEncode(t, &Cookie{Cookie: bytes.Repeat([]byte{0xff}, n)})
 		end := 4 + 4 + n
 		if len(b)%4 != 0 || len(b)-end > 3 || !bytes.Equal(b[end:], make([]byte, len(b)-end)) {
 			t.Errorf("%x", b)
@@ -396,7 +378,7 @@ func TestPAR_4_05_MessagePadding(t *testing.T) {
 		for i := end; i < len(b); i++ {
 			b[i] = 0xaa
 		}
-		if m := mustDecode(t, b).(*Cookie); len(m.Cookie) != n {
+		if m := pt.MustDecode(t, Decode, b).(*Cookie); len(m.Cookie) != n {
 			t.Errorf("%+v", m)
 		}
 	}

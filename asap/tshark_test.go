@@ -75,22 +75,7 @@ func expected(m Message) *paramtest.Expectation {
 }
 
 // TestTshark has tshark read every message type with every parameter.
-func TestTshark(t *testing.T) {
-	messages := corpus()
-	var encoded [][]byte
-	for _, m := range messages {
-		b, err := m.Append(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		encoded = append(encoded, b)
-	}
-	for i, p := range paramtest.Dissect(t, 11, encoded) {
-		t.Run(fmt.Sprintf("%d %s", i, messages[i].Type()), func(t *testing.T) {
-			expected(messages[i]).Check(t, p)
-		})
-	}
-}
+func TestTshark(t *testing.T) { paramtest.Tshark(t, 11, corpus(), expected) }
 
 // TestTsharkOperationErrors lists the Operation Errors that tshark calls
 // malformed, although RFC 5354 knows no other form for them: it takes the data of
@@ -115,11 +100,7 @@ func TestTsharkOperationErrors(t *testing.T) {
 	}
 	var encoded [][]byte
 	for _, test := range tests {
-		b, err := (&Error{Causes: param.OperationError{test.cause}}).Append(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		encoded = append(encoded, b)
+		encoded = append(encoded, paramtest.MustEncode(t, &Error{Causes: param.OperationError{test.cause}}))
 	}
 	for i, p := range paramtest.Dissect(t, 11, encoded) {
 		code := fmt.Sprintf("0x%04x", uint16(tests[i].cause.Code))

@@ -1,11 +1,9 @@
 package asap
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
 	"reflect"
-	"strings"
 	"testing"
 
 	"rserpool/asap/param"
@@ -69,33 +67,7 @@ var golden = map[string]Message{
 	"V28": &BusinessCard{Handle: echoPool, Elements: []param.PoolElement{element(0x0a0a0a0a)}},
 }
 
-func id(name string) string { id, _, _ := strings.Cut(name, " "); return id }
-
-func TestGoldenVectors(t *testing.T) {
-	vectors := paramtest.ReadVectors(t, "testdata/golden.hex")
-	if len(vectors) != len(golden) {
-		t.Fatalf("%d vectors, %d messages", len(vectors), len(golden))
-	}
-	for _, v := range vectors {
-		t.Run(v.Name, func(t *testing.T) {
-			want := golden[id(v.Name)]
-			got, report, err := Decode(v.Data)
-			if err != nil || report != nil {
-				t.Fatalf("Decode: report %v, error %v", report, err)
-			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("Decode:\n got %+v\nwant %+v", got, want)
-			}
-			b, err := want.Append([]byte("before"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if b = bytes.TrimPrefix(b, []byte("before")); !bytes.Equal(b, v.Data) {
-				t.Errorf("Append:\n got %x\nwant %x", b, v.Data)
-			}
-		})
-	}
-}
+func TestGoldenVectors(t *testing.T) { paramtest.Golden(t, Decode, golden) }
 
 // invalidFrom is the answer to a malformed REGISTRATION whose offending parameter
 // begins at offset from in the message and has n octets.
@@ -168,7 +140,7 @@ func TestHostileVectors(t *testing.T) {
 	}
 	for _, v := range vectors {
 		t.Run(v.Name, func(t *testing.T) {
-			want := tests[id(v.Name)]
+			want := tests[v.ID()]
 			m, report, err := Decode(v.Data)
 			var kind param.Kind
 			if err != nil {

@@ -28,24 +28,6 @@ func message(t MessageType, flags uint8, params ...[]byte) []byte {
 	return pt.Message(uint8(t), flags, ids, params...)
 }
 
-func mustEncode(t *testing.T, m Message) []byte {
-	t.Helper()
-	b, err := m.Append(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func mustDecode(t *testing.T, b []byte) Message {
-	t.Helper()
-	m, report, err := Decode(b)
-	if err != nil || report != nil {
-		t.Fatalf("Decode %x: report %v, error %v", b, report, err)
-	}
-	return m
-}
-
 func wantNotEncoded(t *testing.T, m Message) {
 	t.Helper()
 	if b, err := m.Append([]byte("dst")); !errors.Is(err, param.ErrEncode) || string(b) != "dst" {
@@ -69,7 +51,7 @@ func wantRefused(t *testing.T, b []byte, kind param.Kind, want param.OperationEr
 
 func TestRoundTrip(t *testing.T) {
 	for _, m := range corpus() {
-		if got := mustDecode(t, mustEncode(t, m)); !reflect.DeepEqual(got, m) {
+		if got := pt.MustDecode(t, Decode, pt.MustEncode(t, m)); !reflect.DeepEqual(got, m) {
 			t.Errorf("%s:\n got %+v\nwant %+v", m.Type(), got, m)
 		}
 	}
@@ -86,14 +68,14 @@ func TestENRP_2_01_PaddingBetweenParameters(t *testing.T) {
 		sctpTLV, pt.TLV(param.TypePolicy, append(pt.U32(0x80000001), 'x')), asapTLV)
 	want := pt.Message(uint8(TypeHandleTableResponse), 0, pt.U32(0, 0),
 		pt.TLV(param.TypePoolHandle, []byte("abc")), e, e, pt.TLV(param.TypePoolHandle, []byte("abcde")), e)
-	if got := mustEncode(t, m); !bytes.Equal(got, want) {
+	if got := pt.MustEncode(t, m); !bytes.Equal(got, want) {
 		t.Errorf("got %x\nwant %x", got, want)
 	}
 }
 
 func TestENRP_2_1_01_ReceiverOfGroupCast(t *testing.T) {
 	for _, m := range []Message{golden["V17"], golden["V21"], golden["V24"], golden["V26"]} {
-		if b := mustEncode(t, m); !bytes.Equal(b[8:12], []byte{0, 0, 0, 0}) || m.IDs().Receiver != 0 {
+		if b := pt.MustEncode(t, m); !bytes.Equal(b[8:12], []byte{0, 0, 0, 0}) || m.IDs().Receiver != 0 {
 			t.Errorf("%s: %x", m.Type(), b)
 		}
 	}
@@ -102,12 +84,12 @@ func TestENRP_2_1_01_ReceiverOfGroupCast(t *testing.T) {
 // The checksum is always sent, also the one of a registrar without elements, and
 // a message without it is understood (AMB-67).
 func TestENRP_2_1_02_PresenceHasChecksum(t *testing.T) {
-	if b := mustEncode(t, &Presence{}); len(b) != 20 || b[3] != 18 {
+	if b := pt.MustEncode(t, &Presence{}); len(b) != 20 || b[3] != 18 {
 		t.Errorf("%x", b)
 	}
 	t.Run("AMB_67", func(t *testing.T) {
 		want := &Presence{Servers: fromA, NoChecksum: true}
-		if m := mustDecode(t, message(TypePresence, 0)); !reflect.DeepEqual(m, want) {
+		if m := pt.MustDecode(t, Decode, message(TypePresence, 0)); !reflect.DeepEqual(m, want) {
 			t.Errorf("%+v", m)
 		}
 	})
@@ -116,11 +98,11 @@ func TestENRP_2_1_02_PresenceHasChecksum(t *testing.T) {
 }
 
 func TestAMB_01_ReplyRequired(t *testing.T) {
-	if b := mustEncode(t, &Presence{ReplyRequired: true}); b[1] != 0x01 {
+	if b := pt.MustEncode(t, &Presence{ReplyRequired: true}); b[1] != 0x01 {
 		t.Errorf("%x", b)
 	}
 	for flags, want := range map[uint8]bool{0x00: false, 0x01: true, 0xfe: false, 0xff: true} {
-		if m := mustDecode(t, message(TypePresence, flags, checksum)).(*Presence); m.ReplyRequired != want {
+		if m := pt.MustDecode(t, Decode, message(TypePresence, flags, checksum)).(*Presence); m.ReplyRequired != want {
 			t.Errorf("flags 0x%02x: %v", flags, m.ReplyRequired)
 		}
 	}
@@ -128,11 +110,11 @@ func TestAMB_01_ReplyRequired(t *testing.T) {
 
 func TestENRP_2_2_01_OwnChildrenOnly(t *testing.T) {
 	for _, own := range []bool{false, true} {
-		b := mustEncode(t, &HandleTableRequest{OwnOnly: own})
+		b := pt.MustEncode(t, &HandleTableRequest{OwnOnly: own})
 		if (b[1] == 1) != own || len(b) != 12 {
 			t.Errorf("%x", b)
 		}
-		if m := mustDecode(t, b).(*HandleTableRequest); m.OwnOnly != own {
+		if m := pt.MustDecode(t, Decode, b).(*HandleTableRequest); m.OwnOnly != own {
 			t.Errorf("%+v", m)
 		}
 	}
@@ -140,7 +122,7 @@ func TestENRP_2_2_01_OwnChildrenOnly(t *testing.T) {
 
 func TestENRP_2_3_01_RejectingTableIsEmpty(t *testing.T) {
 	wantNotEncoded(t, &HandleTableResponse{Reject: true, Pools: []Pool{{Handle: "a", Elements: pt.Elements()}}})
-	m := mustDecode(t, message(TypeHandleTableResponse, 0x01, handleTLV, elementTLV)).(*HandleTableResponse)
+	m := pt.MustDecode(t, Decode, message(TypeHandleTableResponse, 0x01, handleTLV, elementTLV)).(*HandleTableResponse)
 	if !m.Reject || m.Pools != nil {
 		t.Errorf("%+v", m)
 	}
@@ -159,7 +141,7 @@ func TestENRP_2_3_03_PoolsInATable(t *testing.T) {
 		wantRefused(t, b, param.Malformed, nil)
 	}
 	extra := message(TypeHandleTableResponse, 0, checksum, handleTLV, elementTLV, checksum, elementTLV)
-	if m := mustDecode(t, extra).(*HandleTableResponse); len(m.Pools) != 1 || len(m.Pools[0].Elements) != 2 {
+	if m := pt.MustDecode(t, Decode, extra).(*HandleTableResponse); len(m.Pools) != 1 || len(m.Pools[0].Elements) != 2 {
 		t.Errorf("%+v", m)
 	}
 }
@@ -170,7 +152,7 @@ func update2(action, reserved uint16, params ...[]byte) []byte {
 
 func TestENRP_2_4_01_UpdateAction(t *testing.T) {
 	for _, action := range []UpdateAction{AddPE, DelPE} {
-		if m := mustDecode(t, update2(uint16(action), 0, handleTLV, elementTLV)).(*HandleUpdate); m.Action != action {
+		if m := pt.MustDecode(t, Decode, update2(uint16(action), 0, handleTLV, elementTLV)).(*HandleUpdate); m.Action != action {
 			t.Errorf("%+v", m)
 		}
 	}
@@ -181,11 +163,11 @@ func TestENRP_2_4_01_UpdateAction(t *testing.T) {
 }
 
 func TestENRP_2_4_02_ReservedField(t *testing.T) {
-	want := mustDecode(t, update2(1, 0, handleTLV, elementTLV))
-	if got := mustDecode(t, update2(1, 0xffff, handleTLV, elementTLV)); !reflect.DeepEqual(got, want) {
+	want := pt.MustDecode(t, Decode, update2(1, 0, handleTLV, elementTLV))
+	if got := pt.MustDecode(t, Decode, update2(1, 0xffff, handleTLV, elementTLV)); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if b := mustEncode(t, want); b[14] != 0 || b[15] != 0 {
+	if b := pt.MustEncode(t, want); b[14] != 0 || b[15] != 0 {
 		t.Errorf("%x", b)
 	}
 }
@@ -193,21 +175,21 @@ func TestENRP_2_4_02_ReservedField(t *testing.T) {
 func TestTakeoverSuggested(t *testing.T) {
 	b := update2(0, 0, handleTLV, elementTLV)
 	b[1] = 0x01
-	if m := mustDecode(t, b).(*HandleUpdate); !m.TakeoverSuggested || mustEncode(t, m)[1] != 0x01 {
+	if m := pt.MustDecode(t, Decode, b).(*HandleUpdate); !m.TakeoverSuggested || pt.MustEncode(t, m)[1] != 0x01 {
 		t.Errorf("%+v", m)
 	}
 }
 
 func TestENRP_2_6_01_RejectingListIsEmpty(t *testing.T) {
 	wantNotEncoded(t, &ListResponse{Reject: true, Peers: golden["V23"].(*ListResponse).Peers})
-	m := mustDecode(t, message(TypeListResponse, 0x01, serverTLV)).(*ListResponse)
+	m := pt.MustDecode(t, Decode, message(TypeListResponse, 0x01, serverTLV)).(*ListResponse)
 	if !m.Reject || m.Peers != nil {
 		t.Errorf("%+v", m)
 	}
 }
 
 func TestENRP_2_10_01_ErrorMessage(t *testing.T) {
-	b := mustEncode(t, &Error{Servers: fromA, Causes: pt.Error()})
+	b := pt.MustEncode(t, &Error{Servers: fromA, Causes: pt.Error()})
 	if !bytes.Equal(b[4:12], ids) || b[12] != 0 || b[13] != byte(param.TypeOperationError) {
 		t.Errorf("%x", b)
 	}
@@ -236,7 +218,7 @@ func TestUnknown(t *testing.T) {
 	wantRefused(t, message(TypeListRequest, 0, u(0x0011)), param.UnknownParameter, nil)
 	wantRefused(t, message(TypeListRequest, 0, u(0x4011)), param.UnknownParameter, quoting(u(0x4011)))
 	want := &ListRequest{Servers: fromA}
-	if m := mustDecode(t, message(TypeListRequest, 0, u(0x8011), serverTLV)); !reflect.DeepEqual(m, want) {
+	if m := pt.MustDecode(t, Decode, message(TypeListRequest, 0, u(0x8011), serverTLV)); !reflect.DeepEqual(m, want) {
 		t.Errorf("%+v", m)
 	}
 	m, report, err := Decode(message(TypeListRequest, 0, u(0xc011)))
@@ -321,7 +303,7 @@ func TestAMB_75_LongTablesAndLists(t *testing.T) {
 		if err != nil || next == start || len(b) > 3+300 {
 			t.Fatalf("%d octets, %d elements, %v", len(b), next-start, err)
 		}
-		m := mustDecode(t, b[3:]).(*HandleTableResponse)
+		m := pt.MustDecode(t, Decode, b[3:]).(*HandleTableResponse)
 		if m.More != (next < len(tlvs)) || len(m.Pools) != 1 || m.Pools[0].Handle != "pool" || m.Servers != fromA {
 			t.Fatalf("%+v", m)
 		}
@@ -345,7 +327,7 @@ func TestAMB_75_LongTablesAndLists(t *testing.T) {
 	}
 
 	list := &ListResponse{Peers: slices.Repeat(golden["V23"].(*ListResponse).Peers, 3000)}
-	m := mustDecode(t, mustEncode(t, list)).(*ListResponse)
+	m := pt.MustDecode(t, Decode, pt.MustEncode(t, list)).(*ListResponse)
 	if fit := (param.MaxLength - 12) / 24; len(m.Peers) != fit {
 		t.Errorf("%d peers, want %d", len(m.Peers), fit)
 	}

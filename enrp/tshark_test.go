@@ -63,19 +63,4 @@ func expected(m Message) *paramtest.Expectation {
 }
 
 // TestTshark has tshark read every message type with every parameter.
-func TestTshark(t *testing.T) {
-	messages := corpus()
-	var encoded [][]byte
-	for _, m := range messages {
-		b, err := m.Append(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		encoded = append(encoded, b)
-	}
-	for i, p := range paramtest.Dissect(t, 12, encoded) {
-		t.Run(fmt.Sprintf("%d %s", i, messages[i].Type()), func(t *testing.T) {
-			expected(messages[i]).Check(t, p)
-		})
-	}
-}
+func TestTshark(t *testing.T) { paramtest.Tshark(t, 12, corpus(), expected) }

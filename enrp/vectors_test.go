@@ -1,11 +1,9 @@
 package enrp
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
 	"reflect"
-	"strings"
 	"testing"
 
 	"rserpool/asap/param"
@@ -58,33 +56,7 @@ var golden = map[string]Message{
 	}},
 }
 
-func id(name string) string { id, _, _ := strings.Cut(name, " "); return id }
-
-func TestGoldenVectors(t *testing.T) {
-	vectors := paramtest.ReadVectors(t, "testdata/golden.hex")
-	if len(vectors) != len(golden) {
-		t.Fatalf("%d vectors, %d messages", len(vectors), len(golden))
-	}
-	for _, v := range vectors {
-		t.Run(v.Name, func(t *testing.T) {
-			want := golden[id(v.Name)]
-			got, report, err := Decode(v.Data)
-			if err != nil || report != nil {
-				t.Fatalf("Decode: report %v, error %v", report, err)
-			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("Decode:\n got %+v\nwant %+v", got, want)
-			}
-			b, err := want.Append([]byte("before"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if b = bytes.TrimPrefix(b, []byte("before")); !bytes.Equal(b, v.Data) {
-				t.Errorf("Append:\n got %x\nwant %x", b, v.Data)
-			}
-		})
-	}
-}
+func TestGoldenVectors(t *testing.T) { paramtest.Golden(t, Decode, golden) }
 
 func TestHostileVectors(t *testing.T) {
 	tests := map[string]struct {
@@ -101,7 +73,7 @@ func TestHostileVectors(t *testing.T) {
 	}
 	for _, v := range vectors {
 		t.Run(v.Name, func(t *testing.T) {
-			want := tests[id(v.Name)].message
+			want := tests[v.ID()].message
 			m, report, err := Decode(v.Data)
 			if !reflect.DeepEqual(m, want) || report != nil {
 				t.Errorf("message\n got %+v\nwant %+v\nreport %v", m, want, report)

@@ -13,6 +13,12 @@ type Vector struct {
 	Data []byte
 }
 
+// ID returns the vector's identifier, the first word of its name.
+func (v Vector) ID() string {
+	id, _, _ := strings.Cut(v.Name, " ")
+	return id
+}
+
 // ReadVectors returns the messages of a text file: hexadecimal, one message per
 // line, spaces anywhere, lines that start with '#' are comments. It fails the test
 // if the file can't be read or holds none.

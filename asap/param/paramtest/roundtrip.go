@@ -18,16 +18,61 @@ type Encoder interface {
 // Decode is a protocol's decoder.
 type Decode[M Encoder] func([]byte) (M, param.OperationError, error)
 
+// MustEncode returns a message's octets, and ends the test if it has none.
+func MustEncode(tb testing.TB, m Encoder) []byte {
+	tb.Helper()
+	b, err := m.Append(nil)
+	if err != nil {
+		tb.Fatalf("%+v: %v", m, err)
+	}
+	return b
+}
+
+// MustDecode returns the message in the octets, and ends the test unless it is one
+// that has nothing to report.
+func MustDecode[M Encoder](tb testing.TB, decode Decode[M], b []byte) M {
+	tb.Helper()
+	m, report, err := decode(b)
+	if err != nil || report != nil {
+		tb.Fatalf("decode %x: report %v, error %v", b, report, err)
+	}
+	return m
+}
+
+// Golden shows that the vectors in testdata/golden.hex and the messages of the same
+// identifiers are each other's decoding and encoding.
+func Golden[M Encoder](t *testing.T, decode Decode[M], messages map[string]M) {
+	vectors := ReadVectors(t, "testdata/golden.hex")
+	if len(vectors) != len(messages) {
+		t.Fatalf("%d vectors, %d messages", len(vectors), len(messages))
+	}
+	for _, v := range vectors {
+		t.Run(v.Name, func(t *testing.T) {
+			want, known := messages[v.ID()]
+			if !known {
+				t.Fatal("no message")
+			}
+			if got := MustDecode(t, decode, v.Data); !reflect.DeepEqual(got, want) {
+				t.Errorf("decoded:\n got %+v\nwant %+v", got, want)
+			}
+			before := []byte("before")
+			b, err := want.Append(before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, kept := bytes.CutPrefix(b, before); !kept || !bytes.Equal(got, v.Data) {
+				t.Errorf("encoded:\n got %x\nwant %x", b, v.Data)
+			}
+		})
+	}
+}
+
 // FuzzRoundTrip shows that no octets do harm, and that what was understood is
 // written and understood again. It starts from the corpus and from the vectors in
 // the package's testdata.
 func FuzzRoundTrip[M Encoder](f *testing.F, decode Decode[M], corpus []M) {
 	for _, m := range corpus {
-		b, err := m.Append(nil)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
+		f.Add(MustEncode(f, m))
 	}
 	files, err := filepath.Glob("testdata/*/*.hex")
 	if err != nil {
@@ -68,14 +113,7 @@ func Rsplib[M Encoder](t *testing.T, decode Decode[M]) {
 	for _, file := range files {
 		for _, v := range ReadVectors(t, file) {
 			t.Run(filepath.Base(file)+"/"+v.Name, func(t *testing.T) {
-				m, report, err := decode(v.Data)
-				if err != nil || report != nil {
-					t.Fatalf("Decode: report %v, error %v", report, err)
-				}
-				got, err := m.Append(nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				got := MustEncode(t, MustDecode(t, decode, v.Data))
 				want := bytes.Clone(v.Data)
 				theirs, ours := binary.BigEndian.Uint16(want[2:]), binary.BigEndian.Uint16(got[2:])
 				if theirs == (ours+3)&^3 {

@@ -29,6 +29,19 @@ type node struct {
 	Protos []node `xml:"proto"`
 }
 
+// Tshark shows that tshark finds in each message what is expected of it.
+func Tshark[M Encoder](t *testing.T, ppid uint32, messages []M, expected func(M) *Expectation) {
+	var encoded [][]byte
+	for _, m := range messages {
+		encoded = append(encoded, MustEncode(t, m))
+	}
+	for i, p := range Dissect(t, ppid, encoded) {
+		t.Run(fmt.Sprintf("%d %T", i, messages[i]), func(t *testing.T) {
+			expected(messages[i]).Check(t, p)
+		})
+	}
+}
+
 // Dissect has Wireshark's tshark read the messages, as a second opinion on what
 // they say, each as the payload of one SCTP DATA
 // chunk with the payload protocol identifier, and returns what it found in each.
