@@ -52,6 +52,7 @@ type Element struct {
 
 	listeners []transport.Listener
 	control   map[string]uint16 // port by network; not changed after Start
+	admit     func(transport.Listener)
 
 	mu      sync.Mutex
 	started bool
@@ -72,7 +73,8 @@ type Element struct {
 	// Owned by the loop.
 	granted   wish // what the machine has been told
 	homeLink  hunt.Link
-	request   uint64 // number of the outstanding request
+	besides   transport.Listener // see listenWhere
+	request   uint64             // number of the outstanding request
 	cancel    context.CancelFunc
 	endNow    bool
 	refusal   error // of the deregistration
@@ -176,14 +178,18 @@ func (e *Element) Start(ctx context.Context) error {
 	e.listeners = listeners
 	e.client.Start()
 	acceptCtx, stopAccepting := context.WithCancel(context.Background())
+	e.admit = func(l transport.Listener) { e.workers.Go(func() { e.accept(acceptCtx, l) }) }
 	for _, l := range listeners {
-		e.workers.Go(func() { e.accept(acceptCtx, l) })
+		e.admit(l)
 	}
 	go func() {
 		defer close(e.ended)
 		err := e.loop()
 		close(e.done)
 		stopAccepting()
+		if e.besides != nil {
+			listeners = append(listeners, e.besides)
+		}
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())
 		}

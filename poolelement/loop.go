@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -251,8 +252,49 @@ func (e *Element) onHome(h huntnet.HomeEvent) {
 			return
 		}
 		e.homeLink = h.Peer.Link
+		if err := e.listenWhere(h.Peer); err != nil {
+			e.log.WithError(err).Warn("registrars that take over will not reach this element")
+		}
 		e.machine.homeFound(now, e.link(h.Peer))
 	})
+}
+
+// listenWhere makes registrars reach the element where its association to the home
+// registrar leaves from, which is all that they know on SCTP (ASAP-3.1-33). That is not
+// where it listens already when the kernel has an older association between the two
+// ends that is not over yet: then it leaves from another port.
+func (e *Element) listenWhere(home huntnet.Peer) error {
+	if home.Network != transport.SCTP || len(home.Local) == 0 {
+		return nil
+	}
+	port := home.Local[0].Port()
+	if port == e.control[transport.SCTP] || e.besides != nil && port == e.besides.Addrs()[0].Port() {
+		return nil
+	}
+	network, err := e.cfg.Networks.Get(transport.SCTP)
+	if err != nil {
+		return err
+	}
+	for _, l := range e.listeners {
+		if l.Network() != transport.SCTP {
+			continue
+		}
+		var at []netip.AddrPort
+		for _, a := range l.Addrs() {
+			at = append(at, netip.AddrPortFrom(a.Addr(), port))
+		}
+		besides, err := network.Listen(context.Background(), at, e.cfg.Transport)
+		if err != nil {
+			return fmt.Errorf("listen where the association leaves from: %w", err)
+		}
+		if e.besides != nil {
+			err = e.besides.Close()
+		}
+		e.besides = besides
+		e.admit(besides)
+		return err
+	}
+	return nil // it listens nowhere
 }
 
 func (e *Element) link(p huntnet.Peer) *link {

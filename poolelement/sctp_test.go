@@ -106,6 +106,47 @@ func TestElementOverSCTP(t *testing.T) {
 	check("ASAP_3_4_06_TakeoverReachesThePortOfTheAssociation", again.msg != nil, again)
 }
 
+// elsewhere is SCTP where associations leave from a port of their own, as those do
+// whose usual port has one to the same peer that is not over yet.
+type elsewhere struct{ sctpOverMem }
+
+func (n elsewhere) Dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
+	free := []netip.AddrPort{netip.AddrPortFrom(local[0].Addr(), 0)}
+	return n.sctpOverMem.Dial(ctx, free, remote, opt)
+}
+
+func TestASAP_3_4_06_TakeoverReachesAnotherPortThanUsual(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		e, _, on := w.registered(func(c *Config) {
+			c.Networks = transport.NewNetworks(elsewhere{sctpOverMem{w.net.Host("element"), t}})
+			for i := range c.Registrars {
+				c.Registrars[i].Network = transport.SCTP
+			}
+		})
+		for range 2 { // from yet another port each time
+			from := on.conn.RemoteAddrs()[0]
+			if p := e.Status().Control[transport.SCTP]; from.Port() == p {
+				t.Fatalf("the association leaves from the usual port %v", p)
+			}
+			w.a.drop()
+			_, on = expect[*asap.Registration](t, w.a)
+			w.a.accept(on)
+			w.state(e, Registered)
+		}
+		w.startB()
+		conn := w.b.dial(t, w.net.Host("b"), on.conn.RemoteAddrs()[0])
+		w.b.send(conn, &asap.EndpointKeepAlive{Home: true, Registrar: 0x0b, Handle: pool})
+		expect[*asap.EndpointKeepAliveAck](t, w.b)
+		_, again := expect[*asap.Registration](t, w.b)
+		w.b.accept(again)
+		w.state(e, Registered)
+		w.b.oblige()
+		if err := e.Stop(context.Background()); err != nil {
+			t.Errorf("Stop: %v", err)
+		}
+	})
+}
+
 // What is registered is an address of the association's own end, so that the
 // registrar sees that it is the element's: all of them if none is given.
 func TestASAP_6_1_01_UserAddressesAreTheAssociations(t *testing.T) {

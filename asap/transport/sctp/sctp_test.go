@@ -423,6 +423,15 @@ func TestReusePort(t *testing.T) {
 		t.Errorf("second association comes from %v", got)
 	}
 	exchange(t, another, server2, "hello")
+	// And there, too, others can be let in afterwards.
+	late, err := New().Listen(patient(t), another.LocalAddrs(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = late.Close() })
+	fromElsewhere, accepted2 := associate(t, nil, late, transport.Options{})
+	exchange(t, fromElsewhere, accepted2, "hello")
+	exchange(t, another, server2, "still there")
 	// The listener goes on accepting.
 	back, accepted := associate(t, nil, ours, transport.Options{})
 	exchange(t, back, accepted, "hello")
