@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +165,42 @@ func BenchmarkDeregisterRegister(b *testing.B) {
 			s.Apply(c)
 		}
 	})
+}
+
+// A writer changes a pool as fast as it can while readers resolve 3 of its elements as
+// fast as they can.
+func BenchmarkChangesDuringResolutions(b *testing.B) {
+	const n = 100_000
+	for _, typ := range []param.PolicyType{param.RoundRobin, param.LeastUsed, param.WeightedRandom} {
+		for _, number := range []int{0, 1, 4} {
+			b.Run(fmt.Sprintf("%v/readers %d", typ, number), func(b *testing.B) {
+				s, commands := populate(b, n, n, typ)
+				var over atomic.Bool
+				var resolutions atomic.Int64
+				var readers sync.WaitGroup
+				for range number {
+					readers.Go(func() {
+						var pieces [][]byte
+						var mark Bookmark
+						done := int64(0)
+						for ; !over.Load(); done++ {
+							pieces, _, _ = s.ResolveEncoded(pieces[:0], &mark, commands[0].Handle, Query{Items: 3})
+						}
+						resolutions.Add(done)
+					})
+				}
+				for i := 0; b.Loop(); i++ {
+					c := commands[i*7919%n]
+					c.Now = at(float64(i))
+					c.Element.Policy.Load = uint32(i)
+					s.Apply(c)
+				}
+				over.Store(true)
+				readers.Wait()
+				b.ReportMetric(float64(resolutions.Load())/b.Elapsed().Seconds(), "resolutions/s")
+			})
+		}
+	}
 }
 
 func BenchmarkResolve(b *testing.B) {
