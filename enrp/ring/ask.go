@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -59,6 +60,7 @@ func (m *Machine) startAsk(cause Cause, candidates []Node, sides []View) {
 		cause: cause, nonce: m.nonce, candidates: candidates, sides: sides, answers: map[Member]*Pong{},
 		until: m.now.Add(m.cfg.Timers.CollectWait),
 	}
+	maps.DeleteFunc(m.lost, func(member Member, _ time.Time) bool { return !m.concerned(member) })
 	if len(candidates) == 1 {
 		m.decide()
 		return
@@ -162,6 +164,9 @@ func (m *Machine) onPong(p *Pong) {
 		if m.same(n.Member, p.From.Member) {
 			m.ask.answers[n.Member] = p
 		}
+	}
+	if m.ask.cause != CauseMerge && m.elsewhere(p) && m.index(&m.view, p.From.Member) >= 0 {
+		m.leftOutAt = m.now
 	}
 	switch {
 	case m.ask.cause == CauseStarved && m.deferred < maxDeferred && m.goesOnWithout(p):

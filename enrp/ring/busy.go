@@ -49,6 +49,9 @@ func (m *Machine) Handled(now time.Time) {
 		return
 	}
 	m.now = m.now.Add(d)
+	if d >= m.cfg.Timers.HopTimeout {
+		m.leftOutAt = m.now
+	}
 	m.putOff(func(at time.Time) time.Time { return at.Add(d) })
 	if m.passing != nil {
 		m.passing.sentAt = m.passing.sentAt.Add(d)
@@ -80,6 +83,25 @@ func (m *Machine) excuse(before time.Time) {
 	}
 }
 
+// noteHeldUp notes that what was due since the call before comes so late that the others
+// may have left this member out meanwhile.
+func (m *Machine) noteHeldUp(before time.Time) {
+	limit := m.cfg.Timers.HopTimeout
+	if m.now.Sub(before) < limit {
+		return
+	}
+	if next := m.next(); !next.IsZero() && m.now.Sub(next) >= limit {
+		m.leftOutAt = m.now
+	}
+}
+
+// leftOut reports whether the others left this member out, or may have, a moment ago. It
+// installs a view without them, if they did, within this time.
+func (m *Machine) leftOut() bool {
+	t := &m.cfg.Timers
+	return !m.leftOutAt.IsZero() && m.now.Sub(m.leftOutAt) <= t.Starving()+t.Promise(len(m.view.Members), 0)
+}
+
 // putOff changes until when this member waits for others. Leases, and the age of the
 // token that others are told, are not concerned.
 func (m *Machine) putOff(later func(time.Time) time.Time) {
@@ -101,6 +123,9 @@ func (m *Machine) putOff(later func(time.Time) time.Time) {
 	if c := m.call; c != nil {
 		put(&c.again)
 		put(&c.until)
+	}
+	for member, at := range m.lost {
+		m.lost[member] = later(at)
 	}
 	if m.probe != nil {
 		put(&m.probe.until)

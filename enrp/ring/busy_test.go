@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -196,5 +197,66 @@ func TestAnswerOfASlowMemberIsFresh(t *testing.T) {
 	}
 	if age := next.now.Sub(next.heard[last.self.Member]); age > next.heardFor() {
 		t.Errorf("who asked was heard %v ago", age)
+	}
+}
+
+// A member that was stopped says that it may have been left out when it installs a view
+// without those that went on without it, and they don't; later it says so no more. It
+// knows from its clock, or, if it waited for nobody meanwhile, from their answers.
+func TestWhoWasLeftOutSaysSo(t *testing.T) {
+	for _, answers := range []bool{false, true} {
+		t.Run(fmt.Sprintf("answers %v", answers), func(t *testing.T) {
+			c := newCluster(t, 1, 2, 3)
+			c.join(1, 2, 3)
+			lost := func(id NodeID) (in Installed) {
+				for _, e := range eventsOf[Installed](c.nodes[id]) {
+					if len(e.Left) > 0 {
+						in = e
+					}
+				}
+				return in
+			}
+			stopped := c.nodes[3]
+			c.until(time.Second, "the token just left it", func() bool { return c.nodes[stopped.view.Members[(stopped.me+1)%3].ID].holding })
+			stopped.dead = true
+			c.until(2*time.Second, "one view without it", c.together(1, 2))
+			for _, id := range []NodeID{1, 2} {
+				if in := lost(id); in.LeftOut {
+					t.Errorf("%d was left out: %+v", id, in)
+				}
+			}
+			if !answers {
+				c.run(LAN().Starving())
+				c.cut = func(_, to NodeID, _ Message) bool { return to == 3 }
+			} else if late := c.now.Sub(stopped.next()); late >= 0 {
+				t.Fatalf("it is %v late", late)
+			}
+			stopped.dead = false
+			c.until(time.Second, "its view without the others", func() bool { return len(lost(3).Left) == 2 })
+			if in := lost(3); !in.LeftOut {
+				t.Errorf("it does not say that it was left out: %+v", in)
+			}
+
+			c.cut = nil
+			c.join(1, 2, 3)
+			c.run(LAN().Starving() + LAN().Promise(3, 0))
+			c.nodes[1].dead, c.nodes[2].dead = true, true
+			c.until(4*time.Second, "another view without the others", func() bool { return len(stopped.view.Members) == 1 })
+			if in := lost(3); len(in.Left) == 0 || in.LeftOut {
+				t.Errorf("it says that it was left out long ago: %+v", in)
+			}
+		})
+	}
+}
+
+// Who applied for as long as others wait may have been left out as well.
+func TestWhoAppliedForLongMayBeLeftOut(t *testing.T) {
+	for d, want := range map[time.Duration]bool{LAN().HopTimeout / 2: false, LAN().HopTimeout: true} {
+		c, busy, _ := busyRing(t)
+		c.now = c.now.Add(d)
+		busy.Handled(c.now)
+		if busy.leftOut() != want {
+			t.Errorf("after %v: left out %v", d, !want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"slices"
 	"time"
 
 	"rserpool/enrp/ring/internal/fault"
@@ -51,6 +52,9 @@ func (m *Machine) startCall(cause Cause, list []Node) {
 	m.leaveOldView(c.view.ID)
 	m.call, m.answerTo, m.bound = c, nil, list
 	c.promises[m.self.Member] = m.promise(c.view.ID)
+	for member := range m.lost {
+		m.lost[member] = m.now.Add(m.cfg.Timers.LostWait) // the call is news to them
+	}
 	m.callAgain()
 	m.collected()
 }
@@ -75,10 +79,50 @@ func (m *Machine) callAgain() {
 	}
 	c.again = m.now.Add(m.cfg.Timers.CollectWait)
 	for _, n := range c.view.Members {
-		if c.promises[n.Member] == nil {
-			m.send(n, &Call{View: c.view, Cause: c.cause, Installed: m.view.ID, Hop: m.hop, Proof: c.proofs[n.Member]})
+		m.callTo(n)
+	}
+}
+
+// callTo sends the call to a member unless it has promised.
+func (m *Machine) callTo(n Node) {
+	if c := m.call; c.promises[n.Member] == nil {
+		m.send(n, &Call{View: c.view, Cause: c.cause, Installed: m.view.ID, Hop: m.hop, Proof: c.proofs[n.Member]})
+	}
+}
+
+// concerned reports whether a member is in the view, or asked or called for a new one.
+func (m *Machine) concerned(member Member) bool {
+	return m.index(&m.view, member) >= 0 || m.call != nil && m.index(&m.call.view, member) >= 0 ||
+		m.ask != nil && slices.ContainsFunc(m.ask.candidates, func(n Node) bool { return n.Member == member })
+}
+
+// callLost sends the call again to a member whose connection fell: it went there over
+// that, or its promise did.
+func (m *Machine) callLost(member Member) {
+	if c := m.call; c != nil {
+		if i := m.index(&c.view, member); i >= 0 {
+			m.callTo(c.view.Members[i])
 		}
 	}
+}
+
+// lostUntil is when a call ends because all who have not promised are lost, zero if
+// somebody else has not. Until then one that only connects anew is heard again.
+func (m *Machine) lostUntil(c *call) time.Time {
+	var until time.Time
+	for _, n := range c.view.Members {
+		if c.promises[n.Member] != nil {
+			continue
+		}
+		at, lost := m.lost[n.Member]
+		if !lost {
+			return time.Time{}
+		}
+		if at.After(until) {
+			until = at
+		}
+	}
+	return until
 }
 
 // silent reports whether one who has not promised has said nothing for so long that it

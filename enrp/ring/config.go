@@ -53,7 +53,7 @@ func (t Timers) Promise(members, failed int) time.Duration {
 func LAN() Timers {
 	return Timers{
 		HopRetry: 40 * time.Millisecond, HopTimeout: 120 * time.Millisecond,
-		IdleRotation: 760 * time.Millisecond,
+		IdleRotation: 780 * time.Millisecond,
 		CollectWait:  40 * time.Millisecond, LostWait: 40 * time.Millisecond,
 		ProbeInterval: 500 * time.Millisecond,
 		FlapWindow:    10 * time.Second, HoldOff: 250 * time.Millisecond, HoldOffMax: 10 * time.Second,
@@ -96,7 +96,8 @@ type Limits struct {
 	// latency. Default 128 KiB.
 	Visit int
 	// Token is how many octets of payloads a token may carry before members
-	// stop adding, but for one that finds it empty. Default 1 MiB.
+	// stop adding, but for one that finds it empty. With more than 1.75 MiB fewer
+	// groups merge at a time. Default 1 MiB, maximum 4 MiB.
 	Token int
 	// QueueProposals and QueueOctets bound the proposals that wait for the
 	// token. Beyond, Propose returns ErrFull. Defaults 65,536 and 16 MiB.
@@ -153,6 +154,16 @@ func (l Limits) WithDefaults() Limits {
 // most is what the entries of a token can count for: those of maxSides views, each with
 // a full token, as many operations of locks, and one payload for which there was no room.
 func (l Limits) most() int { return maxSides * (2*l.Token + l.Payload + overhead) }
+
+// besides is room in a message for what a side brings besides payloads: operations of
+// locks, and what entries have but their payloads.
+const besides = MaxMessage / 64
+
+// sides is how many groups may be in one merge: the first token brings what they have in
+// theirs, and has to fit into a message.
+func (l Limits) sides() int {
+	return min(maxSides, MaxMessage/(max(l.Token, l.Payload+overhead)+besides))
+}
 
 // Validate names all that is wrong with a configuration.
 func (c Config) Validate() error {

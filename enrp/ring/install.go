@@ -121,7 +121,7 @@ func (m *Machine) install(first *Copy) {
 		}
 	}
 	m.flush()
-	old := m.installed
+	old, leftOut := m.installed, m.leftOut()
 	m.installed = installed{
 		view: in.View, me: max(m.index(&in.View, m.self.Member), 0), cause: in.Cause,
 		exchange: in.Exchange, ended: !in.Exchange, synced: old.synced,
@@ -147,7 +147,7 @@ func (m *Machine) install(first *Copy) {
 		m.out.Persist = &Durable{Counter: first.View.Counter}
 	}
 	clear(m.clashes)
-	m.emit(Installed{View: m.view, Cause: in.Cause, Exchange: in.Exchange, Origins: in.Origins, Left: left})
+	m.emit(Installed{View: m.view, Cause: in.Cause, Exchange: in.Exchange, Origins: in.Origins, Left: left, LeftOut: leftOut})
 	m.locksToView(&old)
 	m.probeAt = m.now.Add(m.jitter(m.cfg.Timers.ProbeInterval)/2 + m.relayDelay())
 }

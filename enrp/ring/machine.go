@@ -50,7 +50,9 @@ type Machine struct {
 	nonce, answer uint64
 	answers       map[Member][]proof // latest answers to others' Pings
 	heard         map[Member]time.Time
-	lost          map[Member]bool // connection fell, and not heard or found since
+	// lost are members whose connection fell, and who were not heard or found since,
+	// and until when a caller waits for them.
+	lost map[Member]time.Time
 
 	outside map[NodeID]Node // known nodes that are not in the view
 	probe   *probe
@@ -63,6 +65,9 @@ type Machine struct {
 	leaveBy time.Time
 	left    bool
 	excused bool // its latest delay was
+	// leftOutAt is when this member went on that had done nothing for longer than
+	// HopTimeout, or heard from another one that goes on without it.
+	leftOutAt time.Time
 
 	out      Output
 	handed   bool // out was returned by Ready
@@ -129,7 +134,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	}
 	m := &Machine{
 		cfg: cfg, limits: cfg.Limits.WithDefaults(), faults: cfg.Faults, self: cfg.Self, now: now,
-		answers: map[Member][]proof{}, heard: map[Member]time.Time{}, lost: map[Member]bool{}, vain: map[Member]int{},
+		answers: map[Member][]proof{}, heard: map[Member]time.Time{}, lost: map[Member]time.Time{}, vain: map[Member]int{},
 		outside: map[NodeID]Node{}, steady: steadiness{}, clashes: map[Member]bool{},
 		counters: Counters{Refused: map[string]uint64{}, Views: map[Cause]uint64{}, Dropped: map[string]uint64{}},
 		claims:   ownLocks{wanted: map[string]Fence{}, lapsed: map[string]bool{}},
@@ -166,7 +171,9 @@ func (m *Machine) begin(now time.Time) {
 			m.entries = nil
 		}
 	}
+	before := m.now
 	m.now = m.clock(now)
+	m.noteHeldUp(before)
 }
 
 // clock returns a time of the caller on the machine's clock.

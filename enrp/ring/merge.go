@@ -173,7 +173,8 @@ func (m *Machine) probed() {
 	}
 }
 
-// maxSides bounds the groups in one merge, since each may bring a full token.
+// maxSides bounds the groups in one merge, since each may bring a full token; see
+// Limits.sides.
 const maxSides = 8
 
 // fits reports whether a group can join a list: there is room, no identifier is
@@ -229,7 +230,7 @@ func (m *Machine) decideMerge() {
 	var list []Node
 	count := 0
 	for i, side := range sides {
-		if count == maxSides {
+		if count == m.limits.sides() {
 			break
 		}
 		longer := append(slices.Clone(list), m.answering(side)...)

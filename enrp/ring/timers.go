@@ -47,7 +47,7 @@ func (m *Machine) due() {
 	}
 	if c := m.call; c != nil {
 		switch {
-		case passed(c.until):
+		case passed(c.until), passed(m.lostUntil(c)):
 			m.callExpired()
 		case passed(c.again):
 			m.callAgain()
@@ -109,21 +109,27 @@ func (m *Machine) resend(redial bool) {
 // hopTimeout is how long to wait for an acknowledgement: less if the connection to
 // the member fell.
 func (m *Machine) hopTimeout(to Member) time.Duration {
-	if m.lost[to] {
+	if _, lost := m.lost[to]; lost {
 		return m.cfg.Timers.LostWait
 	}
 	return m.cfg.Timers.HopTimeout
 }
 
 // lostMember takes the hint that a connection fell: the token is not kept, or sent or
-// asked for again, and patience gets shorter.
+// asked for again, and patience gets shorter. A call goes there once more.
 func (m *Machine) lostMember(member Member) {
 	m.notOutside(member)
 	i := m.index(&m.view, member)
-	if i < 0 || i == m.me || m.away() {
+	if member == m.self.Member || !m.concerned(member) {
 		return
 	}
-	m.lost[member] = true
+	if _, known := m.lost[member]; !known {
+		m.lost[member] = m.now.Add(m.cfg.Timers.LostWait)
+		m.callLost(member)
+	}
+	if i < 0 || m.away() {
+		return
+	}
 	n := len(m.view.Members)
 	if m.faults.Has(fault.LostIsWanted) {
 		m.rush = max(m.rush, m.nextVisit())
@@ -184,6 +190,7 @@ func (m *Machine) next() time.Time {
 	if c := m.call; c != nil {
 		at(c.until, true)
 		at(c.again, true)
+		at(m.lostUntil(c), true)
 	}
 	at(m.patience, m.canStarve())
 	if m.probe != nil {

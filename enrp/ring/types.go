@@ -164,6 +164,10 @@ type Installed struct {
 	Origins []Origin
 	// Left lists the members of the previous view that are not in this one.
 	Left []Node
+	// LeftOut says that those that left may be well, and left this member out: it did
+	// nothing for longer than HopTimeout, a moment ago, or one of them said that it goes
+	// on without it.
+	LeftOut bool
 }
 
 // Entry is one ordered payload.

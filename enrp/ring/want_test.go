@@ -113,7 +113,8 @@ func TestMemberThatIsConnectedAgainMayBeSlow(t *testing.T) {
 			c := newCluster(t, 1, 2, 3)
 			c.join(1, 2, 3)
 			c.lone = true // nobody is found but here
-			_, n, slow := c.idle()
+			holder, n, slow := c.idle()
+			c.run(holder.keepUntil.Sub(c.now) - LAN().LostWait/2) // the token comes before n asks for it
 			n.Lost(slow.self.Member, c.now)
 			c.collect(n)
 			if again {

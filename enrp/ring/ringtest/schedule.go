@@ -214,6 +214,7 @@ var profiles = []struct {
 	{"standing", 1, (*maker).standing},
 	{"torn", 4, (*maker).torn},
 	{"chain", 8, (*maker).chain},
+	{"gap", 2, (*maker).gap},
 	{"rival", 3, (*maker).rival},
 	{"pause", 2, (*maker).pause},
 	{"primary", 2, (*maker).primary},
@@ -484,6 +485,34 @@ func (m *maker) chain() {
 				At: at + m.span(3, 40), Kind: Trap, N: onFirstToken, Size: 1 + m.r.IntN(m.Members-1), A: m.r.IntN(victims),
 				B: []int{doLose, doPause, doMute, doCrashTo}[m.r.IntN(4)], For: m.span(10, 60), Silent: true,
 			})
+		}
+	}
+}
+
+// gap stops a member that lacks what others have ordered, and kills the one that is to
+// get the token with more. The others install a view with the rest of that as its head,
+// but the last of them, and call the next one, which large promises don't reach. Then the
+// stopped member goes on, and calls those who have but the head, which begins beyond what
+// it lacks.
+func (m *maker) gap() {
+	m.Members = 5 + m.r.IntN(3)
+	for at := m.span(100, 150); at < 950*m.u; at += m.span(240, 280) {
+		for i := range m.Members {
+			m.add(Action{At: at + m.span(0, 1), Kind: Propose, A: i, N: 1 + m.r.IntN(2), Size: 8})
+		}
+		behind := m.member()
+		m.add(Action{At: at + m.span(0, 2), Kind: Pause, A: behind, For: m.span(36, 60), Silent: true})
+		m.add(Action{At: at + m.span(0, 4), Kind: Trap, N: onEntries, A: theReceiver, B: doCrashTo, For: m.span(200, 230), Silent: true})
+		m.add(Action{
+			At: at + 5*m.u, Kind: Trap, N: onFirstToken, Size: m.Members - 3, A: theReceiver,
+			B: []int{doPauseTo, doCrashTo}[m.r.IntN(2)], For: m.span(100, 150), Silent: true,
+		})
+		for i := range m.Members {
+			for j := range m.Members {
+				if i != j && j != behind {
+					m.add(Action{At: at + 26*m.u, Kind: Large, A: i, B: j, N: 300, For: 120 * m.u})
+				}
+			}
 		}
 	}
 }

@@ -275,8 +275,8 @@ func (w *world) idle(live []*life) {
 	w.run(w.now + w.timers.IdleRotation)
 	w.sent = 0
 	w.run(w.now + idleRotations*w.timers.IdleRotation)
-	// LAN is 4 messages per second and member, with an IdleRotation of 760 ms.
-	if limit := (4*76*idleRotations/100 + 1) * len(live); w.sent > limit {
+	// LAN is 4 messages per second and member, with an IdleRotation of 780 ms.
+	if limit := (4*78*idleRotations/100 + 1) * len(live); w.sent > limit {
 		w.fail("idle", "%d messages in %d idle rotations of %d members, more than %d", w.sent, idleRotations, len(live), limit)
 	}
 	if live[0].record.view != view {
