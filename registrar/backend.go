@@ -83,10 +83,28 @@ func (b backend) Status() admin.Status {
 	switch ring, err := b.Ring(ctx); {
 	case err == nil:
 		s.Ring = ring.Summary()
+		s.Ring.Settings = alike(&r.cfg.Limits)
 	case r.cfg.Ring.On():
 		s.Ring = &admin.RingSummary{Cluster: r.cfg.Ring.Cluster, Error: err.Error()}
 	}
 	return s
+}
+
+// alike returns the limits that decide what becomes of a command, by the names of rspd's
+// flags: members of a ring apply the same commands, and need the same limits to come to
+// the same.
+func alike(l *Limits) map[string]string {
+	out := make(map[string]string)
+	for name, value := range map[string]any{
+		"limit-pools": l.Pools, "limit-pools-per-client": l.PoolsPerClient, "limit-elements": l.Elements,
+		"limit-element-size": l.ElementSize, "max-bad-pe-reports": l.MaxBadPEReports,
+		"removal-window": l.RemovalWindow, "removal-floor": l.RemovalFloor, "removal-share": l.RemovalShare,
+		"hold-back": l.HoldBack, "hold-back-share": l.HoldBackShare,
+		"tombstone-life": l.Tombstone, "limit-tombstones": l.Tombstones,
+	} {
+		out[name] = fmt.Sprint(value)
+	}
+	return out
 }
 
 func (b backend) endpoints() []admin.Endpoint {

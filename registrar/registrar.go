@@ -127,7 +127,7 @@ func New(cfg Config) (*Registrar, error) {
 	}
 	r.cfg.Log = cfg.Log.WithField("registrar", r.id.String())
 	l := cfg.Limits
-	r.space = handlespace.New(handlespace.Config{
+	r.space = handlespace.New(handlespace.Config{ // what is added here belongs into alike, too
 		MaxPools: l.Pools, MaxElements: l.Elements, MaxPoolsPerOwner: l.PoolsPerClient,
 		MaxElementSize:  l.ElementSize,
 		MaxBadPEReports: l.MaxBadPEReports,

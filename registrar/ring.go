@@ -94,8 +94,9 @@ func (r *Registrar) joinRing(ctx context.Context) error {
 	r.shown.join(cfg, group.Status, r.ringWork)
 	end.replica = replica.New(replica.Config{
 		Space: r.space, Self: self, Ack: cfg.Ack, Alone: len(cfg.Peers) == 0, JoinWait: cfg.JoinWait,
-		Company: group.Company,
-		Foreign: func(home handlespace.HomeID) bool { return r.owner.peers.lives(home.ID) },
+		MeetWait: 2 * cfg.Timers.ProbeInterval,
+		Company:  group.Company,
+		Foreign:  func(home handlespace.HomeID) bool { return r.owner.peers.lives(home.ID) },
 	}, r.started)
 	r.tellRing(group)
 	r.cfg.Log.WithFields(logrus.Fields{

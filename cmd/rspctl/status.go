@@ -39,6 +39,8 @@ type other struct {
 	Elements  int    `json:"elements"`
 	Digest    string `json:"digest,omitempty"`
 	View      string `json:"view,omitempty"`
+
+	settings map[string]string // of a member of a ring
 }
 
 const (
@@ -66,7 +68,8 @@ The exit code is 5, so that it serves as a health check,
     (an exchange runs), acknowledgements wait for members, or another registrar that lives
     uses the identifier of a member,
   - if a registrar named by --server does not answer,
-  - if those asked are in different views of one ring, or know different elements, and
+  - if those asked are in different views of one ring, have other values of settings that
+    decide what becomes of an element (limits, removals), or know different elements, and
     still do after the time of --settle.`,
 	}
 	cmd.Flags().DurationVar(&settle, "settle", settleTime, "time for which registrars may disagree, while updates are under way")
@@ -197,7 +200,11 @@ func (a known) compare(b known) (differences []string) {
 	differ("view", a.other.View, b.other.View)
 	differ("digest", a.other.Digest, b.other.Digest)
 	differ("elements", strconv.Itoa(a.other.Elements), strconv.Itoa(b.other.Elements))
+	for name, value := range a.other.settings {
+		differ("--"+name+", which members of a ring need alike,", value, b.other.settings[name])
+	}
 	if a.homes == nil || b.homes == nil {
+		slices.Sort(differences)
 		return differences
 	}
 	ids := make(map[string]bool)
@@ -216,7 +223,7 @@ func (a known) compare(b known) (differences []string) {
 func summary(s admin.Status) other {
 	o := other{Registrar: s.Registrar, Ready: s.Ready, Pools: s.Pools, Elements: s.Elements, Digest: s.Digest}
 	if s.Ring != nil {
-		o.View = s.Ring.View
+		o.View, o.settings = s.Ring.View, s.Ring.Settings
 	}
 	return o
 }

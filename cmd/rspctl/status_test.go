@@ -49,6 +49,7 @@ func TestStatusComparesRegistrars(t *testing.T) {
 		return &admin.RingSummary{Cluster: "blue", View: view, Members: []string{"0x1", "0x2"}, Synced: true, Whole: len(missing) == 0, Missing: missing}
 	}
 	well := admin.Status{Registrar: "0x1", Ready: true, Elements: 2, Digest: "aa", Ring: ring("7@0x1/1")}
+	well.Ring.Settings = map[string]string{"limit-pools": "5", "limit-elements": "1"}
 	sums := []admin.RegistrarInfo{{ID: "0x1", Self: true, Elements: 1, Checksum: "0x1111"}, {ID: "0x2", Elements: 1, Checksum: "0x2222"}}
 	second := well
 	second.Registrar = "0x2"
@@ -66,6 +67,11 @@ func TestStatusComparesRegistrars(t *testing.T) {
 		{"digests", with(func(m *member) { m.status.Digest = "bb" }), "0x1 and 0x2 disagree: digest aa and bb"},
 		{"for a moment", with(func(m *member) { m.status.Digest = "bb"; m.later = &second }), ""},
 		{"views", with(func(m *member) { m.status.Ring = ring("8@0x2/1") }), "disagree: view 7@0x1/1 and 8@0x2/1"},
+		{"settings", with(func(m *member) {
+			m.status.Ring = ring("7@0x1/1")
+			m.status.Ring.Settings = map[string]string{"limit-pools": "5", "limit-elements": "2"}
+		}), "0x1 and 0x2 disagree: --limit-elements, which members of a ring need alike, 1 and 2"},
+		{"settings of an older one", with(func(m *member) { m.status.Ring = ring("7@0x1/1"); m.status.Ring.Settings = nil }), ""},
 		{"counts", with(func(m *member) { m.status.Elements = 3 }), "disagree: elements 2 and 3"},
 		{"checksums", with(func(m *member) {
 			m.registrars = []admin.RegistrarInfo{{ID: "0x2", Self: true, Elements: 1, Checksum: "0x2223"}}

@@ -156,6 +156,8 @@ type RingSummary struct {
 	// HeldAnswers and Exchange are as of Ring.
 	HeldAnswers int           `json:"held_answers,omitempty"`
 	Exchange    *RingExchange `json:"exchange,omitempty"`
+	// Settings are those that all members need alike, by the names of rspd's flags.
+	Settings map[string]string `json:"settings,omitempty"`
 	// Error is why nothing is known of the ring.
 	Error string `json:"error,omitempty"`
 }

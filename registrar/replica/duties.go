@@ -18,6 +18,7 @@ type duties struct {
 	moving   map[handlespace.HomeID]bool // takeovers under way
 	lost     bool                        // members, and nobody said so yet
 	holding  bool                        // it is being said
+	patience time.Time                   // until when lost members may come back, and nothing is taken over
 	left     []ring.Member               // only with fault.TakeoverOnce
 }
 
@@ -30,7 +31,11 @@ func (d *duties) installed(r *Replica, e *ring.Installed, now time.Time) {
 	for _, n := range e.Left {
 		d.left = append(d.left, n.Member)
 	}
-	d.lost = d.lost || len(e.Left) > 0 && e.Cause != ring.CauseLeave
+	lost := len(e.Left) > 0 && e.Cause != ring.CauseLeave
+	d.lost = d.lost || lost
+	if lost && e.LeftOut {
+		d.patience = now.Add(r.cfg.MeetWait)
+	}
 	d.at = now
 }
 
@@ -75,8 +80,14 @@ func (d *duties) propose(r *Replica, cmd handlespace.Command, only ring.ViewID) 
 }
 
 // takeOver proposes new homes for the elements of registrars that are neither
-// members nor alive outside the ring.
+// members nor alive outside the ring. Who was left out itself waits: those that it lost
+// most likely go on without it, and each element that it takes over meanwhile would
+// have to be told so, and told otherwise when they have met.
 func (d *duties) takeOver(r *Replica, now time.Time) {
+	if now.Before(d.patience) {
+		d.at = d.patience
+		return
+	}
 	for _, home := range r.cfg.Space.HomeIDs() {
 		if !r.cfg.Faults.Has(fault.TakeoverOnce) || slices.Contains(d.left, memberOf(home)) {
 			d.move(r, home, now)

@@ -67,12 +67,13 @@ type exchange struct {
 	sides    [handlespace.Ranges]int  // synced members that differ from each other
 	lowest   [handlespace.Ranges]bool // this member among those that agree with it
 	waiting  []bool                   // by member: its last part is to come
+	curious  []bool                   // by member: its parts matter here
 	items    int                      // in all parts
 	merging  []bool                   // by member: it is not done with many items; nil: they are few
 
 	sending  bool
 	cursor   handlespace.Cursor
-	part     []byte // being filled
+	part     part // being filled
 	inFlight int
 
 	pools   []handlespace.Item      // of others
@@ -95,7 +96,7 @@ func newExchange(cfg *Config, e *ring.Installed) *exchange {
 	n := len(e.View.Members)
 	return &exchange{
 		bounds: cfg.bounds, view: e.View, self: e.View.Index(cfg.Self), origins: e.Origins,
-		digests: make([]*handlespace.Digest, n), waiting: make([]bool, n), missing: n,
+		digests: make([]*handlespace.Digest, n), waiting: make([]bool, n), curious: make([]bool, n), missing: n,
 		version: cfg.version, versions: make([]uint8, n),
 		places:  make(map[handlespace.Key]int),
 		tallies: make(map[handlespace.Key]*tally),
@@ -176,12 +177,19 @@ func (x *exchange) take(r *Replica, from ring.Member, m *message, octets int) {
 	if x.missing > 0 || !x.waiting[i] {
 		return
 	}
+	if x.curious[i] {
+		items, err := m.part.decode(&r.decoding)
+		if err != nil {
+			r.stats.Dropped++
+			return
+		}
+		x.collect(r, i, items)
+	}
 	if i == x.self {
 		x.inFlight--
 	}
 	x.waiting[i] = !m.last
-	x.items += len(m.items)
-	x.collect(r, i, m.items)
+	x.items += m.part.items
 	if x.collected() && x.items > x.bounds.merge {
 		x.merging = slices.Repeat([]bool{true}, len(x.waiting))
 	}
@@ -208,6 +216,9 @@ func (x *exchange) plan() {
 		for i, d := range x.digests {
 			if d.Entries[at] != 0 || d.Tombstones[at] != 0 {
 				x.waiting[i] = true
+			}
+			if !x.agree(i, x.self, at) || x.sides[at] > 1 {
+				x.curious[i] = true
 			}
 		}
 	}
@@ -257,18 +268,18 @@ func (x *exchange) next(space *handlespace.Space, faults fault.Set) iter.Seq[[]b
 		for looked := 0; x.scanning() && looked < x.bounds.scan; {
 			space.Scan(&x.cursor, func(item handlespace.Item) bool {
 				if looked++; x.mine(&item, faults) {
-					x.part = appendItem(x.part, &item)
+					x.part.add(&item)
 				}
-				return len(x.part) < x.bounds.chunk && looked < x.bounds.scan
+				return len(x.part.octets) < x.bounds.chunk && looked < x.bounds.scan
 			})
-			if !x.cursor.Done && len(x.part) < x.bounds.chunk {
+			if !x.cursor.Done && len(x.part.octets) < x.bounds.chunk {
 				return
 			}
 			x.sending = !x.cursor.Done
 			x.inFlight++
-			part := encodePart(x.speaks(), x.view.ID, x.part, x.cursor.Done)
-			x.part = x.part[:0]
-			if !yield(part) {
+			message := encodePart(x.speaks(), x.view.ID, &x.part, x.cursor.Done)
+			x.part = part{octets: x.part.octets[:0]}
+			if !yield(message) {
 				return
 			}
 		}

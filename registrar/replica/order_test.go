@@ -36,6 +36,7 @@ type member struct {
 	carry  uint64   // number of the latest own one delivered in a former view
 	told   uint64   // reported stable
 	ends   bool     // EndStable is reported
+	apart  bool     // it says in each view that it was left out
 }
 
 type group struct {
@@ -108,6 +109,7 @@ func (o *order) install(cause ring.Cause, members ...*member) {
 				}
 			}
 		}
+		e.LeftOut = m.apart
 		m.group, m.at, m.carry, m.ends = g, 0, m.own, false
 		if !g.exchange {
 			m.synced = g.view.ID

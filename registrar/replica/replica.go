@@ -42,6 +42,10 @@ type Config struct {
 	// alone. If an exchange with others was interrupted, so that it knows only a
 	// part of what they do, it waits as long from then on.
 	JoinWait time.Duration
+	// MeetWait is how long a coordinator that was left out takes nothing over after it
+	// lost members that did not leave: it should find those that go on without it
+	// sooner. 0: it does not wait.
+	MeetWait time.Duration
 	// Company reports whether other members can be reached: then there is a view
 	// to be part of, and a starting member waits for some time longer. Nil: nobody
 	// can tell.

@@ -306,6 +306,62 @@ func TestTakeoverIsNotLostWithItsProposer(t *testing.T) {
 	}
 }
 
+// Who may have been left out takes nothing over before it had time to meet those that go
+// on without it.
+func TestWhoWasLeftOutWaitsForTheOthers(t *testing.T) {
+	for others, want := range map[string]int{"come back": 0, "come back one by one": 1, "are dead": 2} {
+		t.Run(others, func(t *testing.T) {
+			s, m := newScene(t, worldConfig{}, 3)
+			s.merge(m...)
+			for i, m := range m {
+				s.register(m, param.PEID(i+1))
+			}
+			s.run()
+			m[2].apart = true
+			homes := func() (moved int) {
+				for i, at := range m {
+					if s.has(m[2], param.PEID(i+1)).Home() != homeOf(at.self) {
+						moved++
+					}
+				}
+				return moved
+			}
+			s.install(ring.CauseNoAck, m[2])
+			s.run()
+			if others == "come back one by one" {
+				s.merge(m[2], m[1])
+			}
+			s.pass(meetWait - time.Millisecond)
+			s.run()
+			if n := homes(); n != 0 {
+				t.Fatalf("it took %d over at once", n)
+			}
+			if others == "come back" {
+				s.merge(m...)
+			}
+			s.pass(2 * time.Millisecond)
+			s.run()
+			if n := homes(); n != want {
+				t.Errorf("%d have another home, not %d", n, want)
+			}
+		})
+	}
+}
+
+// One that leaves politely does not come back: nobody waits for it.
+func TestNobodyWaitsForOneThatLeft(t *testing.T) {
+	s, m := newScene(t, worldConfig{}, 2)
+	s.merge(m...)
+	s.register(m[1], 1)
+	s.run()
+	m[0].apart = true
+	s.install(ring.CauseLeave, m[0])
+	s.run()
+	if e := s.has(m[0], 1); e.Home() != homeOf(m[0].self) {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestLossBeforeTheEndHoldsRemovalsBack(t *testing.T) {
 	s, m := newScene(t, worldConfig{}, 3)
 	s.merge(m...)

@@ -23,9 +23,10 @@ import (
 // write what all of the view know: each tells its highest version in its hello, and
 // from END on they use the lowest of these. What was written in a higher one before a
 // member of an earlier version came counts for nobody, alike at all: its proposer is
-// told so. A new kind, another format or meaning of one, and whatever else goes into
-// digests need a new version. A hello is of version 1 for good; later versions add to
-// its end.
+// told so. A new kind, another format or meaning of one, other bounds of an exchange, and
+// whatever else goes into digests (which removals are forgotten when there are too many,
+// too) need a new version. Items have none of their own: their part has. A hello is of
+// version 1 for good; later versions add to its end.
 const version = 1
 
 type kind uint8
@@ -66,9 +67,16 @@ type message struct {
 	digest  *handlespace.Digest // a hello
 	marks   handlespace.Marks
 	highest uint8 // version that the sender knows
-	items   []handlespace.Item
+	part    part
 	last    bool
 	done    bool // with all items
+}
+
+// part is some of what a member knows, as it travels. How many items it has can be told
+// without decoding them, for members that know the same.
+type part struct {
+	items  int
+	octets []byte
 }
 
 var (
@@ -166,17 +174,39 @@ func encodeHello(highest uint8, view ring.ViewID, d *handlespace.Digest, m handl
 	return w.buf
 }
 
-func encodePart(v uint8, view ring.ViewID, items []byte, last bool) []byte {
-	w := writer{buf: append(make([]byte, 0, 32+len(items)), v, byte(kindPart))}
+func encodePart(v uint8, view ring.ViewID, p *part, last bool) []byte {
+	w := writer{buf: append(make([]byte, 0, 32+len(p.octets)), v, byte(kindPart))}
 	w.view(view)
 	w.flag(last)
-	return append(w.buf, items...)
+	w.u32(uint32(p.items))
+	return append(w.buf, p.octets...)
 }
 
 func encodeDone(v uint8, view ring.ViewID) []byte {
 	w := writer{buf: []byte{v, byte(kindDone)}}
 	w.view(view)
 	return w.buf
+}
+
+// add adds an item to a part.
+func (p *part) add(item *handlespace.Item) {
+	before := len(p.octets)
+	if p.octets = appendItem(p.octets, item); len(p.octets) > before {
+		p.items++
+	}
+}
+
+// decode returns the items of a part.
+func (p *part) decode(d *param.Decoding) ([]handlespace.Item, error) {
+	var items []handlespace.Item
+	r := reader{rest: p.octets, decoding: d}
+	for len(r.rest) > 0 && !r.bad {
+		items = append(items, r.item())
+	}
+	if r.bad || len(items) != p.items {
+		return nil, errPayload
+	}
+	return items, nil
 }
 
 // appendItem appends an item to a part. What can't be encoded can't have been
@@ -238,8 +268,8 @@ func zoned(addrs []netip.Addr) bool {
 	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Zone() != "" || a.Is4In6() })
 }
 
-// decode returns the message of a payload, of which it keeps nothing. highest is the
-// last version that is known.
+// decode returns the message of a payload, of which it keeps nothing but a part of an
+// exchange. highest is the last version that is known.
 func decode(highest uint8, payload []byte) (message, error) {
 	return decodeWith(new(param.Decoding), highest, payload)
 }
@@ -268,9 +298,9 @@ func decodeWith(d *param.Decoding, highest uint8, payload []byte) (message, erro
 	case kindPart:
 		m.view = r.view()
 		m.last = r.flag()
-		for len(r.rest) > 0 && !r.bad {
-			m.items = append(m.items, r.item())
-		}
+		m.part = part{items: int(r.u32()), octets: r.rest}
+		r.bad = r.bad || m.part.items > len(r.rest)
+		r.rest = nil
 	case kindDone:
 		m.view, m.done = r.view(), true
 	default:

@@ -110,10 +110,10 @@ func TestMembersThatLackAPolicyAreUnderstood(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		parts = append(parts, encodePart(version, wireView, appendItem(nil, &item), true))
+		parts = append(parts, encodePart(version, wireView, partOf(item), true))
 	}
 	state := handlespace.PoolState{Handle: "echo", Created: wireTime, Founder: 1, User: wireElement().User, Policy: lacked}
-	pool := encodePart(version, wireView, appendItem(nil, &handlespace.Item{Pool: &state}), true)
+	pool := encodePart(version, wireView, partOf(handlespace.Item{Pool: &state}), true)
 
 	if err := param.DefinePolicy(lacked, "Lacked", param.FieldWeight, param.FieldLoad); err != nil {
 		t.Fatal(err)
@@ -130,27 +130,59 @@ func TestMembersThatLackAPolicyAreUnderstood(t *testing.T) {
 	}
 	for _, payload := range parts {
 		m, err := decode(version, payload)
-		if err != nil || len(m.items) != 1 {
+		if err != nil {
 			t.Errorf("%x: %v", payload, err)
 			continue
 		}
-		if again := encodePart(version, wireView, appendItem(nil, &m.items[0]), true); !reflect.DeepEqual(again, payload) {
+		if again := encodePart(version, wireView, partOf(itemsOf(t, &m)...), true); !reflect.DeepEqual(again, payload) {
 			t.Errorf("%x became %x", payload, again)
 		}
 	}
-	if m, err := decode(version, pool); err != nil || len(m.items) != 1 || !reflect.DeepEqual(m.items[0].Pool, &state) {
-		t.Errorf("pool: %+v, %v", m.items, err)
+	m, err := decode(version, pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if items := itemsOf(t, &m); !reflect.DeepEqual(items[0].Pool, &state) {
+		t.Errorf("pool: %+v", items)
+	}
+}
+
+func partOf(items ...handlespace.Item) *part {
+	var p part
+	for i := range items {
+		p.add(&items[i])
+	}
+	return &p
+}
+
+func itemsOf(t *testing.T, m *message) []handlespace.Item {
+	t.Helper()
+	items, err := m.part.decode(new(param.Decoding))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return items
+}
+
+// A part that does not hold as many items as it says is none.
+func TestPartsAreCounted(t *testing.T) {
+	p := partOf(wireItems(t)...)
+	for _, wrong := range []int{0, p.items - 1, p.items + 1} {
+		q := part{items: wrong, octets: p.octets}
+		if items, err := q.decode(new(param.Decoding)); err != errPayload {
+			t.Errorf("%d of %d: %d, %v", wrong, p.items, len(items), err)
+		}
+	}
+	q := part{items: len(p.octets) + 1, octets: p.octets}
+	if _, err := decode(version, encodePart(version, wireView, &q, true)); err != errPayload {
+		t.Errorf("more items than octets: %v", err)
 	}
 }
 
 func TestExchangeKeepsAllItHasOnTheWire(t *testing.T) {
 	items := wireItems(t)
-	var part []byte
-	for i := range items {
-		part = appendItem(part, &items[i])
-	}
-	m, err := decode(version, encodePart(version, wireView, part, true))
-	if err != nil || !m.last || m.view != wireView || !reflect.DeepEqual(m.items, items) {
+	m, err := decode(version, encodePart(version, wireView, partOf(items...), true))
+	if err != nil || !m.last || m.view != wireView || !reflect.DeepEqual(itemsOf(t, &m), items) {
 		t.Errorf("%+v, %v, want %+v", m, err, items)
 	}
 	var d handlespace.Digest
@@ -195,12 +227,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(payload)
 	}
-	items := wireItems(f)
-	var part []byte
-	for i := range items {
-		part = appendItem(part, &items[i])
-	}
-	f.Add(encodePart(version, wireView, part, true))
+	f.Add(encodePart(version, wireView, partOf(wireItems(f)...), true))
 	f.Add(encodeDone(version, wireView))
 	f.Add(encodeHello(1, wireView, new(handlespace.Digest), handlespace.Marks{}))
 	f.Fuzz(func(t *testing.T, payload []byte) {
@@ -219,11 +246,12 @@ func FuzzDecode(f *testing.F) {
 		case m.done:
 			again = encodeDone(version, m.view)
 		default:
-			var part []byte
-			for i := range m.items {
-				part = appendItem(part, &m.items[i])
+			items, err := m.part.decode(new(param.Decoding))
+			if err != nil {
+				return
 			}
-			again = encodePart(version, m.view, part, m.last)
+			again = encodePart(version, m.view, partOf(items...), m.last)
+			m.part = *partOf(items...)
 		}
 		n, err := decode(version, again)
 		if err != nil || !reflect.DeepEqual(m, n) {

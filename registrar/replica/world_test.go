@@ -76,6 +76,8 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
+const meetWait = 100 * time.Millisecond
+
 // node is one registrar, as a ring's simulator drives it.
 type node struct {
 	w       *world
@@ -114,7 +116,8 @@ func (w *world) newNode(self ring.Member, alone bool, now time.Time) *node {
 	})
 	n.replica = New(Config{
 		Space: n.space, Self: self, Ack: w.cfg.ack, Alone: alone, JoinWait: 100 * time.Millisecond,
-		Foreign: func(h handlespace.HomeID) bool { return w.foreign[h] }, Faults: w.cfg.faults, bounds: w.cfg.bounds,
+		MeetWait: meetWait,
+		Foreign:  func(h handlespace.HomeID) bool { return w.foreign[h] }, Faults: w.cfg.faults, bounds: w.cfg.bounds,
 		version: version + uint8(self.ID%2), // neighbours among versions are one ring
 	}, now)
 	w.nodes[self] = n
