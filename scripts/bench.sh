@@ -114,8 +114,8 @@ fi
 case ${RING:-all} in
 0) ;;
 short)
-	RUNS=3 SECONDS_EACH=2 KILLS=${KILLS:-20} COROSYNC_KILLS=1 \
-		scripts/ringbench.sh order batches corosync registrations failover
+	RUNS=3 SECONDS_EACH=2 KILLS=${KILLS:-20} JOIN_ELEMENTS=${JOIN_ELEMENTS:-1000,100000} COROSYNC_KILLS=1 \
+		scripts/ringbench.sh order batches corosync registrations failover join
 	;;
 *) SVG=${SVG:-out/ring.svg} RUNS= scripts/ringbench.sh ;;
 esac

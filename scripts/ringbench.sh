@@ -6,13 +6,15 @@
 #
 #   scripts/ringbench.sh [PART...]
 #
-# Parts: order batches ahead load size registrations failover corosync. All of them take a
-# quarter of an hour with the defaults, half of it for Corosync, and more than an hour
+# Parts: order batches ahead load size registrations failover join corosync. All of them take
+# a quarter of an hour with the defaults, half of it for Corosync, and more than an hour
 # with LONG=1. A part that fails is named at its place, at the end and in the exit code; the
 # others go on.
 #
 #   RUNS=3 SECONDS_EACH=1     medians of so many measurements of so many seconds
 #   KILLS=100 COROSYNC_KILLS=3 CLIENTS=1,64 MEMBERS=3,5,7
+#   JOIN_ELEMENTS=1000,...    elements that a ring knows when a registrar joins it; without RUNS
+#                             it joins a million once
 #   THREADS=1                 registrars and etcd with GOMAXPROCS=1, for registrations
 #   RATES=1000,...            offered messages per second; RIVAL_RATES those of Corosync
 #   SVG=FILE                  the plot; without order, load and size it is out/ring.svg
@@ -26,10 +28,10 @@ long=${LONG:-0}
 pick() { if [ "$long" != 0 ]; then echo "$2"; else echo "$1"; fi; } # pick SHORT LONG
 runs=${RUNS:-$(pick 3 5)} seconds=${SECONDS_EACH:-$(pick 1 3)} warmup=$(pick 300ms 500ms)
 kills=${KILLS:-100} corosync_kills=${COROSYNC_KILLS:-$(pick 3 5)} clients=${CLIENTS:-1,64} sizes=${MEMBERS:-3,5,7}
-threads=${THREADS:-}
+join_elements=${JOIN_ELEMENTS:-1000,100000,1000000} threads=${THREADS:-}
 rates=${RATES:-$(pick 1000,10000,100000,300000,1000000,2000000 1000,3000,10000,30000,100000,300000,600000,1000000,1500000,2000000)}
 rival_rates=${RIVAL_RATES:-$(pick 1000,10000,30000,100000 1000,3000,10000,30000,60000,100000,150000)}
-all='order batches ahead load size registrations failover corosync'
+all='order batches ahead load size registrations failover join corosync'
 parts=${*:-$all}
 for part in $parts; do
 	case " $all " in *" $part "*) ;; *) echo "ringbench: no part '$part': $all" >&2; exit 2 ;; esac
@@ -55,12 +57,16 @@ end() { # ends what spawn started
 	started=()
 }
 clean() {
+	trap '' PIPE # what shows our output may have ended before us
 	for n in hub 1 2 3; do
+		# What an interrupted part has left there.
+		ip netns pids "$net-$n" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
 		ip netns del "$net-$n" 2>/dev/null || true
 	done
 	rm -rf "$work" "$disk" "$memory"
 }
 trap clean EXIT
+trap 'exit 141' PIPE
 
 CGO_ENABLED=0 go build -o "$work" ./cmd/rspd ./scripts/loadgen ./scripts/ringbench ./scripts/ringplot
 : >out/ringbench.md
@@ -118,8 +124,9 @@ await() { # await ADDRESS PORT
 }
 
 settings=
-for name in LONG RUNS SECONDS_EACH KILLS COROSYNC_KILLS CLIENTS MEMBERS RATES RIVAL_RATES; do
-	[ -z "${!name-}" ] || settings+="$name=${!name} "
+for name in LONG RUNS SECONDS_EACH KILLS JOIN_ELEMENTS COROSYNC_KILLS CLIENTS MEMBERS RATES RIVAL_RATES; do
+	value=${!name-}
+	[ -z "$value" ] || settings+="$name=${value// /,} "
 done
 title() { # title TEXT PART...
 	local text=$1
@@ -271,6 +278,23 @@ failover() {
 		--in "$net-1=10.231.78.1" --in "$net-2=10.231.78.2" --in "$net-3=10.231.78.3"
 }
 
+join() {
+	title 'The return of a registrar' join
+	cat <<-'TEXT'
+		: one of three is killed (kill -9) and started again, with nothing on disk. All
+		elements have the first registrar as home; during the return and a second longer one element registers again every 10 ms
+		at the second, timed from when it was due. Octets are those of all three together; memory is what the third has resident
+		a second after it serves. A member may be slow for a second (`--ring-hop-timeout 1s`), as all share the cores.
+
+	TEXT
+	local n sizes=()
+	for n in ${join_elements//,/ }; do
+		if [ "$n" -ge 1000000 ]; then sizes+=(--elements "$n=${RUNS:-1}"); else sizes+=(--elements "$n=$runs"); fi
+	done
+	hub "$work/loadgen" join --rspd "$work/rspd" "${sizes[@]}" --log out/ringbench.join.log \
+		--in "$net-1=10.231.78.1" --in "$net-2=10.231.78.2" --in "$net-3=10.231.78.3"
+}
+
 corosync() {
 	[ -n "$CPG" ] || return 0
 	title 'Death of a Corosync daemon' corosync
@@ -333,10 +357,11 @@ try size
 if wanted order || wanted load || wanted size; then
 	plot || { failed+=" plot"; echo "ringbench: FAILED: plot" >&2; }
 fi
-if wanted registrations || wanted failover || wanted corosync; then
+if wanted registrations || wanted failover || wanted join || wanted corosync; then
 	printf '\n## Registrars in a ring\n'
 	try registrations
 	try failover
+	try join
 	try corosync
 fi
 echo "ringbench: $SECONDS s" >&2

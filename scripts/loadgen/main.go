@@ -1,6 +1,6 @@
 // Loadgen measures how fast registrars answer handle resolutions and, as 'loadgen
 // registrations', how fast they acknowledge registrations; 'loadgen failover' measures
-// how long the death of one is felt.
+// how long the death of one is felt, 'loadgen join' what its return takes.
 //
 // It is a closed loop: each connection keeps a number of requests outstanding
 // and sends the next when an answer has come. Several targets, and a bare TCP
@@ -82,6 +82,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if len(args) > 0 && args[0] == failoverCommand {
 		return runFailover(ctx, args[1:], out)
+	}
+	if len(args) > 0 && args[0] == joinCommand {
+		return runJoin(ctx, args[1:], out)
 	}
 	s, err := parse(args)
 	if err != nil {

@@ -27,7 +27,7 @@ type summary struct {
 	CPURatio  float64 `json:"cpu_ratio,omitempty"`
 }
 
-func median[T cmp.Ordered](results []result, get func(result) T) T {
+func median[R any, T cmp.Ordered](results []R, get func(R) T) T {
 	values := make([]T, len(results))
 	for i, r := range results {
 		values[i] = get(r)
