@@ -34,6 +34,7 @@ need hsdump rsplib-tools
 need tshark tshark
 need tcpdump tcpdump
 need timeout coreutils
+need nsenter util-linux
 need go golang
 # See scripts/lab/xstate.c.
 amx=$(grep -c -m 1 -w amx_tile /proc/cpuinfo || true)

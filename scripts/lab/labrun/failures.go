@@ -79,7 +79,7 @@ func (l *lab) twoElements(registrar host, maker, name string) func(syscall.Signa
 func (l *lab) fail(registrar host, pool, what, how string, signal func(syscall.Signal), gone func(time.Duration) error) {
 	user := l.mustStart(pu1, "user-"+pool+"-"+registrar.name, l.user(registrar, pool, "--compat", "rsplib", "--repeat", "0", "--interval", "50ms",
 		"--request", "a request", "--read", "message", "--attempt-timeout", "1s", "-o", "json")...)
-	l.need("user asks "+pool, user.says(`"answer":"a request"`, 20, 15*time.Second))
+	l.need("user asks "+pool, user.answers(20))
 	begin := time.Now()
 	if how == "killed" {
 		signal(syscall.SIGKILL)
@@ -89,14 +89,8 @@ func (l *lab) fail(registrar host, pool, what, how string, signal func(syscall.S
 		l.check(what+" stopped: gone after the keep-alive time-outs", gone(20*time.Second))
 	}
 	l.note("%s %s: gone after %.1f s", what, how, time.Since(begin).Seconds())
-	n := strings.Count(user.text(), `"answer":"a request"`)
-	l.check("user goes on", user.says(`"answer":"a request"`, n+20, 15*time.Second))
-	user.signal(syscall.SIGINT)
-	_ = user.wait(5 * time.Second) // its exit code is that of an interrupt
-	s, err := parseReport(user.text())
-	if err == nil && s.Failed > 0 {
-		err = fmt.Errorf("%d of %d requests failed", s.Failed, s.Requests)
-	}
+	l.check("user goes on", user.answers(20))
+	s, err := user.finished()
 	l.check(what+" "+how+": the user fails over, every request is answered", err)
 	l.note("%s %s: longest wait for an answer %.1f s", what, how, s.LongestGap)
 	l.endOf(pool)

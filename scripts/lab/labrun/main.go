@@ -25,21 +25,23 @@ type group struct {
 	run   func(*lab)
 }
 
-// groups in the order in which they run.
+// groups in the order in which they run: the longest first, so that guests who share
+// them end at about the same time.
 var groups = []group{
+	{name: "mixed", about: "a ring of ours and registrars of rsplib's in one scope, with elements of both that come and go", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rspctl"}, run: mixed},
 	{name: "sctp", about: "tests of asap/transport/sctp", needs: []string{"asap/transport/sctp.test"}, run: sctpPackage},
-	{name: "sanity", about: "rsplib's own programs work together here", run: sanity},
-	{name: "rsplib-at-ours", about: "our registrar with elements and users of rsplib", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: rsplibAtOurs},
-	{name: "ours-at-rsplib", about: "rsplib's registrar with our element, user and rspctl", needs: []string{"cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: oursAtRsplib},
-	{name: "takeover", about: "rsplib's registrars take our elements over", needs: []string{"cmd/rsppe", "cmd/rsppu"}, run: takeover},
-	{name: "paths", about: "ours with ours, two paths, one of them cut", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: paths},
-	{name: "failures", about: "elements of both makers are killed and stopped", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: failures},
+	{name: "ring-faults", about: "five of ours in a ring over SCTP that are cut off from each other one way and both ways, and start anew all at once", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: ringFaults},
 	{name: "ring", about: "three of ours in a ring over SCTP", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: ring},
-	{name: "peers", about: "registrars of ours and of rsplib's in one scope, with elements of both", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: peers},
-	{name: "mixed", about: "a ring of ours and registrars of rsplib's in one scope, with elements of both", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rspctl"}, run: mixed},
 	{name: "tcp", about: "elements that register over TCP, with registrars of rsplib in the scope", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: overTCP},
+	{name: "failures", about: "elements of both makers are killed and stopped", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: failures},
+	{name: "rsplib-at-ours", about: "our registrar with elements and users of rsplib", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: rsplibAtOurs},
 	{name: "sessions", about: "users of both makers keep their sessions when elements of either die", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl", "scripts/services"}, run: sessions},
+	{name: "peers", about: "registrars of ours and of rsplib's in one scope, with elements of both", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: peers},
+	{name: "paths", about: "ours with ours, two paths, one of them cut", needs: []string{"cmd/rspd", "cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: paths},
+	{name: "takeover", about: "rsplib's registrars take our elements over", needs: []string{"cmd/rsppe", "cmd/rsppu"}, run: takeover},
+	{name: "ours-at-rsplib", about: "rsplib's registrar with our element, user and rspctl", needs: []string{"cmd/rsppe", "cmd/rsppu", "cmd/rspctl"}, run: oursAtRsplib},
 	{name: "many", about: "2000 associations at one registrar", needs: []string{"cmd/rspd", "cmd/rspctl"}, run: many},
+	{name: "sanity", about: "rsplib's own programs work together here", run: sanity},
 	{name: "bench", about: "handle resolutions, ours beside rsplib's, about 7 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/loadgen"}, run: bench},
 	{name: "session-failovers", about: "how long sessions wait when their element fails, over SCTP beside TCP, about 4 minutes", extra: true, needs: []string{"cmd/rspd", "scripts/sessionbench"}, run: sessionFailovers},
 	{name: "capture", about: "records rsplib's messages for testdata", extra: true, ipv6: true, run: capture},
@@ -54,22 +56,31 @@ func main() {
 	serving := flag.String("serve", "", "serve echo or chargen -at an endpoint and don't end")
 	holding := flag.Int("hold", 0, "hold so many associations to the registrar -at an endpoint and don't end")
 	tables := flag.String("table", "", "print what the registrar at an ENRP endpoint knows and end")
-	at := flag.String("at", "", "see -serve and -hold")
+	churning := flag.String("churn", "", "let elements of a maker, ours or rsplib, join and leave pools at the registrar -at an endpoint -for a time and don't end")
+	asking := flag.String("ask", "", "resolve this pool of -elements at the registrars given as arguments until SIGTERM")
+	at := flag.String("at", "", "see -serve, -hold and -churn")
+	elements := flag.Int("elements", 1, "see -churn and -ask")
+	lasting := flag.Duration("for", 10*time.Second, "see -churn")
 	flag.Parse()
 
-	if *send != "" || *serving != "" || *holding > 0 || *tables != "" {
-		var err error
-		switch {
-		case *send != "":
-			err = sendRaw(*send, flag.Args())
-		case *tables != "":
-			err = printTable(*tables)
-		case *serving != "":
-			err = serve(*serving, *at)
-		default:
-			err = hold(*holding, *at)
-		}
-		if err != nil {
+	// The lab's own clients and servers.
+	var program func() error
+	switch {
+	case *send != "":
+		program = func() error { return sendRaw(*send, flag.Args()) }
+	case *tables != "":
+		program = func() error { return printTable(*tables) }
+	case *serving != "":
+		program = func() error { return serve(*serving, *at) }
+	case *holding > 0:
+		program = func() error { return hold(*holding, *at) }
+	case *churning != "":
+		program = func() error { return churn(*churning, *at, *elements, *lasting) }
+	case *asking != "":
+		program = func() error { return ask(*asking, *elements, flag.Args()) }
+	}
+	if program != nil {
+		if err := program(); err != nil {
 			fmt.Fprintln(os.Stderr, "labrun:", err)
 			os.Exit(1)
 		}

@@ -24,6 +24,7 @@ var (
 	pr2 = host{"pr2", 2}
 	pr3 = host{"pr3", 3}
 	pr4 = host{"pr4", 4}
+	pr5 = host{"pr5", 5}
 	pe1 = host{"pe1", 11}
 	pe2 = host{"pe2", 12}
 	pe3 = host{"pe3", 13}
@@ -32,7 +33,7 @@ var (
 
 	odd = host{"odd", 31} // sends what no program does
 
-	hosts = []host{pr1, pr2, pr3, pr4, pe1, pe2, pe3, pu1, pu2, odd}
+	hosts = []host{pr1, pr2, pr3, pr4, pr5, pe1, pe2, pe3, pu1, pu2, odd}
 )
 
 // a and b return the host's IPv4 addresses on the two networks, a6 its IPv6
@@ -63,6 +64,48 @@ func (h host) mend(network string) error {
 	return run(h.exec("tc", "qdisc", "del", "dev", network, "root")...)
 }
 
+// nobody has this address.
+const nobody = "02:00:00:00:ff:ff"
+
+// lose makes all that the host sends to these others vanish; what they send arrives.
+// find ends that.
+func (h host) lose(others ...host) error {
+	return h.neighbors(others, func(address, network string) string {
+		return "neighbor replace " + address + " lladdr " + nobody + " nud permanent dev " + network
+	})
+}
+
+func (h host) find(others ...host) error {
+	return h.neighbors(others, func(address, network string) string { return "neighbor del " + address + " dev " + network })
+}
+
+// neighbors runs a command of ip for each address of others.
+func (h host) neighbors(others []host, command func(address, network string) string) error {
+	var lines strings.Builder
+	for _, other := range others {
+		fmt.Fprintf(&lines, "%s\n%s\n", command(other.a(), "a"), command(other.b(), "b"))
+	}
+	return run("sh", "-c", fmt.Sprintf("ip -n %s -batch - <<end\n%send", h.name, lines.String()))
+}
+
+// split makes what each side sends to the other vanish; meet ends that.
+func split(left, right []host) error {
+	return between(left, right, host.lose)
+}
+
+func meet(left, right []host) error { return between(left, right, host.find) }
+
+func between(left, right []host, do func(host, ...host) error) error {
+	var errs []error
+	for _, h := range left {
+		errs = append(errs, do(h, right...))
+	}
+	for _, h := range right {
+		errs = append(errs, do(h, left...))
+	}
+	return errors.Join(errs...)
+}
+
 // listens waits until an SCTP endpoint of the host has the port.
 func (l *lab) listens(h host, port int, limit time.Duration) error {
 	return within(limit, func() error {
@@ -83,33 +126,39 @@ func (l *lab) listens(h host, port int, limit time.Duration) error {
 // as rsplib takes an announcement's source address for the registrar's. IPv6 is
 // only there when asked for: from IPv6 sockets that are bound to IPv4 addresses,
 // as rsplib's are, the kernel sends to IPv6 addresses too, from an address that it
-// then doesn't know.
+// then doesn't know. Starting a program takes long here: ip does many things at a time.
 func (l *lab) buildNetwork(ipv6 bool) error {
-	var script strings.Builder
-	for _, bridge := range []string{"lan-a", "lan-b"} {
-		fmt.Fprintf(&script, "ip link del %s 2>/dev/null || true\n", bridge)
-		fmt.Fprintf(&script, "ip link add %s type bridge mcast_snooping 0; ip link set %s up\n", bridge, bridge)
+	var script, old, namespaces, links strings.Builder
+	for _, network := range []string{"a", "b"} {
+		fmt.Fprintf(&old, "link del lan-%s\n", network)
+		fmt.Fprintf(&links, "link add lan-%s type bridge mcast_snooping 0\nlink set lan-%s up\n", network, network)
 	}
 	for _, h := range hosts {
-		fmt.Fprintf(&script, "ip netns del %s 2>/dev/null || true; ip link del %s-a 2>/dev/null || true; ip link del %s-b 2>/dev/null || true\n", h.name, h.name, h.name)
-		ns := "ip -n " + h.name
-		fmt.Fprintf(&script, "ip netns add %s; %s link set lo up; %s link set lo multicast off\n", h.name, ns, ns)
+		fmt.Fprintf(&namespaces, "netns add %s\n", h.name)
 		for _, network := range []string{"a", "b"} {
-			fmt.Fprintf(&script, "ip link add %s-%s type veth peer name %s netns %s\n", h.name, network, network, h.name)
-			fmt.Fprintf(&script, "ip link set %s-%s up master lan-%s; %s link set dev %s up\n", h.name, network, network, ns, network)
+			fmt.Fprintf(&old, "link del %s-%s\n", h.name, network) // a namespace outlives its name in what is left there
+			fmt.Fprintf(&links, "link add %s-%s type veth peer name %s netns %s\n", h.name, network, network, h.name)
+			fmt.Fprintf(&links, "link set %s-%s up master lan-%s\n", h.name, network, network)
 		}
-		fmt.Fprintf(&script, "%s address add %s/24 dev a; %s address add %s/24 dev b\n", ns, h.a(), ns, h.b())
-		fmt.Fprintf(&script, "%s link set dev b multicast off\n", ns)
+	}
+	fmt.Fprintf(&script, "ip -all netns del; ip -force -batch - 2>/dev/null <<end\n%send\nset -e\n", old.String())
+	fmt.Fprintf(&script, "ip -batch - <<end\n%send\nip -batch - <<end\n%send\n", namespaces.String(), links.String())
+	disable := 1
+	if ipv6 {
+		disable = 0
+	}
+	for _, h := range hosts {
+		fmt.Fprintf(&script, "nsenter --net=/run/netns/%s sh -c 'echo %d >/proc/sys/net/ipv6/conf/all/disable_ipv6; exec ip -batch -' <<end\n", h.name, disable)
+		script.WriteString("link set lo up\nlink set lo multicast off\nlink set dev a up\nlink set dev b up\nlink set dev b multicast off\n")
+		fmt.Fprintf(&script, "address add %s/24 dev a\naddress add %s/24 dev b\n", h.a(), h.b())
 		if ipv6 {
-			fmt.Fprintf(&script, "%s address add %s/64 dev a nodad\n", ns, h.a6())
-		} else {
-			fmt.Fprintf(&script, "ip netns exec %s sysctl -q -w net.ipv6.conf.all.disable_ipv6=1\n", h.name)
+			fmt.Fprintf(&script, "address add %s/64 dev a nodad\n", h.a6())
 		}
-		fmt.Fprintf(&script, "%s route add 224.0.0.0/4 dev a\n", ns)
+		script.WriteString("route add 224.0.0.0/4 dev a\nend\n")
 	}
 	file := filepath.Join(l.out, "log", "network.sh")
 	if err := os.WriteFile(file, []byte(script.String()), 0o644); err != nil {
 		return err
 	}
-	return run("sh", "-e", file)
+	return run("sh", file)
 }

@@ -17,10 +17,23 @@ func sctpOn(h host, port int) string {
 // registrar starts rspd on a host, with addresses on both networks, and waits
 // until it listens.
 func (l *lab) registrar(h host, name string, args ...string) *process {
-	p := l.mustStart(h, name, append([]string{l.bin("rspd"), "--listen", sctpOn(h, 3863),
-		"--enrp-listen", sctpOn(h, 9901), "--insecure"}, args...)...)
-	l.need(name+" listens", errors.Join(l.listens(h, 3863, 10*time.Second), l.listens(h, 9901, 10*time.Second), p.running()))
+	p := l.mustStart(h, name, l.rspd(h, args...)...)
+	l.needPorts(h, p, 3863, 9901)
 	return p
+}
+
+// rspd returns the command line of rspd.
+func (l *lab) rspd(h host, args ...string) []string {
+	return append([]string{l.bin("rspd"), "--listen", sctpOn(h, 3863), "--enrp-listen", sctpOn(h, 9901), "--insecure"}, args...)
+}
+
+// needPorts waits until a program on a host listens on these SCTP ports.
+func (l *lab) needPorts(h host, p *process, ports ...int) {
+	var errs []error
+	for _, port := range ports {
+		errs = append(errs, l.listens(h, port, 10*time.Second))
+	}
+	l.need(p.name+" listens", errors.Join(append(errs, p.running())...))
 }
 
 // user returns the command line of rsppu.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
-	"syscall"
 	"time"
 )
 
@@ -19,25 +17,19 @@ func paths(l *lab) {
 
 	session := l.mustStart(pu1, "session", l.user(pr1, "echo", "--request", "a request", "--repeat", "0", "--interval", "50ms",
 		"--sticky", "--attempt-timeout", "10s", "--timeout", "30s", "-o", "json")...)
-	answers := func(more int) error {
-		before := strings.Count(session.text(), `"answer":"a request"`)
-		return session.says(`"answer":"a request"`, before+more, 30*time.Second)
-	}
-	l.need("session works", answers(40))
+	l.need("session works", session.answers(40))
 	for _, h := range []host{pr1, pe1, pu1} {
 		l.need("network a is cut at "+h.name, h.cut("a"))
 	}
-	l.check("session goes on over network b", answers(40))
+	l.check("session goes on over network b", session.answers(40))
 	time.Sleep(10 * time.Second) // several keep-alives
 	l.check("element stays registered", second(l.members(pr1, "echo", 1, 0)))
 	l.check("a new user finds the element over network b", l.requests(pu2, "second", 1, l.user(pr1, "echo", "--repeat", "3", "--timeout", "25s", "--attempt-timeout", "20s")...))
 	for _, h := range []host{pr1, pe1, pu1} {
 		l.check("network a is back at "+h.name, h.mend("a"))
 	}
-	session.signal(syscall.SIGINT)
-	_ = session.wait(5 * time.Second) // its exit code is that of an interrupt
-	s, err := parseReport(session.text())
-	if err == nil && (s.Failed > 0 || s.Failovers > 0 || len(s.Elements) != 1) {
+	s, err := session.finished()
+	if err == nil && (s.Failovers > 0 || len(s.Elements) != 1) {
 		err = fmt.Errorf("%+v", s)
 	}
 	l.check("one session, every request answered", err)

@@ -136,16 +136,24 @@ func (p *process) says(text string, n int, limit time.Duration) error {
 
 // status returns a field of /proc/PID/status, without its unit.
 func (p *process) status(field string) (int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	text, err := statusOf(p.cmd.Process.Pid, field)
 	if err != nil {
 		return 0, err
 	}
+	return strconv.Atoi(text)
+}
+
+func statusOf(pid int, field string) (string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return "", err
+	}
 	for line := range strings.Lines(string(data)) {
 		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			return strconv.Atoi(strings.Fields(rest)[0])
+			return strings.Fields(rest)[0], nil
 		}
 	}
-	return 0, fmt.Errorf("no field %s", field)
+	return "", fmt.Errorf("no field %s", field)
 }
 
 // stopAll kills what the group has started.

@@ -11,10 +11,11 @@ import (
 
 // echoElement starts an SCTP echo server on a host and rsppe beside it.
 func (l *lab) echoElement(h, registrar host, name, pool string, args ...string) (server, element *process) {
-	at := sctpOn(h, 7007)
+	l.port++
+	at := sctpOn(h, l.port)
 	server = l.server(h, name+"-server", "echo", at)
 	element = l.mustStart(h, name, l.element(registrar, pool, append([]string{
-		"--service", "sctp://" + h.a() + ":7007", "--advertise", h.a() + "," + h.b() + ":7007", "--check", "none"}, args...)...)...)
+		"--service", fmt.Sprintf("sctp://%s:%d", h.a(), l.port), "--advertise", fmt.Sprintf("%s,%s:%d", h.a(), h.b(), l.port), "--check", "none"}, args...)...)...)
 	return server, element
 }
 
@@ -39,6 +40,24 @@ func parseReport(text string) (s summary, err error) {
 		}
 	}
 	return s, fmt.Errorf("no summary: %s", tail(text))
+}
+
+// answers waits for so many more answers to rsppu.
+func (p *process) answers(more int) error {
+	const answer = `"answer":"a request"`
+	return p.says(answer, p.count(answer)+more, 30*time.Second)
+}
+
+// finished ends rsppu and returns what it reports, with an error if a request was not
+// answered.
+func (p *process) finished() (summary, error) {
+	p.signal(syscall.SIGINT)
+	_ = p.wait(5 * time.Second) // its exit code is that of an interrupt
+	s, err := parseReport(p.text())
+	if err == nil && s.Failed > 0 {
+		err = fmt.Errorf("%d of %d requests failed", s.Failed, s.Requests)
+	}
+	return s, err
 }
 
 // requests runs rsppu for a number of requests and checks that all were answered
