@@ -45,11 +45,10 @@ func (u *user) exchange(ctx context.Context, request []byte) (answer, error) {
 		switch {
 		case err == nil:
 			return a, nil
+		case ctx.Err() != nil && last != nil:
+			// That time cut this attempt off says less than why there was another before.
+			return a, fmt.Errorf("%w; last error: %w; cut off: %w", context.Cause(ctx), last, err)
 		case ctx.Err() != nil:
-			var none *pooluser.DialError
-			if last != nil && errors.As(err, &none) && len(none.Attempts) == 0 {
-				err = last // time ended before another element was tried
-			}
 			return a, fmt.Errorf("%w; last error: %w", context.Cause(ctx), err)
 		}
 		last = err

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -264,13 +265,24 @@ func TestSilentElementIsLeft(t *testing.T) {
 		res := rsppu(t, r, "", "pool", "--exec", `test $RSPPU_ELEMENT = 0x00000002 && echo fine`)
 		res.want(t, cli.OK, "fine\n")
 	})
-	t.Run("TheErrorSaysWhy", func(t *testing.T) {
-		res := rsppu(t, registrar(t, poolElement(1, live.listener.Addr())), "", "pool", "--exec", "exit 7", "--timeout", "300ms")
-		res.want(t, cli.TimedOut, "")
-		if !strings.Contains(res.errOut, "last error: command failed: exit status 7") {
-			t.Errorf("%q", res.errOut)
-		}
-	})
+	// The error says why the latest attempt failed that had its time, and what the end cut off.
+	for name, test := range map[string]struct{ command, want string }{
+		"TimeEndsBetweenAttempts": {"exit 7", "last error: command failed: exit status 7; cut off: "},
+		"TimeEndsAmidAnAttempt": {
+			`test -e "$RSPPU_TEST" && exec sleep 60; : >"$RSPPU_TEST"; exit 7`,
+			"last error: command failed: exit status 7; cut off: command failed: ",
+		},
+		"TimeEndsAmidTheFirstAttempt": {"exec sleep 60", "no answer in time: 1s; last error: command failed: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("RSPPU_TEST", filepath.Join(t.TempDir(), "again"))
+			res := rsppu(t, registrar(t, poolElement(1, live.listener.Addr())), "", "pool", "--exec", test.command, "--timeout", "1s")
+			res.want(t, cli.TimedOut, "")
+			if !strings.Contains(res.errOut, test.want) {
+				t.Errorf("%q", res.errOut)
+			}
+		})
+	}
 }
 
 // The stream goes on at another element when one dies.
