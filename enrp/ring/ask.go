@@ -165,7 +165,7 @@ func (m *Machine) onPong(p *Pong) {
 			m.ask.answers[n.Member] = p
 		}
 	}
-	if m.ask.cause != CauseMerge && m.elsewhere(p) && m.index(&m.view, p.From.Member) >= 0 {
+	if m.elsewhere(p) && m.index(&m.view, p.From.Member) >= 0 {
 		m.leftOutAt = m.now
 	}
 	switch {

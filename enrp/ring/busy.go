@@ -63,9 +63,8 @@ func (m *Machine) Handled(now time.Time) {
 // be read. It does not do so twice in a row.
 func (m *Machine) excuse(before time.Time) {
 	slack := m.cfg.Timers.CollectWait / 2
-	next := m.next()
-	late := min(m.now.Sub(next), m.now.Sub(before)) // since the call before, something old may have become due
-	if next.IsZero() || late <= slack {
+	late := m.late(before)
+	if late <= slack {
 		m.excused = false
 		return
 	}
@@ -83,14 +82,21 @@ func (m *Machine) excuse(before time.Time) {
 	}
 }
 
-// noteHeldUp notes that what was due since the call before comes so late that the others
-// may have left this member out meanwhile.
+// late returns by how much this call comes too late: for what was due, and no longer than
+// since the call before, in which something may have become due that is older.
+func (m *Machine) late(before time.Time) time.Duration {
+	next := m.next()
+	if next.IsZero() {
+		return 0
+	}
+	return min(m.now.Sub(next), m.now.Sub(before))
+}
+
+// noteHeldUp notes that this call comes so late that the others may have left this member
+// out meanwhile.
 func (m *Machine) noteHeldUp(before time.Time) {
 	limit := m.cfg.Timers.HopTimeout
-	if m.now.Sub(before) < limit {
-		return
-	}
-	if next := m.next(); !next.IsZero() && m.now.Sub(next) >= limit {
+	if m.now.Sub(before) >= limit && m.late(before) >= limit { // looked for only after a pause
 		m.leftOutAt = m.now
 	}
 }
@@ -99,7 +105,7 @@ func (m *Machine) noteHeldUp(before time.Time) {
 // installs a view without them, if they did, within this time.
 func (m *Machine) leftOut() bool {
 	t := &m.cfg.Timers
-	return !m.leftOutAt.IsZero() && m.now.Sub(m.leftOutAt) <= t.Starving()+t.Promise(len(m.view.Members), 0)
+	return m.now.Sub(m.leftOutAt) <= t.Starving()+t.Promise(len(m.view.Members), 0)
 }
 
 // putOff changes until when this member waits for others. Leases, and the age of the

@@ -260,3 +260,95 @@ func TestWhoAppliedForLongMayBeLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// Who comes late by as much as others wait for what was due may have been left out. Not so
+// who had nothing to do for long, nor who finds something old that is due, though it was
+// called all the time: that is no stall either.
+func TestWhoIsLateMayBeLeftOut(t *testing.T) {
+	limit := LAN().HopTimeout
+	for name, test := range map[string]struct {
+		late  func(c *cluster, n *node)
+		alone bool
+		want  bool
+	}{
+		"by less":    {late: func(_ *cluster, n *node) { n.Tick(n.next().Add(limit - 1)) }},
+		"by as much": {late: func(_ *cluster, n *node) { n.Tick(n.next().Add(limit)) }, want: true},
+		"as a message shows": {late: func(c *cluster, n *node) {
+			n.Step(&Hear{Header{From: c.nodes[2].self, To: n.self.Member}}, n.next().Add(limit))
+		}, want: true},
+		"with nothing to do": {late: func(c *cluster, n *node) { n.Tick(c.now.Add(time.Minute)) }, alone: true},
+		"called all the while": {late: func(c *cluster, n *node) {
+			due, before := n.next(), n.counters.Stalls
+			for at := time.Duration(0); at <= 4*limit; at += LAN().CollectWait / 4 {
+				n.Step(&Hear{Header{From: c.nodes[2].self, To: n.self.Member}}, due.Add(at))
+			}
+			n.Tick(due.Add(4 * limit))
+			if n.counters.Stalls != before {
+				t.Error("it counts a stall")
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 1)
+			n := c.nodes[1]
+			if c.lone = test.alone; test.alone {
+				if at := n.next(); !at.IsZero() {
+					t.Fatalf("it waits for %v", at)
+				}
+			} else {
+				c.start(2, 1)
+				c.join(1, 2)
+				c.until(time.Second, "it keeps the token", func() bool { return n.holding && n.next().Sub(c.now) > limit })
+			}
+			test.late(c, n)
+			if n.leftOut() != test.want {
+				t.Errorf("left out %v", n.leftOut())
+			}
+		})
+	}
+}
+
+// Only a member of its view that goes on without it leaves it out, whatever it asks for.
+func TestWhoseAnswerLeavesOut(t *testing.T) {
+	for _, cause := range []Cause{CauseNoAck, CauseStarved, CauseMerge} {
+		for _, test := range []struct {
+			from     NodeID
+			promised uint64 // beyond its view
+			want     bool
+		}{{from: 2, want: true}, {from: 2, promised: 1}, {from: 9}} {
+			c := newCluster(t, 1, 2, 3)
+			c.join(1, 2, 3)
+			n := c.nodes[1]
+			other := Node{Member: Member{test.from, 1}, Contact: "x"}
+			n.startAsk(cause, []Node{n.self, other}, []View{n.view})
+			view := ViewID{Counter: n.view.ID.Counter + 1, Coordinator: other.Member}
+			n.Step(&Pong{
+				Header: Header{From: other, To: n.self.Member}, Nonce: n.nonce, View: View{ID: view, Members: []Node{other}},
+				Promised: ViewID{Counter: view.Counter + test.promised, Coordinator: other.Member},
+			}, c.now)
+			if n.leftOut() != test.want {
+				t.Errorf("asked because of %v, %+v: left out %v", cause, test, n.leftOut())
+			}
+		}
+	}
+}
+
+// It says so in the view that it installs within the time in which it leaves the members
+// of its former one out.
+func TestForHowLongLeftOutIsSaid(t *testing.T) {
+	most := LAN().Starving() + LAN().Promise(3, 0)
+	for age, want := range map[time.Duration]bool{most: true, most + 1: false} {
+		c := newCluster(t, 1, 2, 3)
+		c.join(1, 2, 3)
+		n := c.nodes[1]
+		n.leftOutAt = c.now.Add(-age)
+		id := n.nextView()
+		n.begin(c.now)
+		n.install(&Copy{View: id, Install: &Install{View: View{ID: id, Members: []Node{n.self}}, Cause: CauseStarved, Origins: []Origin{{Member: n.self.Member}}}})
+		c.collect(n)
+		views := eventsOf[Installed](n)
+		if in := views[len(views)-1]; in.LeftOut != want || len(in.Left) != 2 {
+			t.Errorf("after %v: %+v", age, in)
+		}
+	}
+}

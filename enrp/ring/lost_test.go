@@ -215,3 +215,23 @@ func TestLostStrangersAreForgotten(t *testing.T) {
 		t.Errorf("%d are remembered", got)
 	}
 }
+
+// Who has promised another view waits for that, and not for those whose connection falls;
+// and nobody has one to itself.
+func TestLossThatChangesNothing(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.join(1, 2, 3)
+	n := c.nodes[1]
+	n.Lost(n.self.Member, c.now)
+	if len(n.lost) != 0 || len(n.out.Messages) != 0 {
+		t.Errorf("lost itself: %v, says %v", n.lost, n.out.Messages)
+	}
+	n.leaveOldView(ViewID{Counter: n.view.ID.Counter + 1, Coordinator: c.nodes[2].self.Member})
+	before := n.patience
+	for _, id := range []NodeID{2, 3} {
+		n.Lost(c.nodes[id].self.Member, c.now)
+	}
+	if n.patience != before || len(n.out.Messages) != 0 {
+		t.Errorf("waits until %v, not %v, and says %v", n.patience, before, n.out.Messages)
+	}
+}
