@@ -178,12 +178,11 @@ func (x *exchange) take(r *Replica, from ring.Member, m *message, octets int) {
 		return
 	}
 	if x.curious[i] {
-		items, err := m.part.decode(&r.decoding)
-		if err != nil {
-			r.stats.Dropped++
-			return
+		if items, err := m.part.decode(&r.decoding); err == nil {
+			x.collect(r, i, items)
+		} else {
+			r.stats.Dropped++ // but it came: members that don't look into it go on
 		}
-		x.collect(r, i, items)
 	}
 	if i == x.self {
 		x.inFlight--

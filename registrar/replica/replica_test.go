@@ -43,10 +43,20 @@ func (s scene) merge(members ...*member) {
 // run has all members order and deliver all there is.
 func (s scene) run() {
 	s.t.Helper()
+	s.spoilt(func(*member) {})
+	if s.w.violation != nil {
+		s.t.Fatal(s.w.violation)
+	}
+}
+
+// spoilt is run with members who break promises: it spoils what one proposes before that
+// is ordered.
+func (s scene) spoilt(spoil func(m *member)) {
 	for quiet := false; !quiet; {
 		quiet = true
 		for _, m := range s.members {
 			s.pump(m)
+			spoil(m)
 			quiet = quiet && len(m.queue) == 0
 			s.put(m, len(m.queue))
 			s.pump(m)
@@ -58,9 +68,6 @@ func (s scene) run() {
 		for _, m := range s.members {
 			s.stable(m)
 		}
-	}
-	if s.w.violation != nil {
-		s.t.Fatal(s.w.violation)
 	}
 }
 
@@ -359,6 +366,51 @@ func TestNobodyWaitsForOneThatLeft(t *testing.T) {
 	s.run()
 	if e := s.has(m[0], 1); e.Home() != homeOf(m[0].self) {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A part of an exchange that makes no sense tells as little as one that is empty, and is
+// counted. It holds nobody up: not those who would learn from it, nor those who wait for
+// these.
+func TestPartThatMakesNoSenseHoldsNobodyUp(t *testing.T) {
+	for name, many := range map[string]bool{"few items": false, "many items": true} {
+		t.Run(name, func(t *testing.T) {
+			b := standard
+			if many {
+				b.merge = 2
+			}
+			s, m := newScene(t, worldConfig{bounds: b}, 3)
+			s.merge(m[0], m[1])
+			for id := range param.PEID(6) {
+				s.register(m[id%2], id+1)
+			}
+			s.run()
+			s.install(ring.CauseMerge, m[1], m[0], m[2]) // the last one knows nothing
+			s.spoilt(func(from *member) {
+				for i, payload := range from.queue {
+					if from != m[0] || kind(payload[1]) != kindPart {
+						continue
+					}
+					p, err := decode(version+1, payload)
+					if err != nil {
+						t.Fatal(err)
+					}
+					p.part.octets[0] ^= 0xff
+					from.queue[i] = encodePart(p.version, p.view, &p.part, p.last)
+				}
+			})
+			for i, at := range m {
+				if at.replica.Stats().Exchanging {
+					t.Errorf("%v waits for END", at.self)
+				}
+				if n := at.replica.Stats().Dropped; (n == 1) != (i == 2) || n > 1 {
+					t.Errorf("%v counts %d", at.self, n)
+				}
+			}
+			if n := m[2].space.Counts().Elements; n != 3 {
+				t.Errorf("%v knows %d elements, not the other's 3", m[2].self, n)
+			}
+		})
 	}
 }
 
