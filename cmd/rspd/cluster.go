@@ -142,7 +142,7 @@ func (c *clusterSettings) configured(id string, named []param.RegistrarID, ringO
 		if _, err := os.Stat(c.StateDir); err != nil {
 			return 0, fmt.Errorf("state-dir: %w", err)
 		}
-		return 1, nil // one will be made
+		return unknown, nil // one will be made
 	}
 	fresh := registrar.RandomID()
 	return fresh, keepIdentity(path, fresh)

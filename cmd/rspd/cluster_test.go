@@ -177,6 +177,27 @@ func TestCertificateGivesTheIdentifier(t *testing.T) {
 	}
 }
 
+// What keeps a member of a ring from having an identifier is said once, and not at all if
+// it is the certificate that can't be used, which may name it.
+func TestMissingIdentifierIsSaidOnce(t *testing.T) {
+	_, tls := made(t, "blue")
+	ring := []string{"--check-config", "--ring-listen", "tcp://127.0.0.1"}
+	for name, test := range map[string]struct {
+		args []string
+		says string
+		lack int // lines about the identifier
+	}{
+		"no identifier":   {ring, "ring-listen: a member of a ring keeps its identifier", 1},
+		"another cluster": {append(ring, append(tls, "--cluster", "red")...), "not red", 0},
+		"no certificate":  {append(ring, "--tls-ca", "x", "--tls-cert", "x", "--tls-key", "x"), "no such file", 0},
+	} {
+		code, _, stderr := run1(t, test.args...)
+		if lack := strings.Count(stderr, "identifier"); code != cli.Usage || lack != test.lack || !strings.Contains(stderr, test.says) {
+			t.Errorf("%s: exit %v, %s", name, code, stderr)
+		}
+	}
+}
+
 func TestRingSettings(t *testing.T) {
 	folder := t.TempDir()
 	got, err := built(t, "--ring-listen", "tcp://127.0.0.1", "--peer", "tcp://127.0.0.2", "--peer", "tcp://127.0.0.3:1", "--id", "0x07",

@@ -126,6 +126,9 @@ const off = "off"
 func (c *settings) validate() error {
 	l, linked := c.cluster.links(logrus.StandardLogger())
 	cfg, err := c.build(l, logrus.StandardLogger(), false)
+	if cfg.ID == 0 && errors.Join(linked, err) != nil {
+		cfg.ID = unknown // why was said, and is not once more
+	}
 	return errors.Join(linked, err, cfg.WithDefaults().Validate())
 }
 
@@ -155,7 +158,9 @@ func (c *settings) build(l *links, log logrus.FieldLogger, keep bool) (registrar
 	fail("listen", err)
 	others := c.cluster.configure(&cfg, l, c, log)
 	var identity error
-	cfg.ID, identity = c.cluster.identity(c.ID, l.named(), cfg.Ring.On(), keep)
+	if l.credentials != nil || !c.cluster.secure() { // else the one that names it can't be read
+		cfg.ID, identity = c.cluster.identity(c.ID, l.named(), cfg.Ring.On(), keep)
+	}
 	fail("announce", c.announce(&cfg, log))
 	fail("timers", c.timers(&cfg))
 	fail("results", c.results(&cfg))
@@ -167,6 +172,9 @@ func (c *settings) build(l *links, log logrus.FieldLogger, keep bool) (registrar
 	}
 	return cfg, errors.Join(append(errs, others, identity)...)
 }
+
+// unknown stands for the identifier of a registrar that does not start.
+const unknown = param.RegistrarID(1)
 
 // alone are the networks that may stand alone for an endpoint.
 var alone = []string{transport.Auto, transport.SCTP, transport.TCP}
