@@ -242,6 +242,12 @@ func showRing(st ringnet.Status) admin.Ring {
 	for _, p := range st.Peers {
 		if p.Member.IsZero() && !slices.Contains(contacts, p.Addr) {
 			out.Missing = append(out.Missing, p.Addr)
+			if p.LastError != "" {
+				if out.MissingErrors == nil {
+					out.MissingErrors = make(map[string]string)
+				}
+				out.MissingErrors[p.Addr] = p.LastError
+			}
 		}
 	}
 	out.Whole = out.Synced && len(out.Missing) == 0 && len(out.Outside) == 0

@@ -61,6 +61,9 @@ func TestRingAsShown(t *testing.T) {
 	if len(r.Outside) != 1 || r.Outside[0].ID != "0x00000003" || len(r.Missing) != 1 || r.Missing[0] != "192.0.2.4:9903" || !r.Synced || r.Whole {
 		t.Errorf("outside %+v, missing %v, synced %v, whole %v", r.Outside, r.Missing, r.Synced, r.Whole)
 	}
+	if why := r.MissingErrors["192.0.2.4:9903"]; why != "connection refused" {
+		t.Errorf("the fourth is missing because of %q", why)
+	}
 	if len(r.Locks) != 2 || r.Locks[0].Name != "a" || r.Locks[0].Holder != "0x00000002/102" || r.Locks[0].Fence != "7.3" || len(r.Locks[0].Queue) != 1 || r.Locks[1].Holder != "" {
 		t.Errorf("locks %+v", r.Locks)
 	}

@@ -80,7 +80,7 @@ func fakeAdmin(t *testing.T) *httptest.Server {
 	view := "7@0x11111111/1772366400250000000"
 	mux.HandleFunc("GET "+admin.PathRing, show(admin.Ring{
 		Cluster: "blue", State: "hungry", View: view, Coordinator: "0x11111111", Cause: "merge", Synced: true,
-		Members: []admin.RingMember{one, two}, Outside: []admin.RingMember{three}, Missing: []string{"tcp://192.0.2.4:9903"},
+		Members: []admin.RingMember{one, two}, Outside: []admin.RingMember{three}, Missing: []string{"tcp://192.0.2.4:9903"}, MissingErrors: map[string]string{"tcp://192.0.2.4:9903": "wrong certificate"},
 		Hop: 4711, Sequence: 12, StableLag: 2, Rotation: 0.0123, Backlog: 3, BacklogOctets: 300, InToken: 1,
 		Ack: "min-members=3", Wanted: 3, HeldAnswers: 4, MaxSkew: 0.5,
 		Locks: []admin.RingLock{{Name: "proxy", Holder: "0x22222222/1772366400250000001", Fence: "7.11", Queue: []string{"0x11111111/1772366400250000000"}}},

@@ -35,9 +35,9 @@ func (p *program) ring() *cobra.Command {
 waits for it, and what changed last and why.
 
 A member is 'connected', or 'away' when there is no connection at the moment. Addresses
-where a configured peer should be and nobody answers are missing; members outside the
-view answer but are not in it (yet); a clash is one that lives under the identifier of a
-member. CLOCK is how much a member's clock is ahead of (+) or
+where a configured peer should be and nobody answers are missing, and -o wide tells why;
+members outside the view answer but are not in it (yet); a clash is one that lives under
+the identifier of a member. CLOCK is how much a member's clock is ahead of (+) or
 behind (-) that of the registrar asked; '!' marks more than its --ring-max-skew.
 
 An exchange brings members that may know different things to the same state; until its
@@ -159,7 +159,7 @@ func printRing(r admin.Ring, out *cli.Printer) error {
 		member(m, place)
 	}
 	for _, addr := range r.Missing {
-		rows = append(rows, []string{"", "missing", "", "", addr, "", "", "", "", ""})
+		rows = append(rows, []string{"", "missing", "", "", addr, "", "", "", "", r.MissingErrors[addr]})
 	}
 	if err := blank(out); err != nil {
 		return err

@@ -26,9 +26,11 @@ type Ring struct {
 	Whole   bool         `json:"whole"`
 	Members []RingMember `json:"members"`
 	// Outside are members that answer but are not in the view. Missing are
-	// configured addresses where nobody answers.
-	Outside []RingMember `json:"outside,omitempty"`
-	Missing []string     `json:"missing,omitempty"`
+	// configured addresses where nobody answers, MissingErrors why, as far as it is
+	// known, by address.
+	Outside       []RingMember      `json:"outside,omitempty"`
+	Missing       []string          `json:"missing,omitempty"`
+	MissingErrors map[string]string `json:"missing_errors,omitempty"`
 
 	Hop uint64 `json:"hop"`
 	// Sequence is the newest entry delivered in this view, StableLag how many

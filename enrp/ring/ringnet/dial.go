@@ -295,17 +295,28 @@ func (p *peers) dialTargets(now time.Time) {
 		p.g.dial([]transport.Endpoint{t.endpoint}, p.longestDial(), func(c *conn, err error, now time.Time) {
 			t.dial.running = false
 			if err != nil {
-				if t.dial.failures == 0 {
-					p.g.cfg.Log.WithError(err).WithField("peer", t.endpoint.String()).Info("ring: peer not reached yet")
-				}
+				t.report(p.g, err, now)
 				p.failed(&t.dial, err, now)
 				return
 			}
+			t.said, t.saidAt = "", time.Time{}
 			t.dial.failures, t.dial.err, t.dial.next = 0, nil, now
 			t.member = c.node.Member
 			p.established(c, now)
 		})
 	}
+}
+
+// report writes why nobody was reached, at the first attempt and when it is something
+// else than before, each logPause at most: one that was not there at first may have the
+// wrong certificate when it comes.
+func (t *target) report(g *Group, err error, now time.Time) {
+	text := err.Error()
+	if text == t.said || !t.saidAt.IsZero() && now.Sub(t.saidAt) < logPause {
+		return
+	}
+	t.said, t.saidAt = text, now
+	g.cfg.Log.WithError(err).WithField("peer", t.endpoint.String()).Info("ring: peer not reached yet")
 }
 
 // failed notes that an attempt had no success and arranges for the next.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -217,6 +218,8 @@ func (g *Group) greet(ctx context.Context, conn transport.Conn, dialled bool) (h
 func (g *Group) expectHello(ctx context.Context, frames *frameReader) (hello, version, error) {
 	kind, body, err := frames.frame(ctx)
 	switch {
+	case errors.Is(err, io.EOF):
+		return hello{}, 0, fmt.Errorf("closed without a word, as when only the other side has certificates: %w", err)
 	case err != nil:
 		return hello{}, 0, err
 	case kind == frameRefusal:

@@ -53,6 +53,8 @@ type target struct {
 	member   ring.Member // who was there
 	current  bool        // still configured, or among the addresses of its name
 	dial     attempts
+	said     string    // the latest error in the log
+	saidAt   time.Time // and since when it is there
 }
 
 // attempts is the state of dialling somewhere.

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,6 +63,46 @@ func TestOtherClusterAndVersionAreRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One that can't be reached is told of once, and again when it is for another reason: a
+// peer that comes later may have certificates, or none.
+func TestWhyAPeerIsNotReachedIsSaid(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		c.start(1)
+		said := func(text string, want int) {
+			t.Helper()
+			time.Sleep(2 * logPause)
+			if got := c.members[1].log.count(text); got != want {
+				t.Errorf("%q is said %d times, not %d", text, got, want)
+			}
+		}
+		said("peer not reached yet", 1)
+		l, err := c.net.Host(name(2)).Listen(t.Context(), []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(address4(2)), port)}, transport.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var closer sync.WaitGroup
+		closer.Go(func() {
+			for {
+				conn, err := l.Accept(t.Context())
+				if err != nil {
+					return
+				}
+				_ = conn.Close()
+			}
+		})
+		said("only the other side has certificates", 1)
+		said("peer not reached yet", 2)
+		if p := c.status(1).Peers; len(p) != 1 || !strings.Contains(p[0].LastError, "certificates") {
+			t.Errorf("status: %+v", p)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		closer.Wait()
+		said("peer not reached yet", 3)
+	})
 }
 
 // TestAdjacentVersionsWorkTogether: members of the version before, of this one and of
