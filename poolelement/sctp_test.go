@@ -3,6 +3,7 @@ package poolelement
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -143,6 +144,78 @@ func TestASAP_3_4_06_TakeoverReachesAnotherPortThanUsual(t *testing.T) {
 		w.b.oblige()
 		if err := e.Stop(context.Background()); err != nil {
 			t.Errorf("Stop: %v", err)
+		}
+	})
+}
+
+// fromPorts is SCTP where associations leave from the ports of a list, one after the
+// other, 0 for the usual one. It notes where is listened.
+type fromPorts struct {
+	sctpOverMem
+	ports []uint16
+	open  map[uint16]bool
+}
+
+func (n *fromPorts) Dial(ctx context.Context, local, remote []netip.AddrPort, opt transport.Options) (transport.Conn, error) {
+	if port := n.ports[0]; port != 0 {
+		local = []netip.AddrPort{netip.AddrPortFrom(local[0].Addr(), port)}
+	}
+	conn, err := n.sctpOverMem.Dial(ctx, local, remote, opt)
+	if err == nil {
+		n.ports = n.ports[1:]
+	}
+	return conn, err
+}
+
+func (n *fromPorts) Listen(ctx context.Context, local []netip.AddrPort, opt transport.Options) (transport.Listener, error) {
+	l, err := n.sctpOverMem.Listen(ctx, local, opt)
+	if err != nil {
+		n.t.Errorf("listen at %v: %v", local, err)
+		return l, err
+	}
+	port := l.Addrs()[0].Port()
+	n.open[port] = true
+	return &notedListener{l, func() { delete(n.open, port) }}, nil
+}
+
+type notedListener struct {
+	transport.Listener
+	closed func()
+}
+
+func (l *notedListener) Close() error {
+	l.closed()
+	return l.Listener.Close()
+}
+
+// An element listens at its usual port and, if the association to its home leaves from
+// another one, there, too, but at no third one; and nowhere when it has ended.
+func TestElementListensAtNoMorePortsThanItNeeds(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		n := &fromPorts{sctpOverMem{w.net.Host("element"), t}, []uint16{0, 5000, 5000, 5001, 0}, map[uint16]bool{}}
+		e, _, _ := w.registered(func(c *Config) {
+			c.Networks = transport.NewNetworks(n)
+			for i := range c.Registrars {
+				c.Registrars[i].Network = transport.SCTP
+			}
+		})
+		usual := e.Status().Control[transport.SCTP]
+		for _, besides := range []uint16{0, 5000, 5000, 5001} {
+			want := map[uint16]bool{usual: true}
+			if besides != 0 {
+				want[besides] = true
+			}
+			if !maps.Equal(n.open, want) {
+				t.Errorf("it listens at %v, not %v", n.open, want)
+			}
+			w.a.drop()
+			_, on := expect[*asap.Registration](t, w.a)
+			w.a.accept(on)
+			w.state(e, Registered)
+		}
+		w.a.oblige()
+		if err := e.Stop(context.Background()); err != nil || len(n.open) != 0 {
+			t.Errorf("Stop: %v, it listens at %v", err, n.open)
 		}
 	})
 }
