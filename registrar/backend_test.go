@@ -1,10 +1,10 @@
 package registrar
 
 import (
-	"maps"
+	"os"
 	"reflect"
+	"strings"
 	"testing"
-	"time"
 
 	"rserpool/registrar/handlespace"
 )
@@ -23,11 +23,34 @@ func TestLimitsThatMembersNeedAlike(t *testing.T) {
 	if got := alike(&Limits{}); len(got) != fields {
 		t.Errorf("%d of %d limits of a handlespace are compared: %v", len(got), fields, got)
 	}
-	a, b := &Limits{Pools: 7, Tombstone: time.Minute}, &Limits{Pools: 7, Tombstone: time.Hour, Inbox: 3}
-	if maps.Equal(alike(a), alike(b)) {
-		t.Error("one with another life of tombstones is taken for alike")
+	// Each is another one, and is shown by the name of its flag.
+	manual, err := os.ReadFile("../docs/cli/rspd.md")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if b.Tombstone = time.Minute; !maps.Equal(alike(a), alike(b)) {
-		t.Error("a limit that may differ is compared")
+	seen := map[string]string{} // names of flags, by limit
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Limits]()) {
+		var l Limits
+		switch v := reflect.ValueOf(&l).Elem().FieldByIndex(f.Index); {
+		case v.CanInt():
+			v.SetInt(7)
+		case v.CanFloat():
+			v.SetFloat(7)
+		}
+		for name, value := range alike(&l) {
+			if value == alike(new(Limits))[name] {
+				continue
+			}
+			if other := seen[f.Name]; other != "" {
+				t.Errorf("%s is compared as both %s and %s", f.Name, other, name)
+			}
+			seen[f.Name] = name
+			if !strings.Contains(string(manual), " --"+name+" ") {
+				t.Errorf("--%s is no flag of rspd", name)
+			}
+		}
+	}
+	if len(seen) != fields {
+		t.Errorf("%d limits are told apart: %v", len(seen), seen)
 	}
 }

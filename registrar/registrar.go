@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -563,13 +564,7 @@ func (r *Registrar) reload(cfg Config) error {
 	fixed("compat", cfg.Compat == old.Compat)
 	fixed("rfc-strict", cfg.Strict == old.Strict)
 	a, b := cfg.Limits, old.Limits
-	fixed("limits of the handlespace", a.Elements == b.Elements && a.Pools == b.Pools && a.PoolsPerClient == b.PoolsPerClient &&
-		a.ElementSize == b.ElementSize &&
-		a.MaxBadPEReports == b.MaxBadPEReports && a.RemovalShare == b.RemovalShare &&
-		a.RemovalWindow == b.RemovalWindow && a.RemovalFloor == b.RemovalFloor &&
-		a.HoldBack == b.HoldBack && a.HoldBackShare == b.HoldBackShare &&
-		a.Tombstone == b.Tombstone && a.Tombstones == b.Tombstones &&
-		fmt.Sprint(a.Results) == fmt.Sprint(b.Results))
+	fixed("limits of the handlespace", maps.Equal(alike(&a), alike(&b)) && fmt.Sprint(a.Results) == fmt.Sprint(b.Results))
 	fixed("inbox, pool labels and watchers", a.Inbox == b.Inbox && a.PoolLabels == b.PoolLabels && a.Watchers == b.Watchers)
 	fixed("message size", a.MessageSize == b.MessageSize) // the listeners have it
 	if len(errs) > 0 {
