@@ -50,6 +50,12 @@ func TestLimitsThatMembersNeedAlike(t *testing.T) {
 			}
 		}
 	}
+	inRing(t, 1, true, func(w *ringWorld) {
+		w.members[0].start()
+		if s := (backend{w.members[0].r}).Status(); s.Ring == nil || len(s.Ring.Settings) != fields {
+			t.Errorf("the status shows %+v", s.Ring)
+		}
+	})
 	if len(seen) != fields {
 		t.Errorf("%d limits are told apart: %v", len(seen), seen)
 	}

@@ -13,6 +13,7 @@ import (
 	"rserpool/asap"
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
+	"rserpool/enrp/ring"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/replica"
 )
@@ -34,6 +35,35 @@ func TestRegistrationIsAnsweredWhenEveryMemberHasIt(t *testing.T) {
 		if m := one[*asap.RegistrationResponse](p); m.Reject {
 			t.Errorf("rejected: %v", m.Error)
 		}
+	})
+}
+
+// A registrar that was left out looks for the others for two probe intervals before it
+// takes their elements over.
+func TestRegistrarThatWasLeftOutTakesOverLater(t *testing.T) {
+	inRing(t, 2, true, func(w *ringWorld) {
+		w.startAll()
+		p := w.members[1].element()
+		p.join(pool, p.element(1))
+		w.wantKnown(pool, 1)
+		r := w.members[0].r
+		w.fake.do(func() {
+			w.fake.leftOut = true
+			for _, m := range w.members {
+				w.fake.install(ring.CauseNoAck, m.r.ring.group.(*fakeGroup))
+			}
+		})
+		home := func(want param.RegistrarID) {
+			t.Helper()
+			synctest.Wait()
+			if got := r.space.Elements(nil, pool, 0, 1)[0].Home().ID; got != want {
+				t.Errorf("the element's home is %v, want %v", got, want)
+			}
+		}
+		w.after(2*r.cfg.Ring.Timers.ProbeInterval - time.Millisecond)
+		home(w.members[1].id)
+		w.after(2 * time.Millisecond)
+		home(w.members[0].id)
 	})
 }
 

@@ -20,9 +20,9 @@ type fakeRing struct {
 	done    chan struct{}
 	counter uint64
 	// room is how many proposals the queue of a member takes; held: nothing is
-	// ordered; unstable: nothing becomes stable.
-	room           int
-	held, unstable bool
+	// ordered; unstable: nothing becomes stable; leftOut: members say so in their views.
+	room                    int
+	held, unstable, leftOut bool
 }
 
 func newFakeRing() *fakeRing {
@@ -234,7 +234,7 @@ func (f *fakeRing) install(cause ring.Cause, members ...*fakeGroup) {
 			}
 		}
 		m.side = s
-		m.cfg.Handler.Handle([]ring.Event{ring.Installed{View: s.view, Cause: cause, Exchange: s.exchange, Origins: origins, Left: left}})
+		m.cfg.Handler.Handle([]ring.Event{ring.Installed{View: s.view, Cause: cause, Exchange: s.exchange, Origins: origins, Left: left, LeftOut: f.leftOut}})
 		if !s.exchange {
 			m.synced = s.view.ID
 		}

@@ -299,7 +299,7 @@ func decodeWith(d *param.Decoding, highest uint8, payload []byte) (message, erro
 		m.view = r.view()
 		m.last = r.flag()
 		m.part = part{items: int(r.u32()), octets: r.rest}
-		r.bad = r.bad || m.part.items > len(r.rest)
+		r.bad = r.bad || uint(m.part.items) > uint(len(r.rest)) // an int may have 32 bits
 		r.rest = nil
 	case kindDone:
 		m.view, m.done = r.view(), true

@@ -173,9 +173,16 @@ func TestPartsAreCounted(t *testing.T) {
 			t.Errorf("%d of %d: %d, %v", wrong, p.items, len(items), err)
 		}
 	}
-	q := part{items: len(p.octets) + 1, octets: p.octets}
-	if _, err := decode(version, encodePart(version, wireView, &q, true)); err != errPayload {
-		t.Errorf("more items than octets: %v", err)
+	for _, wrong := range []int{len(p.octets) + 1, -1} {
+		q := part{items: wrong, octets: p.octets}
+		if _, err := decode(version, encodePart(version, wireView, &q, true)); err != errPayload {
+			t.Errorf("%d items in %d octets: %v", wrong, len(p.octets), err)
+		}
+	}
+	before := p.items
+	p.add(&handlespace.Item{Pool: &handlespace.PoolState{Handle: param.PoolHandle(make([]byte, 1<<20))}})
+	if _, err := p.decode(new(param.Decoding)); err != nil || p.items != before {
+		t.Errorf("with an item that can't be written: %d items, %v", p.items, err)
 	}
 }
 
