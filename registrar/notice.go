@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ const (
 // notice writes lines of one kind as far as they are not too many. What is left
 // out is counted in the next line. It may be used concurrently.
 type notice struct {
+	burst, rate float64 // 0: noticeBurst, noticeRate
+
 	mu      sync.Mutex
 	spent   float64 // of the burst
 	last    time.Time
@@ -51,9 +54,9 @@ func (n *notice) logBy(logger func() (say func(...any)), text string, now time.T
 func (n *notice) allow(now time.Time) (omitted int, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.spent = max(0, n.spent-noticeRate*now.Sub(n.last).Seconds())
+	n.spent = max(0, n.spent-cmp.Or(n.rate, noticeRate)*now.Sub(n.last).Seconds())
 	n.last = now
-	if n.spent > noticeBurst-1 {
+	if n.spent > cmp.Or(n.burst, noticeBurst)-1 {
 		n.omitted++
 		return 0, false
 	}

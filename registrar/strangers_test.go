@@ -1,9 +1,11 @@
 package registrar
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -152,4 +154,28 @@ func TestStrangersAtThePortOfRegistrars(t *testing.T) {
 	if !heard(t, network(blue.MemberAs("own", 0x77, toolID)), question) {
 		t.Error("a registrar with its own certificate was not answered")
 	}
+}
+
+// A stranger that tries again and again is told of each ten seconds, with how often it
+// tried, and hides nobody who is refused for another reason.
+func TestStrangersDoNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, lines := logtest.NewNullLogger()
+		r := NewRefusals(log)
+		for range 600 {
+			r.Refused(netip.MustParseAddrPort("192.0.2.1:5"), "not-tls", errors.New("no TLS"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		r.Refused(netip.MustParseAddrPort("192.0.2.2:5"), "unknown-authority", errors.New("another authority"))
+		all := lines.AllEntries()
+		if n := len(all); n < 6 || n > 8 {
+			t.Fatalf("%d lines in a minute: %v", n, all)
+		}
+		if last := all[len(all)-1]; last.Data["peer"] != "192.0.2.2" {
+			t.Errorf("the other one is not told of, the last line is %v", last)
+		}
+		if text := all[1].Message; !strings.Contains(text, "99 more") && !strings.Contains(text, "100 more") {
+			t.Errorf("the second line says %q", text)
+		}
+	})
 }
