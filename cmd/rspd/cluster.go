@@ -195,7 +195,7 @@ func (c *clusterSettings) links(log logrus.FieldLogger) (*links, error) {
 			log.WithError(err).Error("changed certificates can't be used, the former ones stay")
 			return
 		}
-		log.WithField("valid_until", day(l.credentials.Expires())).Info("changed certificates read")
+		l.tell(log, "changed certificates read")
 	}
 	l.refusals = registrar.NewRefusals(log)
 	secured := transport.NewNetworks(transport.Without(transport.SCTP, noTLSOverSCTP), tcp.New(tcp.WithTLS(tcp.TLS{
@@ -224,6 +224,21 @@ const soon = 30 * 24 * time.Hour
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
+// tell logs a text and, with certificates, until when the one in use is valid, and a
+// warning if that is soon.
+func (l *links) tell(log logrus.FieldLogger, text string) {
+	if l.credentials == nil {
+		log.Info(text)
+		return
+	}
+	until := l.credentials.Expires()
+	log = log.WithField("valid_until", day(until))
+	log.Info(text)
+	if time.Until(until) < soon {
+		log.Warn("the certificate ends soon: see 'rspd ca issue --help'")
+	}
+}
+
 // announceSafety says in the log who may speak on the ports of registrars, where
 // there are such.
 func (c *clusterSettings) announceSafety(l *links, cfg registrar.Config, log logrus.FieldLogger) {
@@ -231,15 +246,11 @@ func (c *clusterSettings) announceSafety(l *links, cfg registrar.Config, log log
 		return
 	}
 	if l.credentials != nil {
-		until := l.credentials.Expires()
-		fields := logrus.Fields{"cluster": c.Cluster, "valid_until": day(until)}
+		fields := logrus.Fields{"cluster": c.Cluster}
 		if named := l.named(); len(named) > 0 {
 			fields["certificate_of"] = named
 		}
-		log.WithFields(fields).Info("registrars speak TLS to each other")
-		if time.Until(until) < soon {
-			log.WithField("valid_until", day(until)).Warn("the certificate ends soon: see 'rspd ca issue --help'")
-		}
+		l.tell(log.WithFields(fields), "registrars speak TLS to each other")
 	}
 	switch {
 	case c.Insecure && l.credentials != nil:

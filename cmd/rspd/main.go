@@ -135,7 +135,7 @@ func run(ctx context.Context, c settings, log *logrus.Logger, hangups <-chan os.
 			own.WithError(err).Error("configuration not taken, the old one stays")
 			return err
 		}
-		own.Info("configuration read again")
+		l.tell(own, "configuration read again")
 		return nil
 	}
 	for {
