@@ -155,8 +155,8 @@ func (l Limits) WithDefaults() Limits {
 // a full token, as many operations of locks, and one payload for which there was no room.
 func (l Limits) most() int { return maxSides * (2*l.Token + l.Payload + overhead) }
 
-// besides is room in a message for what a side brings besides payloads: operations of
-// locks, and what entries have but their payloads.
+// besides is room in a message for what a side brings besides payloads: half of it for
+// operations of locks, half for what entries have but their payloads.
 const besides = MaxMessage / 64
 
 // sides is how many groups may be in one merge: the first token brings what they have in

@@ -63,3 +63,52 @@ func TestGroupsWithLargeTokensMergeInSteps(t *testing.T) {
 		}
 	}
 }
+
+// However many operations of locks wait, a token takes so many only that those of all
+// groups of a merge fit into its first one.
+func TestTokenTakesFewOperationsOfLocks(t *testing.T) {
+	const locks = 1500
+	for _, length := range []int{1, MaxLockName} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			c := newCluster(t)
+			c.limits = Limits{Locks: 3 * locks}
+			for id := range NodeID(3) {
+				c.start(id+1, 1)
+			}
+			c.join(1, 2, 3)
+			most := 0
+			c.cut = func(_, _ NodeID, m Message) bool {
+				if token, ok := m.(*Token); ok {
+					b, err := Append(nil, &Token{Copy: token.Copy})
+					if err != nil {
+						t.Error(err)
+					}
+					most = max(most, len(b))
+				}
+				return false
+			}
+			for _, n := range c.nodes {
+				for i := range locks {
+					if err := n.Lock(fmt.Sprintf("%0*d", length, int(n.self.ID)*locks+i), c.now); err != nil {
+						t.Fatal(err)
+					}
+				}
+				c.collect(n)
+			}
+			granted := func() (all int) {
+				for _, n := range c.nodes {
+					for _, g := range eventsOf[Granted](n) {
+						if g.Holder == n.self.Member {
+							all++
+						}
+					}
+				}
+				return all
+			}
+			c.until(time.Minute, "all locks are held", func() bool { return granted() == 3*locks })
+			if most > besides/2 || most < besides/16 {
+				t.Errorf("up to %d octets of a token are operations of locks, not %d", most, besides/2)
+			}
+		})
+	}
+}

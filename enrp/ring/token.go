@@ -62,6 +62,9 @@ type Run struct {
 // overhead is what an entry counts for beyond its payload, in octets.
 const overhead = 16
 
+// runOctets is what a run of one entry takes in a message at most beyond its payload.
+const runOctets = 96
+
 // cost is what a payload counts for in the bounds of visit, token and queue.
 func cost(payload []byte) int { return len(payload) + overhead }
 

@@ -299,13 +299,14 @@ func (m *Machine) fill(next *Copy) {
 	}
 	used, added := next.octets(), 0
 	share := min(m.limits.Visit, m.limits.Token/len(m.view.Members))
-	// Lock operations are small and go first.
-	for added < share {
+	// Lock operations are small and go first, as many as Limits.sides leaves room for.
+	for room := besides / 2 / len(m.view.Members); added < share && room > 0; {
 		kind, payload, ok := m.claims.pop()
 		if !ok {
 			break
 		}
 		added += cost(payload)
+		room -= len(payload) + runOctets
 		add(Run{Count: 1, Kind: kind, Data: appendPayload(nil, payload)})
 	}
 	m.fillPayloads(next, used, added, share, add)
