@@ -76,18 +76,16 @@ func churn(maker, at string, elements int, d time.Duration) error {
 			for i := slot; ; i++ {
 				leave, err := element(fmt.Sprint("Churn", i%churnPools))
 				count(&done.Registered, err)
-				switch {
-				case err != nil:
-					if time.Now().After(end) {
-						return
+				if time.Now().After(end) {
+					if err == nil {
+						mu.Lock()
+						stand = append(stand, leave)
+						mu.Unlock()
 					}
-				case time.Now().After(end):
-					mu.Lock()
-					stand = append(stand, leave)
-					mu.Unlock()
 					return
-				default:
-					time.Sleep(rand.N(200 * time.Millisecond))
+				}
+				time.Sleep(rand.N(200 * time.Millisecond))
+				if err == nil {
 					count(&done.Deregistered, leave())
 				}
 			}

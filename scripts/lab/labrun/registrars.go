@@ -14,17 +14,20 @@ const ringPort = 9903
 // registrars are ours in a ring over SCTP, each on a host of its own.
 type registrars struct {
 	*lab
-	timers  []string
 	hosts   []host
 	running map[host]*process
 	lives   int
 	asked   int // programs that ask
 }
 
-// ringOn starts registrars on these hosts, with flags for the ring's timers, and waits
-// until they are one ring.
-func (l *lab) ringOn(timers []string, hosts ...host) *registrars {
-	r := &registrars{lab: l, timers: timers, hosts: hosts, running: make(map[host]*process)}
+// patience is what members of a ring have with one another here: the other timers are those
+// of a LAN, but all processes share one slow processor, which keeps one waiting for 100 to
+// 400 ms.
+var patience = []string{"--ring-hop-timeout", "1s", "--ring-hop-retry", "200ms", "--ring-collect-wait", "200ms", "--ring-lost-wait", "200ms"}
+
+// ringOn starts registrars on these hosts and waits until they are one ring.
+func (l *lab) ringOn(hosts ...host) *registrars {
+	r := &registrars{lab: l, hosts: hosts, running: make(map[host]*process)}
 	for _, h := range hosts {
 		r.launch(h)
 	}
@@ -38,7 +41,7 @@ func (l *lab) ringOn(timers []string, hosts ...host) *registrars {
 // launch starts the registrar of a host; start waits until it listens, too.
 func (r *registrars) launch(h host) {
 	r.lives++
-	args := append([]string{"--id", fmt.Sprint(h.num), "--timers", "fast", "--ring-listen", sctpOn(h, ringPort)}, r.timers...)
+	args := append([]string{"--id", fmt.Sprint(h.num), "--timers", "fast", "--ring-listen", sctpOn(h, ringPort)}, patience...)
 	for _, other := range r.hosts {
 		args = append(args, "--peer", sctpOn(other, ringPort))
 	}

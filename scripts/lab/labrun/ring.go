@@ -15,7 +15,7 @@ func ring(l *lab) {
 	l.check("TLS over SCTP is refused", l.refusesTLS())
 
 	three := []host{pr1, pr2, pr3}
-	r := l.ringOn(nil, three...)
+	r := l.ringOn(three...)
 
 	// Each element knows one registrar: it hears of another only by its
 	// keep-alives.

@@ -12,11 +12,10 @@ import (
 )
 
 // ringFaults is five of our registrars in a ring over SCTP that lose each other, with
-// elements and users, who lose none of them. The ring's timers are those of a LAN, but for
-// the patience with one another: all share one slow processor.
+// elements and users, who lose none of them.
 func ringFaults(l *lab) {
 	five := []host{pr1, pr2, pr3, pr4, pr5}
-	r := l.ringOn([]string{"--ring-hop-timeout", "1s", "--ring-hop-retry", "200ms", "--ring-collect-wait", "200ms", "--ring-lost-wait", "200ms"}, five...)
+	r := l.ringOn(five...)
 	var elements []*process
 	for i, registrar := range five {
 		_, e := l.echoElement([]host{pe1, pe2, pe3, pe1, pe2}[i], registrar, "element-"+registrar.name, "echo",
