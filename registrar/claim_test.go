@@ -11,9 +11,10 @@ import (
 )
 
 func TestClaims(t *testing.T) {
-	a := elementKey{Handle: pool, ID: 1}
+	var a *watch
 	claimed := func() *keepAlive {
 		k := machine(nil)
+		a = &watch{key: elementKey{Handle: pool, ID: 1}}
 		k.claim(a, generation(1), epoch)
 		return k
 	}
@@ -47,6 +48,7 @@ func TestClaims(t *testing.T) {
 	})
 	t.Run("fail once for all", func(t *testing.T) {
 		k := machine(func(t *KeepAliveTimers) { t.Misses = 3 })
+		a := new(watch)
 		k.claim(a, generation(1), epoch)
 		k.tick(at(0))
 		k.failed(a, at(1))
@@ -58,7 +60,7 @@ func TestClaims(t *testing.T) {
 		k := machine(nil)
 		const n = 10000
 		for i := range n {
-			k.claim(elementKey{Handle: pool, ID: param.PEID(i + 1)}, generation(1), epoch)
+			k.claim(&watch{key: elementKey{Handle: pool, ID: param.PEID(i + 1)}}, generation(1), epoch)
 		}
 		total := 0
 		for ms := range 2000 {

@@ -82,7 +82,7 @@ type conn struct {
 	taking   chan struct{} // bounds the ENRP messages in the loop; made with the first
 
 	// Of the owner loop.
-	elements      map[elementKey]struct{}
+	elements      []*attended                 // reached over it, in no order
 	subscriptions map[param.PoolHandle]uint32 // and how many elements were asked for
 	silent        int                         // sweeps without a message
 	unsettled     int                         // changes that ENRP messages asked for and that are not applied
@@ -118,7 +118,6 @@ func (r *Registrar) newConn(t transport.Conn, port protocol) *conn {
 		r: r, t: t, port: port,
 		peer:          origin{t.Network(), t.RemoteAddrs()},
 		less:          make(chan struct{}, 1),
-		elements:      make(map[elementKey]struct{}),
 		subscriptions: make(map[param.PoolHandle]uint32),
 	}
 	c.try, _ = t.(transport.TrySender)

@@ -9,7 +9,7 @@
 // reached over which connection; one goroutine at a time does its work. That is the
 // owner loop, or a reader, or the ring's goroutine, which do it themselves when nobody
 // is at it, as waking the loop would take longer; else it waits for the one who is.
-// Deadlines of elements lie in trees; an element costs no goroutine and no timer.
+// Deadlines of elements lie in ordered sets; an element costs no goroutine and no timer.
 //
 // Each association or connection has one reader. It decodes; it answers handle
 // resolutions, handle table requests and malformed messages itself, from the

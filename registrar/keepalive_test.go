@@ -30,7 +30,8 @@ func generation(n uint64) handlespace.Generation { return handlespace.Generation
 // TestKeepAliveMachine plays stories: at each moment something happens, and then
 // the machine wants these keep-alives and finds these elements dead.
 func TestKeepAliveMachine(t *testing.T) {
-	a := elementKey{Handle: pool, ID: 1}
+	unknown := watch{key: elementKey{Handle: pool, ID: 1}}
+	a := new(watch)
 	type step struct {
 		at     time.Duration
 		do     func(k *keepAlive, now time.Time)
@@ -119,6 +120,7 @@ func TestKeepAliveMachine(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k := machine(tt.timers)
+			*a = unknown
 			for _, s := range tt.steps {
 				s.do(k, at(s.at))
 				probes, dead := k.tick(at(s.at))
@@ -126,7 +128,7 @@ func TestKeepAliveMachine(t *testing.T) {
 					t.Fatalf("at %v: %d probes, %d dead, want %d and %d", s.at, len(probes), len(dead), s.probes, s.dead)
 				}
 				for _, v := range dead {
-					if v != (verdict{a, generation(1)}) {
+					if v != (verdict{a.key, generation(1)}) {
 						t.Errorf("dead %+v", v)
 					}
 				}
@@ -143,15 +145,18 @@ func TestKeepAlivesAreSpread(t *testing.T) {
 		timers := DefaultTimers().KeepAlive
 		k := newKeepAlive(timers, rand.New(rand.NewPCG(3, 4)))
 		const n = 10000
+		watches := make(map[elementKey]*watch)
 		for i := range n {
-			k.watch(elementKey{Handle: pool, ID: param.PEID(i + 1)}, generation(1), epoch)
+			w := &watch{key: elementKey{Handle: pool, ID: param.PEID(i + 1)}}
+			watches[w.key] = w
+			k.watch(w, generation(1), epoch)
 		}
 		total := 0
 		for s := range 60 {
 			now := at(time.Duration(s) * time.Second)
 			probes, _ := k.tick(now)
 			for _, key := range probes {
-				k.acked(key, now)
+				k.acked(watches[key], now)
 			}
 			if s < 15 && len(probes) > 0 {
 				t.Errorf("second %d: %d keep-alives too early", s, len(probes))
@@ -173,37 +178,48 @@ func TestKeepAliveInvariants(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		k := machine(func(k *KeepAliveTimers) { k.Spread, k.Misses = 0.5, 2 })
 		started := make(map[elementKey]time.Time)
+		watches := make(map[elementKey]*watch)
+		for id := range param.PEID(8) {
+			w := &watch{key: elementKey{Handle: pool, ID: id + 1}}
+			watches[w.key] = w
+		}
 		now := epoch
 		for range 2000 {
 			now = now.Add(time.Duration(random.Int64N(int64(2 * time.Second))))
-			key := elementKey{Handle: pool, ID: param.PEID(random.IntN(8) + 1)}
+			w := watches[elementKey{Handle: pool, ID: param.PEID(random.IntN(8) + 1)}]
 			switch random.IntN(8) {
 			case 0, 1:
-				k.watch(key, generation(1), now)
+				k.watch(w, generation(1), now)
 			case 2:
-				k.forget(key)
+				k.forget(w)
 			case 3:
-				k.probe(key, now)
+				k.probe(w, now)
 			case 4:
-				k.fall(key, now)
+				k.fall(w, now)
 			case 5:
 				if random.IntN(2) == 0 {
-					k.failed(key, now)
+					k.failed(w, now)
 				} else {
-					k.postponed(key, now)
+					k.postponed(w, now)
 				}
 			default:
-				k.acked(key, now)
+				k.acked(w, now)
 			}
 			probes, _ := k.tick(now)
 			for _, key := range probes {
-				if last, ok := started[key]; ok && k.watched[key] != nil && now.Sub(last) < k.timers.Gap && !k.watched[key].started.Equal(now) {
+				if last, ok := started[key]; ok && watches[key].phase != unwatched && now.Sub(last) < k.timers.Gap && watches[key].started != k.since(now) {
 					t.Fatalf("seed %d: two keep-alives within %v", seed, now.Sub(last))
 				}
 				started[key] = now
 			}
-			if len(k.watched) != k.due.Len() {
-				t.Fatalf("seed %d: %d watched, %d deadlines", seed, len(k.watched), k.due.Len())
+			watched := 0
+			for _, w := range watches {
+				if w.phase != unwatched {
+					watched++
+				}
+			}
+			if watched != k.due.Len() {
+				t.Fatalf("seed %d: %d watched, %d deadlines", seed, watched, k.due.Len())
 			}
 		}
 	}

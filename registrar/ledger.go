@@ -2,39 +2,30 @@ package registrar
 
 import "net/netip"
 
-// ledger counts how many elements each client address has registered. An element
-// counts for the address that registered it last.
-type ledger struct {
-	counts  map[netip.Addr]int
-	element map[elementKey]netip.Addr
+// ledger is how many elements each client address has registered. An element counts
+// for the address that registered it last.
+type ledger map[netip.Addr]int
+
+// fits reports whether the address may register the element, nil if it is not attended,
+// under this limit.
+func (l ledger) fits(a *attended, addr netip.Addr, limit int) bool {
+	return a != nil && a.client == addr || l[addr] < limit
 }
 
-func newLedger() *ledger {
-	return &ledger{counts: make(map[netip.Addr]int), element: make(map[elementKey]netip.Addr)}
+func (l ledger) add(a *attended, addr netip.Addr) {
+	if a.client != addr {
+		l.remove(a)
+		a.client = addr
+		l[addr]++
+	}
 }
 
-// fits reports whether the address may register the element under this limit.
-func (l *ledger) fits(key elementKey, addr netip.Addr, limit int) bool {
-	last, ok := l.element[key]
-	return ok && last == addr || l.counts[addr] < limit
-}
-
-func (l *ledger) add(key elementKey, addr netip.Addr) {
-	if last, ok := l.element[key]; ok && last == addr {
+func (l ledger) remove(a *attended) {
+	if !a.client.IsValid() {
 		return
 	}
-	l.remove(key)
-	l.element[key] = addr
-	l.counts[addr]++
-}
-
-func (l *ledger) remove(key elementKey) {
-	addr, ok := l.element[key]
-	if !ok {
-		return
+	if l[a.client]--; l[a.client] == 0 {
+		delete(l, a.client)
 	}
-	delete(l.element, key)
-	if l.counts[addr]--; l.counts[addr] == 0 {
-		delete(l.counts, addr)
-	}
+	a.client = netip.Addr{}
 }

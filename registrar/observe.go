@@ -42,7 +42,7 @@ func (o *owner) observe(event handlespace.Event, now time.Time) {
 		}
 	case handlespace.Confirmed:
 		if e.Record.Home() == o.home {
-			o.keepAlive.watch(e.Record.Key(), e.Record.Generation, now)
+			o.keepAlive.watch(&o.attended(e.Record.Key()).watch, e.Record.Generation, now)
 		}
 		if o.r.debugging() {
 			o.logElement(e.Record).WithField("home", e.Record.Home().ID.String()).Debug("element accepted its new home")
@@ -125,33 +125,27 @@ func (o *owner) tookOver(from handlespace.HomeID, moved, mine int, now time.Time
 
 // attend watches an element of this registrar, and forgets one of another.
 func (o *owner) attend(r *handlespace.Record, now time.Time) {
-	key := r.Key()
-	c := o.homes[key]
-	reached := c != nil && !c.gone
+	if r.Home() != o.home {
+		o.release(r.Key())
+		return
+	}
+	a := o.attended(r.Key())
+	reached := a.conn != nil && !a.conn.gone
 	switch {
-	case r.Home() != o.home:
-		o.release(key)
 	case !r.HasASAP():
-		o.keepAlive.forget(key)
+		o.keepAlive.forget(&a.watch)
+		o.tidy(a)
 	case !r.Confirmed:
 		if !reached {
-			o.clients.add(key, o.r.client(r.ASAP().Addrs[0]))
+			o.clients.add(a, o.r.client(r.ASAP().Addrs[0]))
 		}
-		o.keepAlive.claim(key, r.Generation, now)
+		o.keepAlive.claim(&a.watch, r.Generation, now)
 	default:
-		o.keepAlive.watch(key, r.Generation, now)
+		o.keepAlive.watch(&a.watch, r.Generation, now)
 		if !reached {
-			o.keepAlive.fall(key, now)
+			o.keepAlive.fall(&a.watch, now)
 		}
 	}
-}
-
-// release ends what this registrar does for an element that is gone, or has another
-// home now.
-func (o *owner) release(key elementKey) {
-	o.keepAlive.forget(key)
-	o.clients.remove(key)
-	o.unbind(key)
 }
 
 // debugging spares making lines for the log that are not wanted there, one or more
@@ -170,7 +164,7 @@ func (o *owner) logElement(r *handlespace.Record) logrus.FieldLogger {
 // answer, here or at the other side of a partition: when its process or network goes
 // on it hears of that, and can register again at once.
 func (o *owner) tellRemoved(key elementKey) {
-	if c := o.homes[key]; c != nil && !c.gone && !o.r.rsplib() {
+	if c := o.reach(key); c != nil && !c.gone && !o.r.rsplib() {
 		c.send(&asap.DeregistrationResponse{Handle: key.Handle, ID: key.ID})
 	}
 }

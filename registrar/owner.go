@@ -49,10 +49,10 @@ type owner struct {
 	takeover  takeover // under way
 
 	keepAlive     *keepAlive
-	clients       *ledger
+	elements      map[elementKey]*attended
+	clients       ledger
 	subscriptions *subscriptions[*conn]
 	updates       *updates
-	homes         map[elementKey]*conn // over which connection an element is reached
 	probes        *prober
 	others        time.Time        // earliest deadline of elements and peers
 	hearing       hearing          // before these count
@@ -89,8 +89,8 @@ func newOwner(r *Registrar, space *handlespace.Space, order sequencer, now time.
 		r: r, space: space, order: order,
 		home:     handlespace.HomeID{ID: r.id, Incarnation: r.incarnation},
 		proposed: make(map[uint64]*proposal),
-		clients:  newLedger(),
-		homes:    make(map[elementKey]*conn),
+		elements: make(map[elementKey]*attended),
+		clients:  make(ledger),
 		sweep:    now,
 		look:     now,
 		others:   now,
@@ -420,35 +420,16 @@ func (o *owner) happen(event replica.Event, now time.Time) {
 	}
 }
 
-// bind makes c the connection over which an element is reached.
-func (o *owner) bind(key elementKey, c *conn) {
-	if o.homes[key] == c {
-		return
-	}
-	o.unbind(key)
-	o.homes[key] = c
-	c.elements[key] = struct{}{}
-}
-
-func (o *owner) unbind(key elementKey) {
-	c := o.homes[key]
-	if c == nil {
-		return
-	}
-	delete(o.homes, key)
-	delete(c.elements, key)
-	o.probes.release(c)
-}
-
 // left ends what the loop knows of a connection: its elements are probed at once
 // (AMB-84), its subscriptions end.
 func (o *owner) left(c *conn, now time.Time) {
 	c.gone = true
-	for key := range c.elements {
-		delete(o.homes, key)
-		o.keepAlive.fall(key, now)
+	for _, a := range c.elements {
+		a.conn = nil
+		o.keepAlive.fall(&a.watch, now)
+		o.tidy(a)
 	}
-	clear(c.elements)
+	c.elements = nil
 	for handle := range c.subscriptions {
 		o.subscriptions.remove(handle, c)
 	}

@@ -289,7 +289,7 @@ func (p *peering) rehomed(from handlespace.HomeID) {
 // recall asks an element that a peer had removed whether it is alive (AMB-77). Its
 // connection is still bound.
 func (p *peering) recall(r *handlespace.Record, now time.Time) {
-	c := p.o.homes[r.Key()]
+	c := p.o.reach(r.Key())
 	if c == nil || c.gone || len(p.recalled) >= maxRecalled {
 		return
 	}
@@ -311,8 +311,9 @@ func (p *peering) acknowledged(c *conn, key elementKey, now time.Time) bool {
 	}, proposal{applied: func(events []handlespace.Event, _ time.Time) {
 		for _, event := range events {
 			if e, ok := event.(handlespace.Registered); ok && !c.gone {
-				p.o.clients.add(e.Record.Key(), c.client)
-				p.o.bind(e.Record.Key(), c)
+				a := p.o.attended(e.Record.Key())
+				p.o.clients.add(a, c.client)
+				p.o.bind(a, c)
 			}
 		}
 	}}, now)

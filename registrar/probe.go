@@ -78,14 +78,14 @@ func newProber(o *owner) *prober {
 
 // send sends one keep-alive, sooner or later. The machine is told of failures.
 func (p *prober) send(key elementKey) {
-	if c := p.o.homes[key]; c != nil && !c.gone {
+	if c := p.o.reach(key); c != nil && !c.gone {
 		p.keepAlive(c, key)
 		return
 	}
 	now := time.Now()
 	record := p.o.space.Get(key.Handle, key.ID)
 	if record == nil || !record.HasASAP() {
-		p.o.keepAlive.failed(key, now)
+		p.fail(key, now)
 		return
 	}
 	to := record.ASAP()
@@ -102,14 +102,14 @@ func (p *prober) send(key elementKey) {
 		}
 		p.waiting.push(p.o.r.client(to.Addrs[0]), t)
 	case t.conn != nil:
-		p.o.bind(key, t.conn)
+		p.o.bind(p.o.attended(key), t.conn)
 		p.keepAlive(t.conn, key)
 		return
 	default:
 		t.keys[key] = struct{}{}
 	}
 	if t.started.IsZero() {
-		p.o.keepAlive.hold(key)
+		p.o.keepAlive.hold(p.o.watched(key))
 	}
 }
 
@@ -118,7 +118,7 @@ func (p *prober) keepAlive(c *conn, key elementKey) {
 		p.postpone(key, time.Now()) // too many at once are not the peer's fault
 		return
 	}
-	m := &asap.EndpointKeepAlive{Registrar: p.o.r.id, Handle: key.Handle, Home: p.o.keepAlive.telling(key)}
+	m := &asap.EndpointKeepAlive{Registrar: p.o.r.id, Handle: key.Handle, Home: p.o.keepAlive.telling(p.o.watched(key))}
 	if p.o.r.rsplib() {
 		m.ID = key.ID
 	}
@@ -142,7 +142,7 @@ func (p *prober) start(t *target, now time.Time) {
 	p.dialling++
 	for key := range t.keys {
 		if p.wanted(t, key) {
-			p.o.keepAlive.sent(key, now)
+			p.o.keepAlive.sent(p.o.watched(key), now)
 		}
 	}
 	r := p.o.r
@@ -160,7 +160,7 @@ func (p *prober) start(t *target, now time.Time) {
 // wanted reports whether the keep-alive of an element still has to go to a target:
 // meanwhile the element may have gone, moved, or spoken up on another connection.
 func (p *prober) wanted(t *target, key elementKey) bool {
-	if c := p.o.homes[key]; c != nil && !c.gone {
+	if c := p.o.reach(key); c != nil && !c.gone {
 		return false
 	}
 	record := p.o.space.Get(key.Handle, key.ID)
@@ -197,7 +197,7 @@ func (p *prober) connected(t *target, tc transport.Conn) {
 	p.byConn[c] = t
 	for key := range t.keys {
 		if p.wanted(t, key) {
-			p.o.bind(key, c)
+			p.o.bind(p.o.attended(key), c)
 			p.keepAlive(c, key)
 		}
 	}
@@ -211,7 +211,7 @@ func (p *prober) connected(t *target, tc transport.Conn) {
 func (p *prober) undialled(t *target, err error, now time.Time) {
 	delete(p.targets, t.name)
 	log := p.o.r.cfg.Log.WithError(err).WithField("element", t.name)
-	outcome := p.o.keepAlive.failed
+	outcome := p.fail
 	if ownTrouble(err) {
 		outcome = p.postpone
 		p.o.r.notices.dials.log(log.Warn, "cannot connect to an element, this machine is short of something", now)
@@ -231,8 +231,11 @@ func (p *prober) undialled(t *target, err error, now time.Time) {
 // the element.
 func (p *prober) postpone(key elementKey, now time.Time) {
 	p.o.r.metrics.keepAlives.WithLabelValues("postponed").Inc()
-	p.o.keepAlive.postponed(key, now)
+	p.o.keepAlive.postponed(p.o.watched(key), now)
 }
+
+// fail tells the machine of a keep-alive that could not be delivered.
+func (p *prober) fail(key elementKey, now time.Time) { p.o.keepAlive.failed(p.o.watched(key), now) }
 
 // ownTrouble tells whether a dial failed for want of this machine's own resources:
 // descriptors, memory, ports.

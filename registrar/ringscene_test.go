@@ -274,8 +274,9 @@ func TestElementThatRegistersElsewhereIsForgotten(t *testing.T) {
 				done := make(chan struct{})
 				r.post(func(time.Time) {
 					defer close(done)
-					watched := r.owner.keepAlive.watched[elementKey{Handle: pool, ID: 1}] != nil
-					bound := r.owner.homes[elementKey{Handle: pool, ID: 1}] != nil
+					key := elementKey{Handle: pool, ID: 1}
+					watched := r.owner.watched(key).phase != unwatched
+					bound := r.owner.reach(key) != nil
 					if want := i == 1; watched != want || bound != want {
 						t.Errorf("%s watches the element: %v, has its connection: %v", m.machine, watched, bound)
 					}

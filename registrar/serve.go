@@ -31,7 +31,8 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 	if refused == nil {
 		refused = o.r.policyRefusal(m.Handle, &element)
 	}
-	if refused == nil && !o.clients.fits(key, client, o.r.limits().ElementsPerClient) {
+	known := o.elements[key]
+	if refused == nil && !o.clients.fits(known, client, o.r.limits().ElementsPerClient) {
 		o.r.exceeded("elements_per_client")
 		refused = lackOfResources
 	}
@@ -51,7 +52,7 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 	if client != c.client { // the association has another first address now
 		cmd.Owner = client.String()
 	}
-	if other := o.homes[key]; other != nil && other != c && !other.gone && !other.peer.has(from.addr()) {
+	if known != nil && known.conn != nil && known.conn != c && !known.conn.gone && !known.conn.peer.has(from.addr()) {
 		if stored := o.space.Get(key.Handle, key.ID); stored != nil { // AMB-09
 			cmd.Conflict = stored.Generation
 		}
@@ -60,10 +61,10 @@ func (o *owner) register(c *conn, m *asap.Registration, from origin, now time.Ti
 		applied: func(events []handlespace.Event, _ time.Time) {
 			for _, event := range events {
 				if e, ok := event.(handlespace.Registered); ok {
-					key := e.Record.Key() // with the pool's own copy of its handle
-					o.clients.add(key, client)
+					a := o.attended(e.Record.Key()) // with the pool's own copy of its handle
+					o.clients.add(a, client)
 					if !c.gone {
-						o.bind(key, c)
+						o.bind(a, c)
 					}
 				}
 			}
@@ -155,17 +156,21 @@ func (o *owner) keepAliveAcked(c *conn, m *asap.EndpointKeepAliveAck, from origi
 		o.unreported(c, m, now)
 		return
 	}
-	if o.homes[key] != c && !slices.Contains(record.ASAP().Addrs, from.addr()) {
+	a := o.elements[key]
+	if (a == nil || a.conn != c) && !slices.Contains(record.ASAP().Addrs, from.addr()) {
 		o.r.metrics.keepAlives.WithLabelValues("stray").Inc()
 		return
 	}
-	generation, accepted, watched := o.keepAlive.acked(key, now)
+	if a == nil {
+		return
+	}
+	generation, accepted, watched := o.keepAlive.acked(&a.watch, now)
 	if !watched {
 		return
 	}
 	o.r.metrics.keepAlives.WithLabelValues("acknowledged").Inc()
-	if home := o.homes[key]; home == nil || home.gone {
-		o.bind(record.Key(), c)
+	if a.conn == nil || a.conn.gone {
+		o.bind(a, c)
 	}
 	if accepted {
 		o.confirm(key, generation, now)
@@ -190,7 +195,7 @@ func (o *owner) unreachable(c *conn, m *asap.EndpointUnreachable, now time.Time)
 		Handle: key.Handle, ID: key.ID, Generation: record.Generation,
 		Reporter: c.client.String(), Now: now,
 	}, now)
-	o.keepAlive.probe(key, now)
+	o.keepAlive.probe(o.watched(key), now)
 }
 
 // resolve serves a HANDLE_RESOLUTION that concerns updates, or that has to wait

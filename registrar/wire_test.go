@@ -220,8 +220,8 @@ func TestBadInput(t *testing.T) {
 			pe.say(&asap.Deregistration{Handle: pool, ID: 1})
 			pe.take()
 			w.after(20 * time.Minute)
-			if !pe.closed() || len(w.r.owner.homes) != 0 {
-				w.Errorf("closed %v, %d elements reached", pe.closed(), len(w.r.owner.homes))
+			if !pe.closed() || len(w.r.owner.elements) != 0 {
+				w.Errorf("closed %v, %d elements attended", pe.closed(), len(w.r.owner.elements))
 			}
 		}},
 		{"connections in all and per address", []func(*Config){limits(func(l *Limits) { l.Connections, l.ConnectionsPerAddress = 4, 2 })}, func(w *world) {
