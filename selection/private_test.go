@@ -245,7 +245,7 @@ func TestRendezvousReply(t *testing.T) {
 	c := NewChooser(param.RendezvousHashing, nil)
 	items := map[string]*Item{}
 	for i, name := range []string{"C", "A", "D", "B"} {
-		items[name] = &Item{Value: name, ID: param.PEID(name[0]), Size: 1}
+		items[name] = &Item{Value: name, ID: param.PEID(name[0]) << 25, Size: 1}
 		c.Put(items[name], param.Policy{Type: param.RendezvousHashing, Weight: uint32(i)})
 	}
 	expect(t, replies(c, 2, 9), "ABDC ABDC")
