@@ -1,6 +1,7 @@
 package handlespace
 
 import (
+	"bytes"
 	"testing"
 
 	"rserpool/asap/param"
@@ -42,5 +43,40 @@ func TestNoWholePoolCopyForAFew(t *testing.T) {
 		if _, _, ok := s.ResolveEncoded(nil, &at, "echo", Query{Items: items}); !ok || p.circle != nil != want {
 			t.Errorf("%d elements: found %v, a copy %v", items, ok, p.circle != nil)
 		}
+	}
+}
+
+// Who asks again and again sees each pool that is there under the handle, not the first
+// one that was.
+func TestBookmarksFindThePoolThatIsThereNow(t *testing.T) {
+	s := fresh()
+	var mark Bookmark
+	ask := func(handle param.PoolHandle, want int) {
+		t.Helper()
+		answer, _, found := s.ResolveEncoded(nil, &mark, handle, Query{})
+		if found != (want > 0) {
+			t.Errorf("%q: found %v, want %d elements", handle, found, want)
+		}
+		size := 0
+		for _, r := range s.Elements(nil, handle, 0, want) {
+			size += len(r.Encoded())
+		}
+		if got := len(bytes.Join(answer, nil)); got != size {
+			t.Errorf("%q: %d octets, want %d", handle, got, size)
+		}
+	}
+	ask("echo", 0)
+	for round := range 3 {
+		s.Apply(register("echo", 1, at(float64(round))))
+		ask("echo", 1)
+		s.Apply(register("echo", 2, at(float64(round))))
+		ask("echo", 2)
+		s.Apply(register("other", 1, at(float64(round))))
+		ask("other", 1)
+		ask("echo", 2)
+		for id := range param.PEID(2) {
+			s.Apply(Deregister{Handle: "echo", ID: id + 1, Now: at(float64(round))})
+		}
+		ask("echo", 0)
 	}
 }
