@@ -41,6 +41,33 @@ func TestBatchesDoWhatCommandsDo(t *testing.T) {
 	}
 }
 
+// A batch looks up what its commands are about before the first one is applied. What it
+// finds may be another element's place by then.
+func TestBatchesWhosePlacesAreUsedAgain(t *testing.T) {
+	for name, reuse := range map[string]Command{
+		"by an element":   register("other", 1, at(1e6)),
+		"by a tombstone":  Deregister{Handle: "other", ID: 1, Now: at(1e6)},
+		"of the same one": register("echo", 1, at(1e6)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			batched, single := fresh(), fresh()
+			for _, s := range []*Space{batched, single} {
+				s.Apply(register("echo", 9, at(0)))
+				s.Apply(register("echo", 1, at(0)))
+				s.Apply(Deregister{Handle: "echo", ID: 1, Now: at(1)})
+			}
+			commands := []Command{Sweep{at(1e6)}, reuse, register("echo", 1, at(1e6)), Deregister{Handle: "echo", ID: 1, Now: at(1e6)}}
+			batched.ApplyAll(commands)
+			for _, c := range commands {
+				single.Apply(c)
+			}
+			if all(batched) != all(single) {
+				t.Errorf("a batch leaves\n%s\nsingle commands\n%s", all(batched), all(single))
+			}
+		})
+	}
+}
+
 // Elements go and come while somebody pages through them: what stays is seen once.
 func TestPagingWhileElementsGo(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 9))

@@ -1,6 +1,8 @@
 package handlespace
 
 import (
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -85,8 +87,17 @@ func TestENRP_3_3_1_06_ImportReplacesTheHomeToo(t *testing.T) {
 		}
 	})
 	t.Run("changed, it is another generation", func(t *testing.T) {
-		if r := registered(s.Apply(imported("echo", 1, at(8), life(9)))); r.Generation.Compare(e.Record.Generation) <= 0 {
-			t.Errorf("%+v", r)
+		before := e.Record
+		for name, change := range map[string]change{
+			"life":           life(9),
+			"user transport": user(transport(param.TypeTCPTransport, "192.0.2.1", 8)),
+			"ASAP transport": func(c *Register) { c.Element.ASAP.Port++ },
+		} {
+			r := registered(s.Apply(imported("echo", 1, at(8), change)))
+			if r.Generation.Compare(before.Generation) <= 0 || reflect.DeepEqual(r.Element(), before.Element()) {
+				t.Errorf("%s: %+v", name, r)
+			}
+			before = r
 		}
 	})
 }
@@ -150,6 +161,24 @@ func TestTakeoverSpreadsElementsEvenly(t *testing.T) {
 		none(t, s, Takeover{From: to[0], Now: at(3)})
 		none(t, s, Takeover{From: to[0], To: to, Now: at(3)})
 	})
+}
+
+// A record that readers have stays as it is, of whatever size it is.
+func TestTakeoverLeavesPublishedRecordsAlone(t *testing.T) {
+	for _, addresses := range []int{1, 20} {
+		s := fresh()
+		many := transport(param.TypeSCTPTransport, "192.0.2.1", 7)
+		many.Addrs = slices.Repeat(many.Addrs, addresses)
+		before := registered(s.Apply(register("echo", 1, at(0), user(many))))
+		octets := slices.Clone(before.Encoded())
+		e := one[Rehomed](t, s, Takeover{From: before.Home(), To: []HomeID{{there, 1}}, Now: at(1)})
+		if e.Record.Home() != (HomeID{there, 1}) {
+			t.Errorf("%d addresses: the home is %v", addresses, e.Record.Home())
+		}
+		if !slices.Equal(before.Encoded(), octets) || before.Home().ID != here {
+			t.Errorf("%d addresses: the record before has changed", addresses)
+		}
+	}
 }
 
 func TestConfirmRaisesTheGenerationOnce(t *testing.T) {
@@ -240,12 +269,14 @@ func TestTombstonesRememberRemovals(t *testing.T) {
 			t.Error("not the oldest was forgotten")
 		}
 	})
-	t.Run("longest for registrations without end: a day", func(t *testing.T) {
-		s := space(Config{Tombstone: time.Minute})
-		s.Apply(register("echo", 1, at(0), life(param.InfiniteLife)))
-		s.Apply(Deregister{Handle: "echo", ID: 1, Now: at(0)})
-		if until, _ := s.NextSweep(); !until.Equal(at(0).Add(24*time.Hour + time.Minute)) {
-			t.Errorf("%v", until)
+	t.Run("longest for registrations of a day and more: that", func(t *testing.T) {
+		for _, long := range []param.Life{param.InfiniteLife, 24*3600 + 1, 24 * 3600} {
+			s := space(Config{Tombstone: time.Minute})
+			s.Apply(register("echo", 1, at(0), life(long)))
+			s.Apply(Deregister{Handle: "echo", ID: 1, Now: at(0)})
+			if until, _ := s.NextSweep(); !until.Equal(at(0).Add(24*time.Hour + time.Minute)) {
+				t.Errorf("life %v: %v", long, until)
+			}
 		}
 	})
 }

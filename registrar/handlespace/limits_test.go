@@ -91,6 +91,15 @@ func TestRemovalLimit(t *testing.T) {
 			t.Errorf("%d removed, %d suspected, %d removed later", removed, suspected, later)
 		}
 	})
+	t.Run("a merge begins a new count", func(t *testing.T) {
+		s := crowd(Config{}, 100)
+		removed, suspected := removeAll(t, s, 1, 51, Unreachable, at(1))
+		s.Apply(Merge{End: true})
+		again, _ := removeAll(t, s, 52, 76, Unreachable, at(1))
+		if removed != 50 || suspected != 1 || again != 25 {
+			t.Errorf("%d removed, %d suspected, %d removed after the merge", removed, suspected, again)
+		}
+	})
 	t.Run("pools don't share it", func(t *testing.T) {
 		s := crowd(Config{}, 20)
 		removeAll(t, s, 1, 20, Unreachable, at(1))

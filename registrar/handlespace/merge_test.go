@@ -152,6 +152,21 @@ func TestWhoWinsWhenSidesMeet(t *testing.T) {
 	}
 }
 
+// Marks of less weight decide, not chance.
+func TestMarksDecideBeforeDigests(t *testing.T) {
+	for port := uint16(1); port < 16; port++ {
+		base := item(t, func(r *Entry) { r.Element.User.Port = port })
+		for name, wins := range map[string]Item{
+			"refreshed later": item(t, func(r *Entry) { r.Element.User.Port, r.Refreshed = port, at(1) }),
+			"more reports":    item(t, func(r *Entry) { r.Element.User.Port, r.Reports = port, 1 }),
+		} {
+			if !wins.Beats(&base) || base.Beats(&wins) {
+				t.Errorf("%s, port %d: does not win", name, port)
+			}
+		}
+	}
+}
+
 func TestMergeKeepsWhatWasAcknowledgedAgainstLimits(t *testing.T) {
 	a, b := space(Config{MaxElements: 2}), space(Config{MaxElements: 2})
 	for id := range param.PEID(2) {

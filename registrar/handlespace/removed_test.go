@@ -265,3 +265,23 @@ func TestTombstonesCanBeForgottenBeforeTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// What is forgotten leaves nothing behind, and places are used again.
+func TestForgottenElementsTakeNoRoom(t *testing.T) {
+	s := fresh()
+	s.Apply(register("stays", 1, at(0)))
+	for round := range 1000 {
+		now := at(float64(round) * 1e6)
+		handle := param.PoolHandle(fmt.Sprint("pool ", round))
+		s.Apply(register(handle, 1, now))
+		s.Apply(Deregister{Handle: handle, ID: 1, Now: now})
+		s.Apply(Deregister{Handle: handle, ID: 2, Now: now})
+		s.Apply(Sweep{now.Add(1e6 * time.Second)})
+	}
+	if c := s.Counts(); c.Elements != 1 || c.Tombstones != 0 || len(s.tombstones.pools) != 0 {
+		t.Errorf("%+v, members of %d pools that are gone", c, len(s.tombstones.pools))
+	}
+	if s.places.used != 1 || s.places.size > 16 {
+		t.Errorf("%d places, pieces of %d", s.places.used, s.places.size)
+	}
+}

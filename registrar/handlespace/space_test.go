@@ -512,6 +512,28 @@ func TestElementSize(t *testing.T) {
 	}
 }
 
+// Replies go by the octets that an element has now, under each policy.
+func TestRoomOfElementsThatGrow(t *testing.T) {
+	many := transport(param.TypeSCTPTransport, "192.0.2.1", 7)
+	few := many
+	many.Addrs = slices.Repeat(many.Addrs, 20)
+	for _, d := range selection.All() {
+		s := fresh()
+		small := registered(s.Apply(register("echo", 1, at(0), policy(selection.Neutral(d.Type)), user(few))))
+		large := registered(s.Apply(register("echo", 1, at(1), policy(selection.Neutral(d.Type)), user(many))))
+		for room, want := range map[int]int{len(small.Encoded()): 0, len(large.Encoded()) - 1: 0, len(large.Encoded()): 1} {
+			if got := len(resolve(s, Query{Room: room})); got != want {
+				t.Errorf("%s: %d elements in %d octets, want %d", d.Name, got, room, want)
+			}
+			var mark Bookmark
+			answer, _, _ := s.ResolveEncoded(nil, &mark, "echo", Query{Room: room})
+			if got := len(bytes.Join(answer, nil)); got > room || got > 0 != (want > 0) {
+				t.Errorf("%s: %d octets in room for %d", d.Name, got, room)
+			}
+		}
+	}
+}
+
 // TestExpiryWhenTheClockIsSet shows that elements expire by the monotonic clock.
 func TestExpiryWhenTheClockIsSet(t *testing.T) {
 	set := func(t time.Time, seconds int) time.Time {
