@@ -1,9 +1,12 @@
 package selection
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"rserpool/asap/param"
 )
 
 // Sums grow and shrink over several levels and pieces, and find what a pass over the
@@ -50,4 +53,28 @@ func TestSums(t *testing.T) {
 	if s.weights.n != 40 || len(s.nodes) != 1 {
 		t.Errorf("%d weights in %d levels", s.weights.n, len(s.nodes))
 	}
+}
+
+// What an element has been handed out for never makes it look idle.
+func TestMeasuresStopAtTheLargestNumber(t *testing.T) {
+	for _, c := range []struct{ base, served, step, want uint64 }{
+		{5, 3, 1 << 32, 5 + 3<<32},
+		{1, 1 << 32, 1<<32 - 1, 1 + (1<<32-1)<<32},
+		{math.MaxUint64, 1, 1, math.MaxUint64},
+		{0, 1 << 32, 1 << 32, math.MaxUint64},
+		{7, 1 << 40, 1<<32 - 1, math.MaxUint64},
+	} {
+		if got := (&Item{base: c.base, served: c.served, step: c.step}).sum(); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+// Weights of one's own may be any number.
+func TestDrawnByLargeWeights(t *testing.T) {
+	c := Drawn(func(p param.Policy) uint64 { return uint64(p.Weight) << 32 })(newRand())
+	for weight, name := range []string{"A", "B", "C"} {
+		c.Put(&Item{Value: name, Size: 1}, param.Policy{Weight: uint32(weight)})
+	}
+	follows(t, map[string]float64{"B": .5, "C": .5}, func() string { return reply(c, 1) })
 }
