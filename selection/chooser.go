@@ -85,6 +85,16 @@ type Foresighted interface {
 	Foresee(changes []Change)
 }
 
+// Foretelling is a Chooser that knows beforehand which elements it is most likely going to
+// choose, of many that are in no order.
+type Foretelling interface {
+	Chooser
+	// Foretell makes it call read for these elements. read reads what its caller is going
+	// to need of them, so that it is in the processor's cache by then; what it returns
+	// means nothing, but that it was read.
+	Foretell(read func(*Item) uint64)
+}
+
 // NewChooser returns an empty Chooser for a pool of the given policy type. Types
 // without a policy of their own are served by Round Robin (AMB-55). r is used by
 // the random policies only and may be nil for others.

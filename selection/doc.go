@@ -13,8 +13,9 @@
 //   - Round Robin: a circular list with a head.
 //   - Weighted Round Robin: a circle of which an element of weight w owns w
 //     evenly spaced points; a tree in the order of the elements' next points.
-//   - Random, Peak EWMA: an array, shuffled as far as the reply goes. Power of Two
-//     Choices: likewise, with two draws for each place.
+//   - Random, Peak EWMA: an array, shuffled as far as the reply goes; in large pools
+//     several places are drawn beforehand, so that their memory is read at a time. Power
+//     of Two Choices: likewise, with two draws for each place, each when it is needed.
 //   - Weighted Random, Randomized Least Used and their kin ([Drawn]): a tree of
 //     partial sums (Fenwick).
 //   - Priority, Least Used, Least Used with Degradation, Priority Least Used and

@@ -1,6 +1,7 @@
 package selection
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -270,6 +271,52 @@ func TestPOL_4_3_2_01_RandomPicksAtMostTheRequestedNumber(t *testing.T) {
 		p := 1.0 / 6
 		follows(t, map[string]float64{"AB": p, "AC": p, "BA": p, "BC": p, "CA": p, "CB": p}, func() string { return reply(c, 2) })
 	})
+}
+
+// Of large pools what is going to be chosen is drawn beforehand, for several replies:
+// elements that come and go meanwhile have the same chances, too.
+func TestRandomOfLargePools(t *testing.T) {
+	for _, place := range []int{0, 3, 19} {
+		t.Run(fmt.Sprint("place ", place), func(t *testing.T) {
+			r, c := newRand(), NewChooser(param.Random, newRand())
+			items := make([]Item, cached+5)
+			for i := range items {
+				items[i] = Item{Value: string(rune('A' + i%5)), Size: 1}
+				c.Put(&items[i], param.Policy{})
+			}
+			var gone *Item
+			foretold := map[*Item]bool{}
+			c.(Foretelling).Foretell(func(it *Item) uint64 {
+				if it == gone {
+					t.Fatal("told of an element that is gone")
+				}
+				foretold[it] = true
+				return 0
+			})
+			for range 100 {
+				for i, it := range c.Choose(nil, 12, Unlimited) {
+					if !foretold[it] {
+						t.Fatalf("nothing was told of the one at %d", i)
+					}
+				}
+			}
+			seen, replies := make(map[*Item]int), 0
+			follows(t, map[string]float64{"A": .2, "B": .2, "C": .2, "D": .2, "E": .2}, func() string {
+				gone = &items[r.IntN(len(items))]
+				c.Remove(gone)
+				some := c.Choose(nil, 20, Unlimited)
+				c.Put(gone, param.Policy{})
+				replies++
+				for _, it := range some {
+					if it == gone || seen[it] == replies {
+						t.Fatal("an element that is gone, or one twice")
+					}
+					seen[it] = replies
+				}
+				return some[place].Value.(string)
+			})
+		})
+	}
 }
 
 func distinct(t *testing.T, c Chooser) {
@@ -609,13 +656,15 @@ func TestRoom(t *testing.T) {
 
 func TestChooseAllocatesNothing(t *testing.T) {
 	for _, d := range All() {
-		c := NewChooser(d.Type, newRand())
-		for i := range 1000 {
-			c.Put(&Item{Size: 1}, param.Policy{Type: d.Type, Weight: uint32(i), Load: uint32(i % 10), Degradation: 1})
-		}
-		dst := make([]*Item, 0, 100)
-		if n := testing.AllocsPerRun(1000, func() { c.Choose(dst, 10, Unlimited) }); n > 0 {
-			t.Errorf("%s: %v allocations per choice", d.Name, n)
+		for _, size := range []int{1000, 2 * cached} {
+			c := NewChooser(d.Type, newRand())
+			for i := range size {
+				c.Put(&Item{Size: 1}, param.Policy{Type: d.Type, Weight: uint32(i), Load: uint32(i % 10), Degradation: 1})
+			}
+			dst := make([]*Item, 0, 100)
+			if n := testing.AllocsPerRun(1000, func() { c.Choose(dst, 10, Unlimited) }); n > 0 {
+				t.Errorf("%s of %d: %v allocations per choice", d.Name, size, n)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -87,6 +88,38 @@ func TestReadersBesideTheWriter(t *testing.T) {
 	readers.Wait()
 	if c := s.Counts(); s.places.used != c.Elements+c.Tombstones {
 		t.Errorf("%+v have %d places", c, s.places.used)
+	}
+}
+
+// Of a large pool at random elements are read before they are chosen, whatever happens to
+// them meanwhile.
+func TestLargePoolAtRandomWhileElementsComeAndGo(t *testing.T) {
+	const size = 10_200
+	s := fresh()
+	join := func(id param.PEID) { s.Apply(register("echo", id, at(0), policy(with(param.Random)))) }
+	for id := range param.PEID(size) {
+		join(id + 1)
+	}
+	r := rand.New(rand.NewPCG(5, 5))
+	for range 1000 {
+		id := 1 + param.PEID(r.IntN(size))
+		switch x := s.Get("echo", id); {
+		case x == nil:
+			join(id)
+		case r.IntN(2) == 0:
+			s.Apply(Deregister{Handle: "echo", ID: id, Now: at(1)})
+		default:
+			s.Apply(remove(x, Unreachable, at(1)))
+		}
+		chosen := resolve(s, Query{Items: 20})
+		if len(chosen) != 20 {
+			t.Fatalf("%d elements", len(chosen))
+		}
+		for i, x := range chosen {
+			if s.Get("echo", x.ID) != x || x.Suspect || slices.Contains(chosen[:i], x) {
+				t.Fatalf("%+v is chosen", *x)
+			}
+		}
 	}
 }
 

@@ -146,9 +146,21 @@ func (p *pool) chooser(r *Record) selection.Chooser {
 		return p.sound
 	}
 	if p.suspects == nil {
-		p.suspects = selection.NewChooser(p.policy.Type, p.rand)
+		p.suspects = p.newChooser()
 	}
 	return p.suspects
+}
+
+// newChooser returns a chooser of the pool's policy.
+func (p *pool) newChooser() selection.Chooser {
+	c := selection.NewChooser(p.policy.Type, p.rand)
+	if f, ok := c.(selection.Foretelling); ok {
+		f.Foretell(func(it *selection.Item) uint64 {
+			r := it.Value.(*element).record.Load()
+			return uint64(r.asap) + uint64(r.room[0])
+		})
+	}
+	return c
 }
 
 // candidates returns the chooser that replies come from. The mutex is held.

@@ -262,7 +262,7 @@ func (s *Space) setPolicy(p *pool, t param.PolicyType) {
 	} else if known {
 		p.limit = d.Limit
 	}
-	p.sound = selection.NewChooser(t, p.rand)
+	p.sound = p.newChooser()
 }
 
 // own counts the pools of an owner.
