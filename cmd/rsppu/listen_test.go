@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,9 @@ func startListening(t *testing.T, n int, args ...string) *forwarding {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f := &forwarding{end: cancel, exit: make(chan cli.ExitCode, 1)}
-	go func() { f.exit <- cli.Run(ctx, program(), args, io.Discard, &f.log) }()
+	go func() {
+		f.exit <- cli.Run(ctx, program(), slices.Concat(patient, []string{"--log-level", "info"}, args), io.Discard, &f.log)
+	}()
 	t.Cleanup(func() { cancel(nil) })
 	at := regexp.MustCompile(`msg=listening (?:listen|metrics)="?([^" ]+)`)
 	waitFor(t, func() bool {
@@ -87,7 +90,7 @@ func say(t *testing.T, network, address, text string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	fmt.Fprintln(c, text)
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
@@ -121,7 +124,8 @@ func TestListenLeadsToPools(t *testing.T) {
 			t.Errorf("second pool: %q", got)
 		}
 		waitFor(t, func() bool {
-			return strings.Contains(metrics(t, f.listen[2]), `rserpool_proxy_sessions{pool="second"} 0`)
+			text := metrics(t, f.listen[2])
+			return strings.Contains(text, `rserpool_proxy_sessions{pool="first"} 0`) && strings.Contains(text, `rserpool_proxy_sessions{pool="second"} 0`)
 		})
 		text := metrics(t, f.listen[2])
 		for _, want := range []string{

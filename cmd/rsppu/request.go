@@ -34,29 +34,41 @@ type answer struct {
 
 // exchange sends a request to one element after the other until one answers.
 func (u *user) exchange(ctx context.Context, request []byte) (answer, error) {
-	cause := fmt.Errorf("%w: %v", errTimeout, u.Timeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, u.Timeout, cause)
-	defer cancel()
 	var a answer
+	err := tryUntil(ctx, u.Timeout, func(ctx context.Context) (again bool, err error) {
+		a.attempts++
+		err = u.attempt(ctx, request, &a)
+		var refused *pooluser.DialError
+		if err == nil || errors.As(err, &refused) {
+			return false, err
+		}
+		if ctx.Err() == nil {
+			u.log.WithError(err).WithField("element", a.element.ID).Warn("element failed, trying another")
+		}
+		return true, err
+	})
+	return a, err
+}
+
+// tryUntil makes attempts until one says that there shall be no other, or time is over.
+func tryUntil(ctx context.Context, timeout time.Duration, attempt func(context.Context) (again bool, err error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: %v", errTimeout, timeout))
+	defer cancel()
 	var last error // why the attempt before failed
 	for {
-		a.attempts++
-		err := u.attempt(ctx, request, &a)
+		again, err := attempt(ctx)
 		switch {
 		case err == nil:
-			return a, nil
+			return nil
 		case ctx.Err() != nil && last != nil:
 			// That time cut this attempt off says less than why there was another before.
-			return a, fmt.Errorf("%w; last error: %w; cut off: %w", context.Cause(ctx), last, err)
+			return fmt.Errorf("%w; last error: %w; cut off: %w", context.Cause(ctx), last, err)
 		case ctx.Err() != nil:
-			return a, fmt.Errorf("%w; last error: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w; last error: %w", context.Cause(ctx), err)
+		case !again:
+			return err
 		}
 		last = err
-		var refused *pooluser.DialError
-		if errors.As(err, &refused) {
-			return a, err
-		}
-		u.log.WithError(err).WithField("element", a.element.ID).Warn("element failed, trying another")
 	}
 }
 
