@@ -6,12 +6,12 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"rserpool/asap/transport"
-	"rserpool/asap/transport/tcp"
 )
 
 func TestParseJoinSize(t *testing.T) {
@@ -94,58 +94,61 @@ func TestJoinRow(t *testing.T) {
 // while the registrar keeps it waiting, and how long each waited since it was due is
 // found.
 func TestRegisterAgain(t *testing.T) {
-	f := startFake(t)
-	e := registerOne(t, f)
-	const held = 200 * time.Millisecond
-	over := make(chan struct{})
-	times := hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
-	done := make(chan error)
-	f.mu.Lock() // it answers nobody
-	go func() { done <- registerAgain(t.Context(), e, over, times) }()
-	time.Sleep(held)
-	f.mu.Unlock()
-	time.Sleep(held)
-	close(over)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if times.TotalCount() != int64(f.again) || f.again < 20 || len(f.elements) != 1 {
-		t.Errorf("%d were timed, %d came, of %d elements", times.TotalCount(), f.again, len(f.elements))
-	}
-	if most := time.Duration(times.Max()); most < held-2*againPause {
-		t.Errorf("the longest took %s, while none was answered for %s", most, held)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f, networks, net := startAway(t)
+		e := registerOne(t, f, networks)
+		const held = 200 * time.Millisecond
+		over := make(chan struct{})
+		times := hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
+		done := make(chan error)
+		go func() { done <- registerAgain(t.Context(), e, over, times) }()
+		time.Sleep(held)
+		net.Freeze("registrar") // it answers nobody
+		time.Sleep(held)
+		net.Thaw("registrar")
+		time.Sleep(held + againPause/2)
+		close(over)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if want := int(3*held/againPause) + 1; times.TotalCount() != int64(want) || f.again != want || len(f.elements) != 1 {
+			t.Errorf("%d were timed, %d came, of %d elements; want %d", times.TotalCount(), f.again, len(f.elements), want)
+		}
+		if most := time.Duration(times.Max()); most < held-againPause || most > held+againPause {
+			t.Errorf("the longest took %s, while none was answered for %s", most, held)
+		}
+	})
 }
 
 // TestRegisterAgainEnds: who waits for answers goes when it is told, and when the
 // registrar has gone.
 func TestRegisterAgainEnds(t *testing.T) {
-	f := startFake(t)
-	e := registerOne(t, f)
-	times := hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
-	never := make(chan struct{})
-	late := errors.New("too late")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, late)
-	defer cancel()
-	if err := registerAgain(ctx, e, never, times); !errors.Is(err, late) {
-		t.Errorf("ended with %v, want %v", err, late)
-	}
-	e.conn.Close()
-	if err := registerAgain(t.Context(), e, never, times); err == nil {
-		t.Error("went on without a connection")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f, networks, _ := startAway(t)
+		e := registerOne(t, f, networks)
+		times := hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
+		never := make(chan struct{})
+		late := errors.New("too late")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, late)
+		defer cancel()
+		if err := registerAgain(ctx, e, never, times); !errors.Is(err, late) {
+			t.Errorf("ended with %v, want %v", err, late)
+		}
+		e.conn.Close()
+		if err := registerAgain(t.Context(), e, never, times); err == nil {
+			t.Error("went on without a connection")
+		}
+	})
 }
 
 // registerOne registers an element until the test ends.
-func registerOne(t *testing.T, f *fakeRegistrar) *elements {
+func registerOne(t *testing.T, f *fakeRegistrar, networks *transport.Networks) *elements {
 	t.Helper()
-	at, err := transport.ParseEndpoint("tcp://"+f.address, transport.TCP, asapPort)
+	at, err := transport.ParseEndpoint("sctp://"+f.address, transport.SCTP, asapPort)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := register(t.Context(), transport.NewNetworks(tcp.New()), at, &settings{pool: "again", register: 1})
+	e, err := register(t.Context(), networks, at, &settings{pool: "again", register: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

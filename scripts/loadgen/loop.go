@@ -16,6 +16,9 @@ import (
 // patience for one answer.
 const patience = 10 * time.Second
 
+// errNoAnswer: there is nothing to make figures of.
+var errNoAnswer = errors.New("no answer within the measurement")
+
 // A link is one connection of a closed loop. Answers come in the order of the
 // requests.
 type link interface {
@@ -124,7 +127,7 @@ func (l *load) run(ctx context.Context) (result, error) {
 	}
 	n := all.TotalCount()
 	if n == 0 {
-		return result{}, errors.New("no answer within the measurement")
+		return result{}, errNoAnswer
 	}
 	return result{
 		rate:    float64(n) / l.duration.Seconds(),

@@ -90,7 +90,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	networks := transport.NewNetworks(sctp.New(), tcp.New())
+	return measure(ctx, transport.NewNetworks(sctp.New(), tcp.New()), s, out)
+}
+
+// measure measures each target as often as asked for, and prints what was found.
+func measure(ctx context.Context, networks *transport.Networks, s *settings, out io.Writer) error {
 	request, err := (&asap.HandleResolution{Handle: s.pool, Items: s.items}).Append(nil)
 	if err != nil {
 		return err
