@@ -90,9 +90,9 @@ func exchange(t *testing.T, blue cluster, flip int) (*wire, []byte, error) {
 	t.Helper()
 	to, failed, l := guarded(t, blue)
 	w := newWire(t, to, flip)
-	accepting, refused := context.WithCancel(within(t, 10*time.Second))
+	accepting, refused := context.WithCancel(within(t, patience))
 	defer refused()
-	c, err := New(WithTLS(TLS{Credentials: blue.member("m")})).Dial(within(t, 10*time.Second), nil, []netip.AddrPort{w.addr}, transport.Options{})
+	c, err := New(WithTLS(TLS{Credentials: blue.member("m")})).Dial(within(t, patience), nil, []netip.AddrPort{w.addr}, transport.Options{})
 	if err != nil {
 		return w, nil, err
 	}
@@ -115,7 +115,7 @@ func exchange(t *testing.T, blue cluster, flip int) (*wire, []byte, error) {
 		return w, nil, err
 	}
 	defer s.Close()
-	m, err := s.Receive(within(t, 10*time.Second), make([]byte, 1000))
+	m, err := s.Receive(within(t, patience), make([]byte, 1000))
 	return w, m.Data, err
 }
 

@@ -22,7 +22,7 @@ func TestTrySend(t *testing.T) {
 	}
 	want := append(append(bytes.Clone(small), padding...), 0, 0, 0)
 	got := make([]byte, len(want))
-	_ = peer.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = peer.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("the peer got % x, %v; want % x", got, err, want)
 	}
@@ -36,7 +36,7 @@ func TestTrySend(t *testing.T) {
 		if done, err = c.TrySend(t.Context(), transport.Message{Data: m}); err != nil {
 			t.Fatal(err)
 		}
-		if time.Since(begin) > 20*time.Second {
+		if time.Since(begin) > patience {
 			t.Fatalf("the network takes everything: %d octets", sent.Len())
 		}
 	}
@@ -50,9 +50,9 @@ func TestTrySend(t *testing.T) {
 	sent.Write(make([]byte, 3))
 	result := make(chan error, 1)
 	go func() {
-		err := c.Send(within(t, 10*time.Second))
+		err := c.Send(within(t, patience))
 		if err == nil {
-			err = c.Send(within(t, 10*time.Second), transport.Message{Data: padding})
+			err = c.Send(within(t, patience), transport.Message{Data: padding})
 		}
 		c.Close()
 		result <- err
@@ -78,7 +78,7 @@ func TestTrySendDoesNotWait(t *testing.T) {
 	}
 	sent := make(chan error, 1)
 	go func() { sent <- c.Send(t.Context(), msgs...) }()
-	_ = peer.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = peer.SetReadDeadline(time.Now().Add(patience))
 	begin := make([]byte, 4)
 	if _, err := io.ReadFull(peer, begin); err != nil { // Send is at it
 		t.Fatal(err)
