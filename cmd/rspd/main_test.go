@@ -136,7 +136,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 // wait waits until the log contains the text n times, and returns it.
 func (b *buffer) wait(t *testing.T, text string, n int) string {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		b.mu.Lock()
 		log := b.text.String()

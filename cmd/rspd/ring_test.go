@@ -51,9 +51,9 @@ func start(t *testing.T, args ...string) *process {
 // until polls the ring until it is as wanted.
 func (d *process) until(what string, ok func(members []string, whole bool) bool) {
 	d.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
-		ctx, cancel := context.WithTimeout(d.t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
 		ring, err := d.api.Ring(ctx)
 		cancel()
 		var members []string

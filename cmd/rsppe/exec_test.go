@@ -102,7 +102,7 @@ func freeAddress(t *testing.T) string {
 
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
@@ -124,7 +124,7 @@ func connect(t *testing.T, address string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -336,7 +336,7 @@ func TestServerEndsWithRsppe(t *testing.T) {
 	if err := rsppe.Wait(); !errors.As(err, &ended) {
 		t.Errorf("rsppe: %v", err)
 	}
-	_ = out.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = out.SetReadDeadline(time.Now().Add(time.Minute))
 	said, err := io.ReadAll(out) // to the server's end
 	if err != nil || !strings.HasSuffix(string(said), "got terminated\n") {
 		t.Errorf("the server says %q, %v", said, err)

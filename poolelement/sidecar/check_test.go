@@ -1,14 +1,17 @@
 package sidecar
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,7 +28,7 @@ func check(t *testing.T, spec, service string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return c.Check(ctx)
 }
@@ -85,15 +88,32 @@ func TestExecCheck(t *testing.T) {
 }
 
 func TestExecCheckIsKilledWithItsChildren(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	if err := (ExecCheck{"sleep 60 & sleep 60", exit}).Check(ctx); err == nil {
+	path := filepath.Join(t.TempDir(), "held")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, timeout := context.WithCancel(context.Background())
+	defer timeout()
+	checked := make(chan error, 1)
+	go func() {
+		checked <- ExecCheck{"exec 3>" + path + "; sleep 1000 & echo at work >&3; sleep 1000", exit}.Check(ctx)
+	}()
+	held, err := os.Open(path) // waits for the command
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	work := bufio.NewReader(held)
+	if line, err := work.ReadString('\n'); err != nil {
+		t.Fatalf("the command says %q, %v", line, err)
+	}
+	timeout()
+	if err := <-checked; err == nil {
 		t.Error("passed though it had no time to end")
 	}
-	// A child that lives holds the output open, for which run waits.
-	if d := time.Since(began); d >= outputDelay {
-		t.Errorf("ended after %v: the child was not killed", d)
+	_ = held.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := work.ReadByte(); err != io.EOF { // of the last who holds it
+		t.Errorf("the child was not killed: %v", err)
 	}
 }
 
