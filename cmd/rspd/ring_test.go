@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rserpool/asap/transport/transporttest"
 	"rserpool/cmd/internal/cli"
 	"rserpool/registrar/admin/client"
 )
@@ -71,23 +71,12 @@ func (d *process) until(what string, ok func(members []string, whole bool) bool)
 	}
 }
 
-// ports returns free ones, which may be taken by others until they are used.
-func ports(t *testing.T, n int) (urls []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		urls = append(urls, "tcp://"+l.Addr().String())
-	}
-	return urls
-}
-
 func TestThreeMembersByCertificates(t *testing.T) {
 	dir, _ := made(t, "blue")
-	at := ports(t, 4)
+	var at []string
+	for range 4 {
+		at = append(at, "tcp://"+transporttest.FreeAddress(t))
+	}
 	member := func(n int, more ...string) []string {
 		args := []string{"--cluster", "blue", "--id", fmt.Sprint(n), "--ring-listen", at[n-1], "--ring-probe-interval", "50ms"}
 		for _, peer := range at[:3] {

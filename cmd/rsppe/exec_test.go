@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"rserpool/asap"
+	"rserpool/asap/transport/transporttest"
 	"rserpool/cmd/internal/cli"
 )
 
@@ -89,17 +90,6 @@ func play(role string) {
 	}
 }
 
-// freeAddress returns an address that nobody listens at.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
@@ -139,7 +129,7 @@ func echoes(t *testing.T, c net.Conn) {
 
 func TestCommandIsRegisteredWhenItListens(t *testing.T) {
 	r := newRegistrar(t, oblige)
-	address := freeAddress(t)
+	address := transporttest.FreeAddress(t)
 	p := startServer(t, r, "late:"+address, address)
 	until(t, "the server runs", func() bool { return strings.Contains(p.stdout.String(), "waiting") })
 	select {
@@ -164,7 +154,7 @@ func TestCommandIsRegisteredWhenItListens(t *testing.T) {
 
 func TestCommandThatFailsLeavesThePoolAndComesBack(t *testing.T) {
 	r := newRegistrar(t, oblige)
-	address := freeAddress(t)
+	address := transporttest.FreeAddress(t)
 	p := startServer(t, r, "serve:"+address, address)
 	for range 3 {
 		expect[*asap.Registration](t, r)
@@ -184,7 +174,7 @@ func TestDrain(t *testing.T) {
 	}
 	t.Run("UntilTheLastClientEnds", func(t *testing.T) {
 		r := newRegistrar(t, oblige)
-		address := freeAddress(t)
+		address := transporttest.FreeAddress(t)
 		p := startServer(t, r, "serve:"+address, address, "--drain", "1m")
 		expect[*asap.Registration](t, r)
 		c := connect(t, address)
@@ -204,7 +194,7 @@ func TestDrain(t *testing.T) {
 	})
 	t.Run("AtMostSoLong", func(t *testing.T) {
 		r := newRegistrar(t, oblige)
-		address := freeAddress(t)
+		address := transporttest.FreeAddress(t)
 		p := startServer(t, r, "serve:"+address, address, "--drain", "50ms")
 		expect[*asap.Registration](t, r)
 		echoes(t, connect(t, address))
@@ -236,7 +226,7 @@ func TestDrain(t *testing.T) {
 
 func TestExitCodesWithACommand(t *testing.T) {
 	r := newRegistrar(t, oblige)
-	address := freeAddress(t)
+	address := transporttest.FreeAddress(t)
 	for _, tt := range []struct {
 		name, role string
 		flags      []string
@@ -281,7 +271,7 @@ func TestExitCodesWithACommand(t *testing.T) {
 
 // A registrar's refusal ends the program, and the server with it.
 func TestRefusalStopsTheCommand(t *testing.T) {
-	address := freeAddress(t)
+	address := transporttest.FreeAddress(t)
 	p := startServer(t, newRegistrar(t, refuse), "serve:"+address, address)
 	p.expectExit(t, cli.Failed, "Inconsistent Pooling Policy")
 	if out := p.stdout.String(); !strings.HasSuffix(out, "got terminated\n") {
@@ -315,7 +305,7 @@ func TestServerEndsWithRsppe(t *testing.T) {
 		t.Skip("only Linux tells a process of its parent's death")
 	}
 	r := newRegistrar(t, oblige)
-	address := freeAddress(t)
+	address := transporttest.FreeAddress(t)
 	rsppe := exec.Command(os.Args[0], "--pool", "echo", "--service", "tcp://"+address, "--registrar", r.addr, "--check-start", "5ms", "--", os.Args[0])
 	rsppe.Env = append(os.Environ(), envRole+"=rsppe", envRole+"_NEXT=serve:"+address)
 	out, in, err := os.Pipe()
@@ -347,7 +337,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	manager := newManager(t)
 	r := newRegistrar(t, oblige)
 	t.Run("ReadyWhenTheServerIs", func(t *testing.T) {
-		address := freeAddress(t)
+		address := transporttest.FreeAddress(t)
 		p := startServer(t, r, "late:"+address, address)
 		until(t, "the server runs", func() bool { return strings.Contains(p.stdout.String(), "waiting") })
 		manager.until(t, "STATUS=0 of 1 services registered")
@@ -363,13 +353,13 @@ func TestServiceManagerIsTold(t *testing.T) {
 		p.expectExit(t, cli.OK, "")
 	})
 	t.Run("ReadyAtOnceBesideAServer", func(t *testing.T) {
-		p := start(t, "--pool", "echo", "--service", "tcp://"+freeAddress(t), "--registrar", r.addr)
+		p := start(t, "--pool", "echo", "--service", "tcp://"+transporttest.FreeAddress(t), "--registrar", r.addr)
 		manager.until(t, "READY=1")
 		p.terminate()
 		p.expectExit(t, cli.OK, "")
 	})
 	t.Run("NotByTheServer", func(t *testing.T) {
-		p := startServer(t, r, "environment", freeAddress(t))
+		p := startServer(t, r, "environment", transporttest.FreeAddress(t))
 		p.expectExit(t, cli.OK, "")
 		if out := p.stdout.String(); strings.Contains(out, "NOTIFY_SOCKET") || !strings.Contains(out, "PATH=") {
 			t.Errorf("environment %q", out)

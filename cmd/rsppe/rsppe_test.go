@@ -21,6 +21,7 @@ import (
 	"rserpool/asap/param"
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/tcp"
+	"rserpool/asap/transport/transporttest"
 	"rserpool/cmd/internal/cli"
 	"rserpool/cmd/internal/clidoc"
 )
@@ -280,7 +281,7 @@ func TestExitCodes(t *testing.T) {
 		start(t, append(args, "--registrar", r.addr, "--give-up", "--stop-timeout", "10ms")...).expectExit(t, cli.Unreachable, "")
 	})
 	t.Run("NoRegistrar", func(t *testing.T) {
-		start(t, append(args, "--registrar", "tcp://"+freeAddress(t), "--give-up")...).expectExit(t, cli.Unreachable, "no registrar reachable")
+		start(t, append(args, "--registrar", "tcp://"+transporttest.FreeAddress(t), "--give-up")...).expectExit(t, cli.Unreachable, "no registrar reachable")
 	})
 	t.Run("RegistrarLost", func(t *testing.T) {
 		r := newRegistrar(t, oblige)

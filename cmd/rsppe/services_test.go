@@ -14,6 +14,7 @@ import (
 	"rserpool/asap"
 	"rserpool/asap/hunt"
 	"rserpool/asap/param"
+	"rserpool/asap/transport/transporttest"
 	"rserpool/cmd/internal/cli"
 	"rserpool/poolelement"
 )
@@ -118,7 +119,7 @@ services:
 // A command may serve several services; they come and go with it.
 func TestServicesOfOneCommand(t *testing.T) {
 	r := newRegistrar(t, oblige)
-	address := freeAddress(t)
+	address := transporttest.FreeAddress(t)
 	file := filepath.Join(t.TempDir(), "rsppe.yaml")
 	write(t, file, `
 registrar: ["`+r.addr+`"]

@@ -16,6 +16,7 @@ import (
 
 	"rserpool/asap"
 	"rserpool/asap/param"
+	"rserpool/asap/transport/transporttest"
 	"rserpool/internal/history"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/admin/client"
@@ -516,7 +517,7 @@ func recordMembers(hosts []*host, clients *host, flags ...string) *recording {
 	for _, h := range hosts {
 		ring := "tcp://" + h.address
 		if h.namespace == "" {
-			ring = "tcp://" + freePort(r.w.t)
+			ring = "tcp://" + transporttest.FreeAddress(r.w.t)
 		}
 		at = append(at, ring)
 		peers = append(peers, "--peer", ring)

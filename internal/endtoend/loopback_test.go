@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rserpool/asap/transport/transporttest"
 )
 
 func TestUserIsServedWhenAnElementIsKilled(t *testing.T) {
@@ -206,7 +208,7 @@ func TestServerThatFailsItsChecksIsOutOfThePool(t *testing.T) {
 func TestServerThatStartsAfterItsSideCarJoins(t *testing.T) {
 	h := newWorld(t).here()
 	r := h.registrar()
-	service := freePort(t)
+	service := transporttest.FreeAddress(t)
 	car := h.sidecar("a", service, []string{r.at})
 	car.says("check")
 	r.hasMembers("")

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -20,7 +18,7 @@ import (
 
 // patience bounds each wait that has no bound of its own. It is far above what
 // the programs need, as the machine may have other things to do.
-const patience = 15 * time.Second
+const patience = time.Minute
 
 // world is all that one test starts. At the end of the test nothing is left of it.
 type world struct {
@@ -180,31 +178,6 @@ func (j *journal) String() string {
 func (j *journal) tail(n int) string {
 	lines := strings.SplitAfter(j.String(), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "")
-}
-
-// ports hands out ports below those that the kernel gives to clients, each once.
-var ports = struct {
-	sync.Mutex
-	next int
-}{next: 10000 + rand.IntN(10000)}
-
-// freePort returns a loopback address that nobody listens on.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	for range 1000 {
-		ports.next++
-		address := fmt.Sprintf("127.0.0.1:%d", ports.next)
-		if l, err := net.Listen("tcp", address); err == nil {
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 // write makes a file for the test, or changes it at one stroke.

@@ -23,6 +23,7 @@ import (
 
 	"rserpool/asap"
 	"rserpool/asap/param"
+	"rserpool/asap/transport/transporttest"
 	"rserpool/registrar/admin"
 	"rserpool/registrar/admin/client"
 )
@@ -79,7 +80,7 @@ func (h *host) registrar(flags ...string) *registrar {
 		r.at, r.enrp = "tcp://["+h.address+"]", "tcp://["+h.address+"]"
 	}
 	if h.namespace == "" {
-		asap, enrp, api := freePort(h.w.t), freePort(h.w.t), freePort(h.w.t)
+		asap, enrp, api := transporttest.FreeAddress(h.w.t), transporttest.FreeAddress(h.w.t), transporttest.FreeAddress(h.w.t)
 		r.at, r.enrp, r.api = "tcp://"+asap, "tcp://"+enrp, "http://"+api
 		r.flags = []string{"--listen", r.at, "--enrp-listen", r.enrp, "--admin", api}
 	}
@@ -220,7 +221,7 @@ func (h *host) element(name string, registrars []string, flags ...string) *eleme
 	e := &element{service: "127.0.0.1:7000"}
 	listen := ":7000"
 	if h.namespace == "" {
-		e.service = freePort(h.w.t)
+		e.service = transporttest.FreeAddress(h.w.t)
 		listen = e.service
 	}
 	self, err := os.Executable()

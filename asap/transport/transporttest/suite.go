@@ -4,8 +4,11 @@ package transporttest
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,7 +18,7 @@ import (
 )
 
 // patience bounds each step of a test; it only passes when something hangs.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Sides are the two ends of a test: networks, which may be the same, and what
 // the server listens on. The port is 0.
@@ -193,6 +196,33 @@ func waitFor(t *testing.T, c transport.Conn, want transport.EventType) transport
 var Loopbacks = map[string]netip.AddrPort{
 	"IPv4": netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0),
 	"IPv6": netip.AddrPortFrom(netip.IPv6Loopback(), 0),
+}
+
+// ports hands out ports below those that the kernel gives to clients and to whoever
+// listens anywhere, each once.
+var ports = struct {
+	sync.Mutex
+	next int
+}{next: 10000 + rand.IntN(10000)}
+
+// FreeAddress returns a TCP address of loopback that nobody listens at, for a program
+// that is told where to listen.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	ports.Lock()
+	defer ports.Unlock()
+	for range 1000 {
+		ports.next++
+		address := fmt.Sprintf("127.0.0.1:%d", ports.next)
+		if l, err := net.Listen("tcp", address); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 // Need skips the test, and says so, when this machine lacks the address.
