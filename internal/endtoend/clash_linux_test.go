@@ -51,7 +51,7 @@ func (s *stage) keptOut(r *registrar, other string) {
 // knows them.
 func (s *stage) members() (all []string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ring, err := s.registrars[0].admin.Ring(ctx)
 	if err != nil {

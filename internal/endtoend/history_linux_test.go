@@ -330,7 +330,7 @@ func (r *recording) settled(pools []param.PoolHandle) {
 		}
 	}()
 	start := time.Now()
-	r.w.within(20*time.Second, func() string {
+	r.w.within(patience, func() string {
 		for _, pool := range pools {
 			before := len(r.history.Ops)
 			for i, m := range r.members {

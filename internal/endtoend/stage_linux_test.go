@@ -566,7 +566,7 @@ func (c *churn) check(s *stage) {
 		if s.down[i] {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		pools, err := r.admin.Pools(ctx)
 		cancel()
 		if err != nil {
