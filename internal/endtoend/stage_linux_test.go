@@ -63,6 +63,10 @@ func takeStage(t *testing.T) {
 
 const stageElements = 6
 
+// slow is how late elements may be, none of which dies: they and the registrars share
+// their processors with other tests.
+const slow = "10s"
+
 func newStage(t *testing.T, members int) *stage {
 	t.Helper()
 	n := newNetwork(t)
@@ -79,7 +83,7 @@ func newStage(t *testing.T, members int) *stage {
 	for i, h := range s.hosts {
 		s.registrars = append(s.registrars, h.registrar(append([]string{
 			"--id", fmt.Sprintf("0x0a0a000%d", i+1), "--ring-listen", "tcp://" + h.address, "--insecure",
-			"--ring-join-wait", "1s",
+			"--ring-join-wait", "1s", "--keep-alive-timeout", slow,
 		}, peers...)...))
 	}
 	s.changed()
@@ -91,12 +95,12 @@ func newStage(t *testing.T, members int) *stage {
 	for i := range stageElements {
 		name := string(rune('a' + i))
 		s.names = append(s.names, name)
-		s.elements = append(s.elements, n.host(fmt.Sprintf("192.0.2.%d/24", 20+i)).element(name, s.from(i)))
+		s.elements = append(s.elements, n.host(fmt.Sprintf("192.0.2.%d/24", 20+i)).element(name, s.from(i), "--check-interval", slow))
 	}
 	s.changed()
 	s.within("all elements are known at all", time.Now(), 2*time.Second, s.missing)
 	for i := range 2 {
-		s.users = append(s.users, n.host(fmt.Sprintf("192.0.2.%d/24", 40+i)).user(s.from(i)))
+		s.users = append(s.users, n.host(fmt.Sprintf("192.0.2.%d/24", 40+i)).user(s.from(i), "--attempt-timeout", slow))
 	}
 	asking := n.host("192.0.2.50/24")
 	s.latest = time.Now()

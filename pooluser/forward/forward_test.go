@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 15 * time.Second
+const patience = time.Minute
 
 // server runs handle for each connection.
 type server struct {

@@ -2,6 +2,7 @@ package ringnet_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"rserpool/asap/transport/tcp"
 	"rserpool/enrp/ring"
 	"rserpool/enrp/ring/ringnet"
+	"rserpool/enrp/ring/ringtest"
 	"rserpool/internal/authoritytest"
 )
 
@@ -31,7 +33,7 @@ func node(t *testing.T, id ring.NodeID, network transport.Network, peers ...tran
 	g, err := ringnet.New(ringnet.Config{
 		Cluster: "blue", ID: id, Networks: transport.NewNetworks(network), Peers: peers,
 		Listen: []transport.Endpoint{{Network: transport.TCP, Hosts: []string{"127.0.0.1"}}},
-		Timers: timers(), Handler: handler{}, Log: log,
+		Timers: ringtest.Unhurried(), Handler: handler{}, Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +42,7 @@ func node(t *testing.T, id ring.NodeID, network transport.Network, peers ...tran
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := g.Stop(ctx); err != nil {
 			t.Error(err)
@@ -49,20 +51,13 @@ func node(t *testing.T, id ring.NodeID, network transport.Network, peers ...tran
 	return g
 }
 
-// timers are patient with a machine that has no time for members, but probe often.
-func timers() ring.Timers {
-	t := ring.WAN()
-	t.ProbeInterval = 20 * time.Millisecond
-	return t
-}
-
 func at(g *ringnet.Group) transport.Endpoint {
 	return transport.Endpoint{Network: transport.TCP, Hosts: []string{"127.0.0.1"}, Port: g.Addrs()[0].Port()}
 }
 
 func status(t *testing.T, g *ringnet.Group) ringnet.Status {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	st, err := g.Status(ctx)
 	if err != nil {
@@ -74,7 +69,7 @@ func status(t *testing.T, g *ringnet.Group) ringnet.Status {
 // together waits until a view has so many members.
 func together(t *testing.T, g *ringnet.Group, members int) ringnet.Status {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		st := status(t, g)
 		if len(st.View.Members) == members {
 			return st
@@ -91,6 +86,10 @@ func secured(t *testing.T, f authoritytest.Files, failed func(string)) transport
 	if err != nil {
 		t.Fatal(err)
 	}
+	return securedBy(credentials, failed)
+}
+
+func securedBy(credentials *tcp.Credentials, failed func(string)) transport.Network {
 	settings := tcp.TLS{Credentials: credentials}
 	if failed != nil {
 		settings.Failed = func(_ netip.AddrPort, err error) { failed(tcp.HandshakeReason(err)) }
@@ -114,11 +113,19 @@ func TestTHR_2_5_3_01_StrangersDoNotJoin(t *testing.T) {
 			return secured(t, blue.Trusting(alike.Member("m")), nil)
 		}, "unknown-authority"},
 		"expired": {func(t *testing.T, blue, _ *cluster) transport.Network {
-			// It must be good while it is loaded.
-			end := time.Now().Add(3 * time.Second).Truncate(time.Second)
-			network := secured(t, blue.MemberFor("late", end.Add(-time.Hour), time.Hour), nil)
-			time.Sleep(time.Until(end) + 100*time.Millisecond)
-			return network
+			for i := 0; ; i++ { // it must be good while it is loaded
+				end := time.Now().Add(3 * time.Second).Truncate(time.Second)
+				files := blue.MemberFor(fmt.Sprint("late", i), end.Add(-time.Hour), time.Hour)
+				credentials, err := tcp.LoadCredentials(tcp.Files(files), "blue")
+				inTime := time.Now().Before(end)
+				time.Sleep(time.Until(end) + 100*time.Millisecond)
+				if err == nil {
+					return securedBy(credentials, nil)
+				}
+				if inTime {
+					t.Fatal(err)
+				}
+			}
 		}, "expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,7 +152,7 @@ func TestTHR_2_5_3_01_StrangersDoNotJoin(t *testing.T) {
 					} else if reason != "hung-up" { // which it may do before it hears why
 						t.Errorf("refused for %q, want %q", reason, stranger.reason)
 					}
-				case <-time.After(20 * time.Second):
+				case <-time.After(time.Minute):
 					t.Fatal("the stranger did not try")
 				}
 			}
@@ -179,7 +186,7 @@ func TestMembersSpeakInTheirOwnNameOnly(t *testing.T) {
 	thief := node(t, 3, secured(t, blue.MemberAs("stolen", 2), nil), at(one), at(two))
 	caller := node(t, 5, secured(t, blue.MemberAs("five", 5), nil), at(thief))
 	for _, g := range []*ringnet.Group{one, two, caller} {
-		for deadline := time.Now().Add(20 * time.Second); status(t, g).Refused["identity"] == 0; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); status(t, g).Refused["identity"] == 0; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("nobody is refused: %+v", status(t, g).Refused)
 			}

@@ -16,6 +16,7 @@ import (
 	"rserpool/asap/transport"
 	"rserpool/asap/transport/tcp"
 	"rserpool/enrp/ring"
+	"rserpool/enrp/ring/ringtest"
 )
 
 // summed is an application that keeps check sums of what it is given.
@@ -59,7 +60,7 @@ func (a *summed) Handle(events []ring.Event) {
 // wait returns when cond, called with the lock held, is true.
 func (a *summed) wait(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		a.mu.Lock()
 		ok, change := cond(), a.change
@@ -70,7 +71,7 @@ func (a *summed) wait(t *testing.T, what string, cond func() bool) {
 		select {
 		case <-change:
 		case <-timeout:
-			t.Fatalf("member %d: not within 30 s: %s", a.self.ID, what)
+			t.Fatalf("member %d: not within a minute: %s", a.self.ID, what)
 		}
 	}
 }
@@ -91,7 +92,7 @@ func startTCP(t *testing.T, n int) []*summed {
 		g, err := New(Config{
 			Cluster: "tcp", ID: a.self.ID, Networks: transport.NewNetworks(tcp.New()),
 			Listen: []transport.Endpoint{{Network: transport.TCP, Hosts: []string{"127.0.0.1"}}},
-			Timers: ring.WAN(), // other processes use the machine, too
+			Timers: ringtest.Unhurried(),
 			Peers:  peers, Handler: a, Log: lines.logger().WithField("self", i+1),
 		})
 		if err != nil {
@@ -102,7 +103,7 @@ func startTCP(t *testing.T, n int) []*summed {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			if err := g.Stop(ctx); err != nil {
 				t.Error(err)
