@@ -24,7 +24,7 @@ import (
 // converse opens a session, asks for something, and reads the answer.
 func converse(ctx context.Context, resolver *pooluser.Resolver, requests []string) error {
 	session, err := resolver.Open(ctx, "sums", pooluser.SessionConfig{
-		Timers:   pooluser.Fast,
+		Timers:   pooluser.Patient,
 		Delivery: pooluser.AtLeastOnce,
 	})
 	if err != nil {
@@ -116,7 +116,15 @@ func ExampleResolver_Open() {
 		log.Fatal(err)
 	}
 
-	session, err := resolver.Open(ctx, "sums", pooluser.SessionConfig{Notifications: true, OnFailover: careful})
+	begun := make(chan struct{}, 1)
+	session, err := resolver.Open(ctx, "sums", pooluser.SessionConfig{
+		Timers:        pooluser.Patient,
+		Notifications: true,
+		OnFailover: func(ctx context.Context, f *pooluser.Failover) error {
+			begun <- struct{}{}
+			return careful(ctx, f)
+		},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -126,7 +134,7 @@ func ExampleResolver_Open() {
 			log.Fatal(err)
 		}
 		if request == "fail" { // with AtMostOnce, what is sent into a failure is lost
-			time.Sleep(100 * time.Millisecond)
+			<-begun
 		}
 	}
 	if err := follow(ctx, session); err != nil {
@@ -148,7 +156,7 @@ func ExampleResolver_OpenStream() {
 	resolver, end := lines(ctx)
 	defer end()
 
-	stream, err := resolver.OpenStream(ctx, "lines", pooluser.StreamConfig{FailoverOnEOF: true})
+	stream, err := resolver.OpenStream(ctx, "lines", pooluser.StreamConfig{Timers: pooluser.Patient, FailoverOnEOF: true})
 	if err != nil {
 		log.Fatal(err)
 	}
