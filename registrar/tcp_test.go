@@ -68,7 +68,7 @@ func TestStreamsThatMisbehave(t *testing.T) {
 			if _, err := c.Write(data); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			if n, err := c.Read(make([]byte, 1)); err == nil || n != 0 {

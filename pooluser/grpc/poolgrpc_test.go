@@ -139,6 +139,9 @@ func (w *world) call(ctx context.Context, options ...grpc.CallOption) (param.PEI
 	defer cancel()
 	var header metadata.MD
 	res, err := w.client.Check(ctx, &healthpb.HealthCheckRequest{}, append(options, grpc.Header(&header))...)
+	if err != nil && len(header) > 0 {
+		return 0, &cutOff{err}
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -151,6 +154,11 @@ func (w *world) call(ctx context.Context, options ...grpc.CallOption) (param.PEI
 	}
 	return param.PEID(id), nil
 }
+
+// cutOff is the error of an answer that had begun. gRPC asks nobody else then.
+type cutOff struct{ error }
+
+func (e *cutOff) Unwrap() error { return e.error }
 
 func (w *world) want(id param.PEID) {
 	w.t.Helper()

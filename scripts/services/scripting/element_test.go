@@ -80,7 +80,7 @@ func (l *line) hear(t *testing.T) Message {
 				continue
 			}
 			return m
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the element says nothing")
 		}
 	}
@@ -160,7 +160,7 @@ func newService(t *testing.T, cfg Config) *Service {
 }
 
 func serve(t *testing.T, s *Service, l *line) (end func() error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, l) }()
 	t.Cleanup(cancel)
@@ -296,7 +296,7 @@ func gone(pid int) bool {
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for begin := time.Now(); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
+		if time.Since(begin) > time.Minute {
 			t.Fatal("waited in vain:", what)
 		}
 	}
