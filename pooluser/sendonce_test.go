@@ -46,7 +46,8 @@ func TestSentToAllArrives(t *testing.T) {
 	}
 	at := netip.MustParseAddrPort(socket.Addr().String())
 	e := param.PoolElement{ID: 1, User: param.Transport{Type: param.TypeTCPTransport, Port: at.Port(), Addrs: []netip.Addr{at.Addr()}}}
-	if err := r.sendOnce(t.Context(), "pool", e, SessionConfig{}.withDefaults(), Message{Data: make([]byte, size), PPID: 7}); err != nil {
+	cfg := SessionConfig{Timers: Timers{Connect: time.Minute}}.withDefaults() // the element may take its time
+	if err := r.sendOnce(t.Context(), "pool", e, cfg, Message{Data: make([]byte, size), PPID: 7}); err != nil {
 		t.Error(err)
 	}
 	if err := <-got; err != nil {

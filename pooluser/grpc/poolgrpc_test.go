@@ -2,6 +2,7 @@ package poolgrpc_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -464,16 +465,21 @@ func TestOptionsServeSeveralConnections(t *testing.T) {
 	}
 }
 
-// Workers call a pool of three servers, which die one after the other and come back.
+// Workers call a pool of three servers, which die one after the other and come back. Who
+// dies amid an answer cuts it off, for one worker each at most.
 func TestNoCallFailsWhileServersComeAndGo(t *testing.T) {
 	w := newWorld(t, param.RoundRobin, 3, grpc.WithDefaultServiceConfig(retrying))
 	ctx, cancel := context.WithCancel(t.Context())
 	var workers sync.WaitGroup
-	var answers atomic.Int32
+	var answers, cut atomic.Int32
 	for range 8 {
 		workers.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := w.call(t.Context()); err != nil {
+				var half *cutOff
+				switch _, err := w.call(t.Context()); {
+				case errors.As(err, &half):
+					cut.Add(1)
+				case err != nil:
 					t.Error(err)
 				}
 				answers.Add(1)
@@ -491,4 +497,8 @@ func TestNoCallFailsWhileServersComeAndGo(t *testing.T) {
 	}
 	cancel()
 	workers.Wait()
+	t.Logf("%d answers, %d cut off", answers.Load(), cut.Load())
+	if n := cut.Load(); n > 3*8 {
+		t.Errorf("%d answers were cut off by 3 deaths", n)
+	}
 }
