@@ -39,6 +39,13 @@ type server struct {
 	calls    atomic.Int32
 	dropping atomic.Bool // calls are not answered, and the server dies of them
 	failing  atomic.Bool // calls fail at once
+	served   chan struct{}
+}
+
+// Stop returns when nobody listens any more, also if the server has not yet begun.
+func (s *server) Stop() {
+	s.Server.Stop()
+	<-s.served
 }
 
 // counted counts connections.
@@ -61,8 +68,7 @@ func newServer(t *testing.T, id param.PEID, address string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{id: id, address: listener.Addr().String()}
-	died := make(chan struct{})
+	s := &server{id: id, address: listener.Addr().String(), served: make(chan struct{})}
 	s.Server = grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		s.calls.Add(1)
 		if s.dropping.Load() {
@@ -80,10 +86,10 @@ func newServer(t *testing.T, id param.PEID, address string) *server {
 	}))
 	healthpb.RegisterHealthServer(s.Server, health.NewServer())
 	go func() {
-		defer close(died)
+		defer close(s.served)
 		_ = s.Serve(counted{listener, &s.conns})
 	}()
-	t.Cleanup(func() { s.Stop(); <-died })
+	t.Cleanup(s.Stop)
 	return s
 }
 
