@@ -25,14 +25,14 @@ mkdir -p out
 log=out/test.log
 status=0
 # shellcheck disable=SC2086
-go test $race -shuffle=on -timeout 10m -v "$@" >"$log" 2>&1 || status=$?
+go test $race -shuffle=on -timeout 20m -v "$@" >"$log" 2>&1 || status=$?
 if [ -n "$race" ]; then
 	# The race detector allocates by itself: what counts allocations runs without.
 	go test -timeout 5m -v -run Allocat "$@" >>"$log" 2>&1 || status=$?
 fi
 for module in $nested; do
 	# shellcheck disable=SC2086
-	go test -C "$(dirname "$module")" $race -shuffle=on -timeout 10m -v ./... >>"$log" 2>&1 || status=$?
+	go test -C "$(dirname "$module")" $race -shuffle=on -timeout 20m -v ./... >>"$log" 2>&1 || status=$?
 done
 
 # The log has every test; the screen gets packages, failures and skips.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,6 +150,7 @@ func (s *stage) kill(i int) {
 	s.t.Helper()
 	s.asleep(i, true)
 	s.registrars[i].kill()
+	s.mourn(i)
 }
 
 func (s *stage) stop(i int) {
@@ -157,6 +159,32 @@ func (s *stage) stop(i int) {
 	if code := s.registrars[i].end(syscall.SIGTERM); code != 0 {
 		s.t.Errorf("%s ended with exit code %d", s.registrars[i].at, code)
 	}
+	s.mourn(i)
+}
+
+// view finds the members of a view in the log of a registrar.
+var view = regexp.MustCompile(`msg="ring: new view" .*exchange=(true|false) .*members="?\[([^]]*)\]`)
+
+// mourn forgets what was acknowledged when of the last view of a registrar that ended
+// nobody lives who knew the same: the others were held up for longer than a ring waits,
+// and it acknowledged the rest without them.
+func (s *stage) mourn(i int) {
+	s.t.Helper()
+	log := s.registrars[i].log.String()
+	all := view.FindAllStringSubmatchIndex(log, -1)
+	if len(all) == 0 {
+		return // it has not served
+	}
+	last := all[len(all)-1]
+	exchange, members, then := log[last[2]:last[3]] == "true", log[last[4]:last[5]], log[last[1]:]
+	known := !exchange || strings.Contains(then, "all members know the same")
+	for k := range s.registrars {
+		if known && !s.down[k] && strings.Contains(members, fmt.Sprintf("0x0a0a000%d/", k+1)) {
+			return
+		}
+	}
+	s.t.Logf("%s ended alone: what it acknowledged may be lost", s.registrars[i].at)
+	s.churn.forget()
 }
 
 // asleep notes that a registrar runs or does not.
@@ -428,6 +456,7 @@ type churn struct {
 	mu     sync.Mutex
 	paused bool
 	acked  map[string]bool // handles
+	forgot int             // times
 }
 
 const churnPort = 5555
@@ -463,7 +492,7 @@ func (c *churn) register() {
 	for i := 0; c.ctx.Err() == nil; i++ {
 		time.Sleep(50 * time.Millisecond)
 		c.mu.Lock()
-		paused := c.paused
+		paused, forgot := c.paused, c.forgot
 		c.mu.Unlock()
 		if paused {
 			continue
@@ -484,14 +513,15 @@ func (c *churn) register() {
 			ASAP:   param.Transport{Type: param.TypeTCPTransport, Port: churnPort, Addrs: addrs(c.h.address)},
 			Policy: param.Policy{Type: param.RoundRobin},
 		}
-		if writeASAP(conn, &asap.Registration{Handle: handle, Element: element}) != nil || !c.acknowledged(answers, handle) {
+		if writeASAP(conn, &asap.Registration{Handle: handle, Element: element}) != nil || !c.acknowledged(answers, handle, forgot) {
 			conn.Close() // another registrar may know better
 			conn = nil
 		}
 	}
 }
 
-func (c *churn) acknowledged(answers chan *asap.RegistrationResponse, handle param.PoolHandle) bool {
+// acknowledged waits for an answer and notes it, unless all was forgotten meanwhile.
+func (c *churn) acknowledged(answers chan *asap.RegistrationResponse, handle param.PoolHandle, forgot int) bool {
 	late := time.After(time.Second)
 	for {
 		select {
@@ -500,7 +530,9 @@ func (c *churn) acknowledged(answers chan *asap.RegistrationResponse, handle par
 				continue
 			}
 			c.mu.Lock()
-			c.acked[string(handle)] = !m.Reject
+			if c.forgot == forgot {
+				c.acked[string(handle)] = !m.Reject
+			}
 			c.mu.Unlock()
 			if m.Reject {
 				c.s.answered(nil, false, fmt.Sprintf("registration of %s rejected: %v", handle, m.Error))
@@ -552,6 +584,7 @@ func (c *churn) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.acked)
+	c.forgot++
 }
 
 func (c *churn) stop() {
