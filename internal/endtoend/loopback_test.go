@@ -295,7 +295,7 @@ func TestElementsAndUsersMoveToTheOtherRegistrar(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			h := newWorld(t).here()
-			one, two := h.registrar(), h.registrar()
+			one, two := h.registrar("--keep-alive-timeout", slow), h.registrar("--keep-alive-timeout", slow)
 			both := []string{one.at, two.at}
 			two.kill() // so that all are at the first one
 			h.element("a", both, tt.flags...)

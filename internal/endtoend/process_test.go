@@ -20,6 +20,10 @@ import (
 // the programs need, as the machine may have other things to do.
 const patience = time.Minute
 
+// slow is how late elements may be where none of them dies: they and the registrars
+// share their processors with other tests.
+const slow = "10s"
+
 // world is all that one test starts. At the end of the test nothing is left of it.
 type world struct {
 	t         *testing.T

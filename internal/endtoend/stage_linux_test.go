@@ -64,10 +64,6 @@ func takeStage(t *testing.T) {
 
 const stageElements = 6
 
-// slow is how late elements may be, none of which dies: they and the registrars share
-// their processors with other tests.
-const slow = "10s"
-
 func newStage(t *testing.T, members int) *stage {
 	t.Helper()
 	n := newNetwork(t)
