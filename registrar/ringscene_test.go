@@ -322,8 +322,8 @@ func TestElementThatDiesWithItsHomeIsHeldBack(t *testing.T) {
 		p, q := w.members[0].element(), w.members[1].element()
 		p.join(pool, p.element(1))
 		q.join(pool, q.element(2))
+		w.members[0].kill() // first, or it may see the element's end and remove it
 		w.net.Kill("host1")
-		w.members[0].kill()
 		r := w.members[1].r
 		suspect := func() bool { e := r.space.Get(pool, 1); return e != nil && e.Suspect && !e.Held().IsZero() }
 		w.until("held back", 5*time.Second, suspect)
