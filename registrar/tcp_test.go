@@ -50,7 +50,7 @@ func TestStreamsThatMisbehave(t *testing.T) {
 		name, hex, reason string
 		change            func(*Config)
 	}{
-		{"half a message held open", "0500000c0009", reasonIdle, timers(func(t *Timers) { t.Idle = 50 * time.Millisecond })},
+		{"half a message held open", "0500000c0009", reasonIdle, timers(func(t *Timers) { t.Idle = 3 * time.Second })}, // a slow machine has to get its half in
 		{"AMB_02 AMB_14 a length that cannot be", "05000003", reasonFraming, func(*Config) {}},
 		{"a message over the limit", "0500ffff", reasonTooLong, func(*Config) {}},
 	} {
