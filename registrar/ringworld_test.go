@@ -143,8 +143,11 @@ func (w *ringWorld) hold(held bool) { w.fake.set(func() { w.fake.held = held }) 
 
 // meetSlowly puts all members of a fake ring into one view, and stops it before its END.
 func (w *ringWorld) meetSlowly() {
-	w.meet(w.members...)
-	w.fake.do(func() { w.hold(true) }) // after the install
+	groups := fakeGroups(w.members)
+	w.fake.do(func() { // at once, before any member answers the install
+		w.fake.install(ring.CauseMerge, groups...)
+		w.hold(true)
+	})
 	synctest.Wait()
 }
 
@@ -269,11 +272,15 @@ func (w *ringWorld) wantKnown(handle param.PoolHandle, want ...param.PEID) {
 
 // meet puts members of a fake ring into one view.
 func (w *ringWorld) meet(members ...*ringMember) {
-	var groups []*fakeGroup
+	groups := fakeGroups(members)
+	w.fake.do(func() { w.fake.install(ring.CauseMerge, groups...) })
+}
+
+func fakeGroups(members []*ringMember) (groups []*fakeGroup) {
 	for _, m := range members {
 		groups = append(groups, m.r.ring.group.(*fakeGroup))
 	}
-	w.fake.do(func() { w.fake.install(ring.CauseMerge, groups...) })
+	return groups
 }
 
 // ringOf is what administrators see of the ring.
