@@ -284,7 +284,7 @@ join() {
 		: one of three is killed (kill -9) and started again, with nothing on disk. All
 		elements have the first registrar as home; during the return and a second longer one element registers again every 10 ms
 		at the second, timed from when it was due. Octets are those of all three together; memory is what the third has resident
-		a second after it serves. A member may be slow for a second (`--ring-hop-timeout 1s`), as all share the cores.
+		a second after it serves.
 
 	TEXT
 	local n sizes=()

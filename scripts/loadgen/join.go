@@ -43,9 +43,8 @@ const (
 	joinRest = time.Second
 )
 
-// joinFlags keep keep-alives and bounds out of the measurement, and members in the
-// ring that are slow because all registrars share a machine with the elements.
-const joinFlags = "--ring-hop-timeout 1s --log-format json --keep-alive-interval 1h --tombstone-life 6h --limit-elements %[1]d --limit-elements-per-client %[1]d"
+// joinFlags keep keep-alives and bounds out of the measurement.
+const joinFlags = "--log-format json --keep-alive-interval 1h --tombstone-life 6h --limit-elements %[1]d --limit-elements-per-client %[1]d"
 
 type join struct {
 	cluster
