@@ -13,14 +13,17 @@
 //   - Round Robin: a circular list with a head.
 //   - Weighted Round Robin: a circle of which an element of weight w owns w
 //     evenly spaced points; a tree in the order of the elements' next points.
-//   - Random, Peak EWMA: an array, shuffled as far as the reply goes; in large pools
-//     several places are drawn beforehand, so that their memory is read at a time. Power
-//     of Two Choices: likewise, with two draws for each place, each when it is needed.
+//   - Random, Peak EWMA: an array, shuffled as far as the reply goes. Power of Two
+//     Choices: likewise, with two draws for each place.
 //   - Weighted Random, Randomized Least Used and their kin ([Drawn]): a tree of
 //     partial sums (Fenwick).
 //   - Priority, Least Used, Least Used with Degradation, Priority Least Used and
 //     their kin ([Sorted]): a tree in the order of their keys.
 //   - Rendezvous Hashing: a tree in the order of identifiers.
+//
+// Random, Weighted Random and their kin draw several elements of a large pool beforehand,
+// and read their memory at a time ([Foretelling]). Power of Two Choices gains nothing by
+// that: it draws when it has to.
 //
 // With n elements in the pool, Put and Remove take O(log n) and a reply of k
 // elements O(k log n); Round Robin and the arrays do without the logarithm.

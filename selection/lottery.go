@@ -15,9 +15,11 @@ type lottery struct {
 	measure measure
 	weight  func(sum uint64) uint64
 	rand    *rand.Rand
-	items   array[*Item] // of weight above 0
-	sums    sums         // of their weights
-	idle    shuffle      // of weight 0: drawn when there are no others left
+	items   array[*Item]       // of weight above 0
+	sums    sums               // of their weights
+	idle    shuffle            // of weight 0: drawn when there are no others left
+	ahead   *lots              // nil while there are few elements
+	read    func(*Item) uint64 // see Foretelling
 }
 
 // Drawn makes choosers that draw elements one after the other, each with a chance in
@@ -38,6 +40,9 @@ func newLottery(m measure, weight func(uint64) uint64) func(*rand.Rand) Chooser 
 		return &lottery{measure: m, weight: weight, rand: r, idle: shuffle{rand: r}}
 	}
 }
+
+// Foretell implements Foretelling.
+func (c *lottery) Foretell(read func(*Item) uint64) { c.read, c.idle.read = read, read }
 
 func (c *lottery) Len() int { return c.items.n + c.idle.Len() }
 
@@ -99,7 +104,7 @@ func (c *lottery) Choose(dst []*Item, n, room int) []*Item {
 			share = 0
 			continue
 		}
-		it := *c.items.at(c.sums.find(c.rand.Uint64N(c.sums.total)))
+		it := *c.items.at(c.draw())
 		if slices.Contains(dst[out:], it) {
 			continue
 		}
@@ -123,4 +128,32 @@ func (c *lottery) Choose(dst []*Item, n, room int) []*Item {
 		}
 	}
 	return dst
+}
+
+// draw draws a place with a chance in proportion to its weight.
+func (c *lottery) draw() int {
+	if c.items.n <= cached {
+		return c.sums.find(c.rand.Uint64N(c.sums.total))
+	}
+	if foresee(&c.ahead, c.rand) {
+		c.look()
+	}
+	return c.sums.find(c.ahead.next(c.sums.total))
+}
+
+// look reads what the numbers drawn ahead are going to choose.
+func (c *lottery) look() {
+	d, draws := c.ahead, [lotsAhead]uint64{}
+	for i, number := range d.numbers {
+		draws[i] = below(number, c.sums.total)
+	}
+	places, touched := c.sums.findAll(draws)
+	d.touched += touched
+	for _, at := range places {
+		it := *c.items.at(at)
+		d.touched += uint64(it.weight)
+		if c.read != nil {
+			d.touched += c.read(it)
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package selection
 
 import (
-	"math/bits"
 	"math/rand/v2"
 
 	"rserpool/asap/param"
@@ -11,21 +10,9 @@ import (
 type shuffle struct {
 	rand  *rand.Rand
 	items array[*Item]
-	ahead *lots // nil while there are few elements
-	read  func(*Item) uint64
+	ahead *lots              // nil while there are few elements
+	read  func(*Item) uint64 // see Foretelling
 }
-
-// lots are random numbers for the next elements. What is going to be chosen is read
-// beforehand, for all of them at a time: the processor waits for the memory of one element
-// after the other else, of many in no order.
-type lots struct {
-	numbers [16]uint64
-	left    int
-	touched uint64 // what is read ends here, so that it is read
-}
-
-// cached is of how many elements the processor's cache has everything.
-const cached = 10_000
 
 func newShuffle(r *rand.Rand) Chooser { return &shuffle{rand: r} }
 
@@ -82,40 +69,27 @@ func (c *shuffle) Choose(dst []*Item, n, room int) []*Item {
 // so that they mean the same whichever place of a reply they are for.
 func (c *shuffle) draw(i int) int {
 	n := c.items.n
-	if n <= cached || i >= len(c.ahead.numbers) {
+	if n <= cached || i >= lotsAhead {
 		return i + c.rand.IntN(n-i)
 	}
 	for {
-		if at := c.next(n); at >= i {
+		if foresee(&c.ahead, c.rand) {
+			c.look()
+		}
+		if at := int(c.ahead.next(uint64(n))); at >= i {
 			return at
 		}
 	}
 }
 
-// next returns the next number drawn ahead as one below n.
-func (c *shuffle) next(n int) int {
-	if c.ahead == nil {
-		c.ahead = new(lots)
-	}
+// look reads what the numbers drawn ahead are going to choose.
+func (c *shuffle) look() {
 	d := c.ahead
-	if d.left == 0 {
-		for i := range d.numbers {
-			d.numbers[i] = c.rand.Uint64()
+	for _, number := range d.numbers {
+		it := *c.items.at(int(below(number, uint64(c.items.n))))
+		d.touched += uint64(it.slot)
+		if c.read != nil {
+			d.touched += c.read(it)
 		}
-		for _, number := range d.numbers {
-			it := *c.items.at(below(number, n))
-			if d.touched += uint64(it.slot); c.read != nil {
-				d.touched += c.read(it)
-			}
-		}
-		d.left = len(d.numbers)
 	}
-	d.left--
-	return below(d.numbers[d.left], n)
-}
-
-// below makes a number below n of any one.
-func below(number uint64, n int) int {
-	high, _ := bits.Mul64(number, uint64(n))
-	return int(high)
 }

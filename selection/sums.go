@@ -62,22 +62,48 @@ func (s *sums) add(i int, delta uint64) {
 // find returns the place at which the running sum of the weights passes draw, which
 // is less than total.
 func (s *sums) find(draw uint64) int {
-	at := 0
+	at, i := 0, 0
 	for level := len(s.nodes) - 1; level >= 0; level-- {
-		for i, sum := range s.nodes[level].few(at, fanOut) {
-			if draw < sum {
-				at += i
-				break
-			}
-			draw -= sum
-		}
-		at *= fanOut
+		i, draw = pass(s.nodes[level].few(at, fanOut), draw)
+		at = (at + i) * fanOut
 	}
-	for i, weight := range s.weights.few(at, fanOut) {
-		if draw < uint64(weight) {
-			return at + i
+	i, _ = pass(s.weights.few(at, fanOut), draw)
+	return at + i
+}
+
+// findAll does what find does for several draws, level by level: it reads the nodes for
+// all of them before it looks into the first, so that it waits for their memory at once.
+// What it returns besides the places means nothing, but that it was read.
+func (s *sums) findAll(draws [lotsAhead]uint64) (places [lotsAhead]int, touched uint64) {
+	var i int
+	for level := len(s.nodes) - 1; level >= 0; level-- {
+		for _, at := range places {
+			node := s.nodes[level].few(at, fanOut)
+			touched += node[0] + node[len(node)-1] // which are two lines of the cache
 		}
-		draw -= uint64(weight)
+		for j, at := range places {
+			i, draws[j] = pass(s.nodes[level].few(at, fanOut), draws[j])
+			places[j] = (at + i) * fanOut
+		}
+	}
+	for _, at := range places {
+		touched += uint64(*s.weights.at(at))
+	}
+	for j, at := range places {
+		i, _ = pass(s.weights.few(at, fanOut), draws[j])
+		places[j] = at + i
+	}
+	return places, touched
+}
+
+// pass returns the first of some numbers at which their running sum passes draw, and what
+// is left of draw there.
+func pass[N uint32 | uint64](numbers []N, draw uint64) (int, uint64) {
+	for i, n := range numbers {
+		if draw < uint64(n) {
+			return i, draw
+		}
+		draw -= uint64(n)
 	}
 	panic("selection: sums are wrong")
 }

@@ -39,6 +39,8 @@ func TestSums(t *testing.T) {
 		if s.total != total || s.len() != len(weights) {
 			t.Fatalf("%d weights: total %d of %d, want %d", target, s.total, s.len(), total)
 		}
+		var draws []uint64
+		var places []int
 		for range min(total, 1000) {
 			draw := r.Uint64N(total)
 			want, found := slices.BinarySearch(ends, draw)
@@ -47,6 +49,13 @@ func TestSums(t *testing.T) {
 			}
 			if got := s.find(draw); got != want {
 				t.Fatalf("%d weights: %d of %d is at %d, want %d", target, draw, total, got, want)
+			}
+			places = append(places, want)
+			if draws = append(draws, draw); len(draws) == lotsAhead {
+				if got, _ := s.findAll([lotsAhead]uint64(draws)); !slices.Equal(got[:], places) {
+					t.Fatalf("%d weights: %v of %d are at %v, want %v", target, draws, total, got, places)
+				}
+				draws, places = nil, nil
 			}
 		}
 	}
