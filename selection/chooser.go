@@ -91,7 +91,7 @@ type Foretelling interface {
 	Chooser
 	// Foretell makes it call read for these elements. read reads what its caller is going
 	// to need of them, so that it is in the processor's cache by then; what it returns
-	// means nothing, but that it was read.
+	// means nothing, but that it was read. A Chooser that does not gain by it ignores it.
 	Foretell(read func(*Item) uint64)
 }
 
